@@ -1,0 +1,432 @@
+//! What comes out: detections with their errors, and the report of a frame.
+
+use crate::geometry::{Point, Segment};
+
+/// What a detection looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A trail with two ends.
+    Streak,
+    /// A point source: both ends are the same place.
+    Point,
+}
+
+impl Kind {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Streak => "streak",
+            Self::Point => "point",
+        }
+    }
+}
+
+/// What a detection is, as far as the frame tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It does not move with the stars.
+    Target,
+    /// It moves with the stars.
+    Star,
+}
+
+impl Role {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Star => "star",
+        }
+    }
+}
+
+/// Unit of a flux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FluxUnit {
+    /// Electrons: the frame's gain is known.
+    Electron,
+    /// Analogue-to-digital units, as in the frame.
+    Adu,
+}
+
+impl FluxUnit {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Electron => "electron",
+            Self::Adu => "adu",
+        }
+    }
+}
+
+macro_rules! flags {
+    ($($constant:ident = $bit:literal, $name:literal, $description:literal;)*) => {
+        impl Flags {
+            $(#[doc = $description] pub const $constant: Self = Self(1 << $bit);)*
+
+            /// Every flag with its name and description: the registry.
+            pub const ALL: &'static [(Self, &'static str, &'static str)] =
+                &[$((Self::$constant, $name, $description)),*];
+        }
+    };
+}
+
+/// Doubts about a detection: a set of named bits.
+///
+/// ```
+/// use skystreak::Flags;
+///
+/// let flags = Flags::END1_OFF_FRAME | Flags::NOT_CONVERGED;
+/// assert!(flags.contains(Flags::END1_OFF_FRAME) && !flags.contains(Flags::END2_OFF_FRAME));
+/// assert_eq!(flags.names().collect::<Vec<_>>(), ["end1_off_frame", "not_converged"]);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(u32);
+
+flags! {
+    END1_OFF_FRAME = 0, "end1_off_frame", "The track leaves the frame at its first end: that end point was not seen.";
+    END2_OFF_FRAME = 1, "end2_off_frame", "The track leaves the frame at its second end: that end point was not seen.";
+    END1_MASKED = 2, "end1_masked", "The first end lies among pixels that were left out.";
+    END2_MASKED = 3, "end2_masked", "The second end lies among pixels that were left out.";
+    NOT_CONVERGED = 4, "not_converged", "The fit stopped before it converged.";
+    WIDE = 5, "wide", "The track is wider than the PSF: out of focus, extended or double.";
+    NARROW = 6, "narrow", "The track is narrower than the PSF: not light through the optics, perhaps.";
+    POOR_FIT = 7, "poor_fit", "Reduced chi-squared above 2: brightness varies along the track, or it is bent or blended.";
+    JOINED = 8, "joined", "Joined from pieces with gaps between them.";
+}
+
+impl Flags {
+    /// True when every bit of `other` is set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// True when none is set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The names of the set bits, in the order of the registry.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().filter(move |f| self.contains(f.0)).map(|f| f.1)
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Flags {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// Covariance of (x1, y1, x2, y2), px².
+pub type EndCovariance = [[f64; 4]; 4];
+
+/// One streak or point source, measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detection {
+    /// Streak or point.
+    pub kind: Kind,
+    /// Target or star.
+    pub role: Role,
+    /// The geometric ends of the track; `start` is the end of smaller x (then y).
+    pub segment: Segment,
+    /// Covariance of (x1, y1, x2, y2), px², from the fit's Fisher information.
+    pub covariance_px2: EndCovariance,
+    /// Gaussian PSF width across the track, px, as fitted.
+    pub sigma_px: f64,
+    /// Standard error of `sigma_px`.
+    pub sigma_err_px: f64,
+    /// Total flux, in `flux_unit`.
+    pub flux: f64,
+    /// Standard error of `flux`.
+    pub flux_err: f64,
+    /// Electrons when the gain is known, else ADU.
+    pub flux_unit: FluxUnit,
+    /// Matched-filter S/N of the whole track against background noise.
+    pub snr: f64,
+    /// χ² per degree of freedom of the fit.
+    pub chi2_reduced: f64,
+    /// Doubts.
+    pub flags: Flags,
+}
+
+impl Detection {
+    /// The point half way between the ends, or the position of a point source.
+    #[must_use]
+    pub fn midpoint(&self) -> Point {
+        self.segment.midpoint()
+    }
+
+    /// Standard errors of the midpoint along x and y, px.
+    #[must_use]
+    pub fn midpoint_err_px(&self) -> (f64, f64) {
+        (self.propagate([0.5, 0.0, 0.5, 0.0]), self.propagate([0.0, 0.5, 0.0, 0.5]))
+    }
+
+    /// Standard errors of the midpoint along and across the track, px.
+    #[must_use]
+    pub fn midpoint_along_across_err_px(&self) -> (f64, f64) {
+        let (c, s) = self.segment.direction();
+        (self.propagate([0.5 * c, 0.5 * s, 0.5 * c, 0.5 * s]), self.propagate([-0.5 * s, 0.5 * c, -0.5 * s, 0.5 * c]))
+    }
+
+    /// Standard error of each end along the track, px.
+    #[must_use]
+    pub fn ends_along_err_px(&self) -> (f64, f64) {
+        let (c, s) = self.segment.direction();
+        (self.propagate([c, s, 0.0, 0.0]), self.propagate([0.0, 0.0, c, s]))
+    }
+
+    /// Length, px.
+    #[must_use]
+    pub fn length_px(&self) -> f64 {
+        self.segment.length_px()
+    }
+
+    /// Standard error of the length, px.
+    #[must_use]
+    pub fn length_err_px(&self) -> f64 {
+        let (c, s) = self.segment.direction();
+        self.propagate([-c, -s, c, s])
+    }
+
+    /// Angle of the track from +x towards +y, rad, in [0, π).
+    #[must_use]
+    pub fn angle_rad(&self) -> f64 {
+        self.segment.angle_rad()
+    }
+
+    /// Standard error of the angle, rad; infinite for a point.
+    #[must_use]
+    pub fn angle_err_rad(&self) -> f64 {
+        let (c, s) = self.segment.direction();
+        self.propagate([s, -c, -s, c]) / self.length_px()
+    }
+
+    /// A name made from the content: equal for equal measurements, different for different places.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let s = &self.segment;
+        let quantised = [s.start.x, s.start.y, s.end.x, s.end.y].map(|v| (v * 100.0).round() as i64);
+        // FNV-1a over hundredths of a pixel: short, stable between runs and platforms.
+        let hash = quantised
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        format!("{}-{hash:016x}", self.kind.name())
+    }
+
+    /// Standard error of a linear combination of (x1, y1, x2, y2).
+    fn propagate(&self, weights: [f64; 4]) -> f64 {
+        let variance: f64 = (0..4)
+            .flat_map(|i| (0..4).map(move |j| (i, j)))
+            .map(|(i, j)| weights[i] * self.covariance_px2[i][j] * weights[j])
+            .sum();
+        variance.max(0.0).sqrt()
+    }
+}
+
+/// Why a candidate is not reported as a detection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectReason {
+    /// Most of its light sits in one place: what is left of a star, not a line.
+    StarResidual,
+    /// Narrower than the PSF: a particle hit the detector.
+    CosmicRay,
+    /// Along one column, narrower than the PSF.
+    HotColumn,
+    /// Along one row, narrower than the PSF.
+    HotRow,
+    /// Along the column of a saturated star.
+    BleedColumn,
+    /// Points at a bright star: a diffraction spike or a ghost of its optics.
+    DiffractionSpike,
+    /// Much wider than the PSF: a galaxy, a nebula or an edge of stray light.
+    Extended,
+    /// Follows the border of the usable area.
+    FrameEdge,
+}
+
+impl RejectReason {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StarResidual => "star_residual",
+            Self::CosmicRay => "cosmic_ray",
+            Self::HotColumn => "hot_column",
+            Self::HotRow => "hot_row",
+            Self::BleedColumn => "bleed_column",
+            Self::DiffractionSpike => "diffraction_spike",
+            Self::Extended => "extended",
+            Self::FrameEdge => "frame_edge",
+        }
+    }
+}
+
+/// A candidate above the threshold that was not believed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected {
+    /// Where it lies.
+    pub segment: Segment,
+    /// Matched-filter S/N.
+    pub snr: f64,
+    /// Why it was not believed.
+    pub reason: RejectReason,
+}
+
+/// How the telescope moved, as decided for one frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TrackingMode {
+    /// Stars are points.
+    Sidereal,
+    /// Stars are streaks of one common length and angle.
+    Rate {
+        /// Length of the star trails, px.
+        star_length_px: f64,
+        /// Angle of the star trails, rad, in [0, π).
+        star_angle_rad: f64,
+        /// Trails that agreed on it; 0 when it was given.
+        n_stars: usize,
+    },
+}
+
+impl TrackingMode {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sidereal => "sidereal",
+            Self::Rate { .. } => "rate",
+        }
+    }
+}
+
+/// Where the PSF width came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PsfSource {
+    /// Given in the configuration.
+    Given,
+    /// Measured on the frame's stars.
+    Stars {
+        /// How many stars were used.
+        count: usize,
+    },
+    /// Too few stars to measure it: the configuration's fallback.
+    Assumed,
+}
+
+/// What is worth knowing about a whole frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FrameFlag {
+    /// No pixel can be used: all are masked, saturated or missing.
+    NoUsablePixels,
+    /// The usable pixels are all equal: there is no noise to measure a signal against.
+    NoNoise,
+    /// Both sides are shorter than the shortest streak searched for.
+    TooSmall,
+    /// Too few stars to measure the PSF width: the configuration's fallback was used.
+    PsfAssumed,
+}
+
+impl FrameFlag {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoUsablePixels => "no_usable_pixels",
+            Self::NoNoise => "no_noise",
+            Self::TooSmall => "too_small",
+            Self::PsfAssumed => "psf_assumed",
+        }
+    }
+}
+
+/// Everything found in one frame.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Pixels along a row.
+    pub width: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// The device that ran: an adapter's name, or `"cpu"`.
+    pub device: String,
+    /// How the telescope moved.
+    pub tracking: TrackingMode,
+    /// Gaussian PSF width used by the search, px.
+    pub psf_sigma_px: f64,
+    /// Where that width came from.
+    pub psf_source: PsfSource,
+    /// The lowest S/N a streak of any length needed.
+    pub threshold_snr: f64,
+    /// Detections by descending S/N, then by position.
+    pub detections: Vec<Detection>,
+    /// Candidates above the threshold that were not believed, in the same order.
+    pub rejected: Vec<Rejected>,
+    /// What is worth knowing about the frame.
+    pub flags: Vec<FrameFlag>,
+    /// Wall time of each stage, ms, in order.
+    pub stages_ms: Vec<(&'static str, f64)>,
+    /// Wall time from the raw pixels to the report, ms.
+    pub total_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detection(covariance_px2: EndCovariance) -> Detection {
+        Detection {
+            kind: Kind::Streak,
+            role: Role::Target,
+            segment: Segment::from_coordinates(0.0, 0.0, 30.0, 40.0),
+            covariance_px2,
+            sigma_px: 1.5,
+            sigma_err_px: 0.1,
+            flux: 100.0,
+            flux_err: 5.0,
+            flux_unit: FluxUnit::Adu,
+            snr: 20.0,
+            chi2_reduced: 1.0,
+            flags: Flags::default(),
+        }
+    }
+
+    #[test]
+    fn errors_propagate() {
+        // Independent ends, each with variance 4 along x and y.
+        let mut covariance = [[0.0; 4]; 4];
+        for (i, row) in covariance.iter_mut().enumerate() {
+            row[i] = 4.0;
+        }
+        let d = detection(covariance);
+        assert!((d.midpoint_err_px().0 - 2.0_f64.sqrt()).abs() < 1e-12);
+        assert!((d.length_err_px() - 8.0_f64.sqrt()).abs() < 1e-12);
+        assert!((d.angle_err_rad() - 8.0_f64.sqrt() / 50.0).abs() < 1e-12);
+        assert!((d.ends_along_err_px().1 - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn ids_follow_the_content() {
+        let a = detection([[0.0; 4]; 4]);
+        let mut b = a.clone();
+        assert_eq!(a.id(), b.id());
+        b.segment.end.x += 0.02;
+        assert_ne!(a.id(), b.id());
+    }
+}
