@@ -1,10 +1,12 @@
 //! Finds streaks in raw optical sensor frames, on any GPU or none.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backend;
 mod detection;
 mod error;
 mod frame;
 mod geometry;
+mod pipeline;
 
 pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,

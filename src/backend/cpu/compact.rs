@@ -1,0 +1,97 @@
+//! Compact sources: local maxima of the filtered image, walks outwards, and footprints weighed out. GPU twins:
+//! shaders/compact.wgsl, shaders/weigh.wgsl.
+
+use rayon::prelude::*;
+
+use super::Image;
+use crate::backend::{MAX_WALK_PX, WALK_DIRECTIONS};
+use crate::pipeline::weigh::{CompactSource, Footprint};
+
+/// Local maxima (3 x 3) of the filtered image above `threshold`, in reading order.
+pub(super) fn find_compact(
+    filtered: &Image,
+    residual: &[f32],
+    weight: &[f32],
+    threshold: f32,
+    wing_level: f32,
+) -> Vec<CompactSource> {
+    let (width, height) = (filtered.width, filtered.height);
+    let rows: Vec<Vec<CompactSource>> = (0..height)
+        .into_par_iter()
+        .map(|y| {
+            (0..width)
+                .filter(|&x| is_peak(filtered, x, y, threshold))
+                .map(|x| measure(filtered, residual, weight, x, y, wing_level))
+                .collect()
+        })
+        .collect();
+    rows.concat()
+}
+
+/// Greater than the neighbours read before it, and not less than those after: a plateau counts once.
+fn is_peak(image: &Image, x: usize, y: usize, threshold: f32) -> bool {
+    let value = image.data[y * image.width + x];
+    if value <= threshold {
+        return false;
+    }
+    let (x, y) = (x as i64, y as i64);
+    (-1..=1).all(|dy| {
+        (-1..=1).all(|dx| {
+            let before = (dy, dx) < (0, 0);
+            let neighbour = at(image, x + dx, y + dy).unwrap_or(f32::NEG_INFINITY);
+            (dx, dy) == (0, 0) || value > neighbour || (!before && value == neighbour)
+        })
+    })
+}
+
+fn at(image: &Image, x: i64, y: i64) -> Option<f32> {
+    let inside = x >= 0 && y >= 0 && x < image.width as i64 && y < image.height as i64;
+    inside.then(|| image.data[y as usize * image.width + x as usize])
+}
+
+fn measure(filtered: &Image, residual: &[f32], weight: &[f32], x: usize, y: usize, wing_level: f32) -> CompactSource {
+    let i = y * filtered.width + x;
+    let peak = filtered.data[i];
+    let core_level = 0.25 * peak;
+    let (mut core_reach, mut wing_reach) = ([0; WALK_DIRECTIONS], [0; WALK_DIRECTIONS]);
+    for k in 0..WALK_DIRECTIONS {
+        let angle = std::f32::consts::TAU * k as f32 / WALK_DIRECTIONS as f32;
+        let (step_x, step_y) = (angle.cos(), angle.sin());
+        let reaches = |level: f32| {
+            let beyond = (1..=MAX_WALK_PX).find(|&r| {
+                let px = (x as f32 + r as f32 * step_x).round() as i64;
+                let py = (y as f32 + r as f32 * step_y).round() as i64;
+                at(filtered, px, py).is_none_or(|v| v < level)
+            });
+            beyond.unwrap_or(MAX_WALK_PX + 1) as u8 - 1
+        };
+        core_reach[k] = reaches(core_level);
+        wing_reach[k] = reaches(wing_level);
+    }
+    CompactSource {
+        x: x as u32,
+        y: y as u32,
+        peak,
+        centre: residual[i] * weight[i].abs().sqrt(),
+        saturated: weight[i] < 0.0,
+        core_reach,
+        wing_reach,
+    }
+}
+
+/// Sets the weight of every pixel within the footprints to zero.
+pub(super) fn weigh_out(weight: &mut Image, footprints: &[Footprint]) {
+    let (width, height) = (weight.width as f32, weight.height as f32);
+    for f in footprints {
+        let rows = (f.y - f.radius_px).ceil().max(0.0)..=(f.y + f.radius_px).floor().min(height - 1.0);
+        for y in *rows.start() as i64..=*rows.end() as i64 {
+            let half = (f.radius_px * f.radius_px - (y as f32 - f.y).powi(2)).max(0.0).sqrt();
+            let first = (f.x - half).ceil().max(0.0) as i64;
+            let last = (f.x + half).floor().min(width - 1.0) as i64;
+            if first <= last {
+                let row = y as usize * weight.width;
+                weight.data[row + first as usize..=row + last as usize].fill(0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The CPU backend: complete, on all cores, nothing to install.
+
+mod background;
+mod compact;
+mod filter;
+mod fit;
+mod ingest;
+mod profile;
+mod radon;
+mod trail;
+
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::backend::{Backend, TileSource, TrackProfile};
+use crate::frame::Frame;
+use crate::geometry::Segment;
+use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::measure::{FitRequest, FitSettings, StampWalk, Trail, TrailFit};
+use crate::pipeline::psf::PsfKernel;
+use crate::pipeline::search::{Peak, SearchRequest};
+use crate::pipeline::segments::SegmentSet;
+use crate::pipeline::weigh::{CompactSource, Footprint};
+
+/// An image-sized array with its shape.
+#[derive(Debug, Clone, Default)]
+struct Image {
+    width: usize,
+    height: usize,
+    data: Vec<f32>,
+}
+
+impl Image {
+    fn reshape(&mut self, width: usize, height: usize) {
+        (self.width, self.height) = (width, height);
+        self.data.clear();
+        self.data.resize(width * height, 0.0);
+    }
+
+    fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.data.chunks_exact(self.width)
+    }
+}
+
+/// The frame being worked on, in main memory.
+#[derive(Debug, Default)]
+pub(crate) struct CpuBackend {
+    /// Pixel values, then residuals above the sky.
+    residual: Image,
+    /// Inverse variance; 0 missing, negative saturated.
+    weight: Image,
+    /// PSF-filtered residual / noise.
+    filtered: Image,
+    /// Fraction of the filtered noise variance that comes from usable pixels.
+    coverage: Image,
+    radon: radon::Scratch,
+}
+
+impl Backend for CpuBackend {
+    fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
+        for image in [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage] {
+            image.reshape(width, height);
+        }
+        Ok(())
+    }
+
+    fn ingest(&mut self, frame: &Frame<'_>) -> Result<()> {
+        ingest::ingest(frame, &mut self.residual.data, &mut self.weight.data);
+        Ok(())
+    }
+
+    fn tile_statistics(&mut self, mesh: Mesh, source: TileSource) -> Result<Vec<TileStatistics>> {
+        let image = match source {
+            TileSource::Values => &self.residual,
+            TileSource::Filtered => &self.filtered,
+        };
+        Ok(background::tile_statistics(&image.data, &self.weight.data, mesh))
+    }
+
+    fn normalise(&mut self, map: &BackgroundMap) -> Result<()> {
+        background::normalise(&mut self.residual.data, &mut self.weight.data, map);
+        Ok(())
+    }
+
+    fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
+        filter::filter(&self.residual, &self.weight, kernel, clip, with_saturated, &mut self.filtered);
+        filter::coverage(&self.weight, kernel, with_saturated, &mut self.coverage);
+        Ok(())
+    }
+
+    fn find_compact(&mut self, threshold: f32, wing_level: f32) -> Result<Vec<CompactSource>> {
+        Ok(compact::find_compact(&self.filtered, &self.residual.data, &self.weight.data, threshold, wing_level))
+    }
+
+    fn weigh_out(&mut self, footprints: &[Footprint]) -> Result<()> {
+        compact::weigh_out(&mut self.weight, footprints);
+        Ok(())
+    }
+
+    fn find_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>> {
+        Ok(self.radon.find_peaks(&self.filtered, &self.coverage, segments, request))
+    }
+
+    fn profiles(&mut self, tracks: &[Segment], sigma_eff_px: f32) -> Result<Vec<TrackProfile>> {
+        let (residual, weight) = (&self.residual, &self.weight);
+        Ok(tracks.par_iter().map(|t| profile::profile(residual, weight, t, sigma_eff_px)).collect())
+    }
+
+    fn fit(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {
+        let (residual, weight) = (&self.residual, &self.weight);
+        Ok(requests.par_iter().map(|r| fit::fit(residual, weight, r, settings)).collect())
+    }
+
+    fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
+        let (width, height) = (self.residual.width, self.residual.height);
+        for trail in trails {
+            let model = trail::Model::new(trail);
+            let walk = StampWalk::new(&trail.segment, trail::reach_px(trail), width, height);
+            for step in 0..walk.steps {
+                for (x, y) in walk.pixels(step, width, height) {
+                    self.residual.data[y * width + x] += factor * model.light(x, y);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+        Ok((self.residual.data.clone(), self.weight.data.clone()))
+    }
+
+    #[cfg(test)]
+    fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+        Ok((self.filtered.data.clone(), self.coverage.data.clone()))
+    }
+}

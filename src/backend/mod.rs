@@ -1,0 +1,130 @@
+//! HOW the stages are computed: one trait, two backends with files of the same names.
+//!
+//! A backend holds one frame at a time. Image-sized data stays with it from stage to stage; what it returns is small
+//! (tiles, sources, peaks, fits). It knows nothing of files, thresholds or reasons.
+
+use crate::Result;
+use crate::frame::Frame;
+use crate::geometry::Segment;
+use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
+use crate::pipeline::psf::PsfKernel;
+use crate::pipeline::search::{Peak, SearchRequest};
+use crate::pipeline::segments::SegmentSet;
+use crate::pipeline::weigh::{CompactSource, Footprint};
+
+pub(crate) mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
+
+/// Which image tile statistics are taken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TileSource {
+    /// Pixel values, as ingested.
+    Values,
+    /// The PSF-filtered image of the last [`Backend::filter`].
+    Filtered,
+}
+
+/// Directions in which a compact source is walked outwards: every 22.5 degrees from +x towards +y.
+pub(crate) const WALK_DIRECTIONS: usize = 16;
+/// Longest walk, px.
+pub(crate) const MAX_WALK_PX: usize = 64;
+
+/// A place to compute: the frame's pixels live here while it is worked on.
+///
+/// The order of calls is that of the pipeline: `ingest`, `tile_statistics`, `normalise`, then any of the others.
+/// Pixel weights are inverse variances, 0 for missing pixels; a saturated pixel has a negative weight, which counts
+/// as 0 except where sources are looked for.
+pub(crate) trait Backend: Send {
+    /// Makes room for frames of this shape, reusing what is there.
+    fn prepare(&mut self, width: usize, height: usize) -> Result<()>;
+
+    /// Takes the raw pixels in and converts them: value, and weight 1 (usable), 0 (missing) or −1 (saturated).
+    fn ingest(&mut self, frame: &Frame<'_>) -> Result<()>;
+
+    /// Robust statistics of every tile of the mesh.
+    fn tile_statistics(&mut self, mesh: Mesh, source: TileSource) -> Result<Vec<TileStatistics>>;
+
+    /// Value − sky level becomes the residual, weights become inverse variances.
+    fn normalise(&mut self, map: &BackgroundMap) -> Result<()>;
+
+    /// Convolves residual / noise with the PSF. Values beyond ±`clip` are clipped first; saturated pixels take part
+    /// only where asked for.
+    fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()>;
+
+    /// Local maxima of the filtered image above `threshold` (filtered units) with walks outwards from each: to where
+    /// the filtered image falls below a quarter of the peak, and to where it falls below `wing_level`.
+    fn find_compact(&mut self, threshold: f32, wing_level: f32) -> Result<Vec<CompactSource>>;
+
+    /// Gives weight zero to every pixel within the footprints.
+    fn weigh_out(&mut self, footprints: &[Footprint]) -> Result<()>;
+
+    /// Transforms the filtered image and its weights, and returns the local maxima above the threshold.
+    fn find_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>>;
+
+    /// Light along each track, bin by bin.
+    fn profiles(&mut self, tracks: &[Segment], sigma_eff_px: f32) -> Result<Vec<TrackProfile>>;
+
+    /// Fits every request on the residual image.
+    fn fit(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>>;
+
+    /// Adds `factor` times each model to the residual image: −1 takes it out.
+    fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()>;
+
+    /// The residual image and its weights, for tests that compare backends.
+    #[cfg(test)]
+    fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)>;
+
+    /// The filtered image and the weights it was made with, for tests that compare backends.
+    #[cfg(test)]
+    fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)>;
+}
+
+/// Light along a track, weighted by the transverse profile. One bin is one row (or column, for flat tracks) of the
+/// frame; the bins run from the start of the track to its end.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct TrackProfile {
+    /// Length of track in one bin, px.
+    pub(crate) bin_px: f64,
+    /// Distance of the first bin's centre from the track's start, along the track, px.
+    pub(crate) first_px: f64,
+    /// Σ w d G over the bin's pixels.
+    pub(crate) signal: Vec<f32>,
+    /// Σ w G²: the variance of `signal`.
+    pub(crate) variance: Vec<f32>,
+}
+
+/// Where a profile's bins lie in the frame: the same for both backends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ProfileBins {
+    /// Bins are columns of the frame (the track is flatter than 45 degrees), else rows.
+    pub(crate) along_x: bool,
+    /// First row or column.
+    pub(crate) first: i64,
+    pub(crate) n: usize,
+    /// True when the bins run against the axis.
+    pub(crate) reversed: bool,
+}
+
+impl ProfileBins {
+    pub(crate) fn of(track: &Segment) -> Self {
+        let (c, s) = track.direction();
+        let along_x = c.abs() >= s.abs();
+        let (a, b) = if along_x { (track.start.x, track.end.x) } else { (track.start.y, track.end.y) };
+        let (low, high) = (a.min(b).ceil() as i64, a.max(b).floor() as i64);
+        Self { along_x, first: low, n: (high - low + 1).max(0) as usize, reversed: b < a }
+    }
+
+    /// Completes a profile from the sums of the bins in the order of the axis.
+    pub(crate) fn profile(&self, track: &Segment, mut signal: Vec<f32>, mut variance: Vec<f32>) -> TrackProfile {
+        let (c, s) = track.direction();
+        let (along, start) = if self.along_x { (c, track.start.x) } else { (s, track.start.y) };
+        let first = if self.reversed { self.first + self.n as i64 - 1 } else { self.first };
+        if self.reversed {
+            signal.reverse();
+            variance.reverse();
+        }
+        TrackProfile { bin_px: 1.0 / along.abs(), first_px: (first as f64 - start) / along, signal, variance }
+    }
+}

@@ -1,0 +1,296 @@
+//! Measure stage: maximum-likelihood fits of the trailed PSF, and what follows from them.
+//!
+//! The fit itself runs on the device for all candidates at once; what is asked of it and how its sums become errors
+//! is here. Method: docs/algorithm.md, "Measure".
+
+use crate::detection::EndCovariance;
+use crate::geometry::{Point, Segment};
+
+/// The model: light spread evenly along a segment, convolved with a Gaussian PSF, on a flat background.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Trail {
+    pub(crate) segment: Segment,
+    /// Total flux, in the frame's unit.
+    pub(crate) flux: f64,
+    /// Level below the trail, in the frame's unit.
+    pub(crate) background: f64,
+    /// PSF width with pixel integration, see [`effective_sigma`](crate::pipeline::psf::effective_sigma).
+    pub(crate) sigma_eff_px: f64,
+}
+
+/// What one fit starts from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FitRequest {
+    pub(crate) start: Trail,
+    /// The start model has been taken out of the residual image: the fit adds it back.
+    pub(crate) subtracted: bool,
+}
+
+/// What kind of source is fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Two free ends.
+    Trail,
+    /// One free position: both ends move together.
+    Point,
+}
+
+/// What is free in a fit, and when it stops.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FitSettings {
+    pub(crate) shape: Shape,
+    pub(crate) free_background: bool,
+    pub(crate) free_sigma: bool,
+    /// The PSF width stays within these.
+    pub(crate) sigma_range: (f64, f64),
+    /// Pixels up to this far from the starting segment take part.
+    pub(crate) reach_px: f64,
+    /// Variance per unit of flux from the source's own photons: 1 / gain, or 0 where the gain is not known.
+    pub(crate) photon_variance: f64,
+    pub(crate) max_iterations: u32,
+}
+
+/// Stop when the next step is expected to improve χ² by less than this.
+pub(crate) const STOP_DELTA_CHI2: f64 = 1e-3;
+
+/// Number of model parameters: flux, end 1 along and across, end 2 along and across, background, PSF width.
+pub(crate) const N_PARAMETERS: usize = 7;
+/// Elements of the upper triangle of a matrix of that size, row by row.
+pub(crate) const N_TRIANGLE: usize = N_PARAMETERS * (N_PARAMETERS + 1) / 2;
+
+/// Result of one fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TrailFit {
+    pub(crate) trail: Trail,
+    /// Fisher information of (flux, along 1, across 1, along 2, across 2, background, width), upper triangle. Of a
+    /// point, along 1 and across 1 stand for x and y.
+    pub(crate) information: [f64; N_TRIANGLE],
+    /// Matched-filter S/N of the fitted model against background noise.
+    pub(crate) snr: f64,
+    pub(crate) chi2: f64,
+    pub(crate) n_pixels: f64,
+    pub(crate) iterations: u32,
+    pub(crate) converged: bool,
+    /// Fraction of the light within two PSF widths of either end that fell on usable pixels.
+    pub(crate) end_coverage: [f64; 2],
+}
+
+/// Index into the upper triangle, `i <= j`.
+pub(crate) const fn triangle(i: usize, j: usize) -> usize {
+    i * N_PARAMETERS - i * (i + 1) / 2 + j
+}
+
+/// Errors of a fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FitErrors {
+    pub(crate) covariance_px2: EndCovariance,
+    pub(crate) flux_err: f64,
+    pub(crate) sigma_eff_err: f64,
+}
+
+impl TrailFit {
+    pub(crate) fn chi2_reduced(&self, settings: &FitSettings) -> f64 {
+        let free = settings.free_parameters().iter().filter(|f| **f).count();
+        self.chi2 / (self.n_pixels - free as f64).max(1.0)
+    }
+
+    /// Inverts the Fisher information; none where it is singular.
+    pub(crate) fn errors(&self, settings: &FitSettings) -> Option<FitErrors> {
+        let free = settings.free_parameters();
+        let mut matrix = [[0.0; N_PARAMETERS]; N_PARAMETERS];
+        for i in 0..N_PARAMETERS {
+            for j in 0..N_PARAMETERS {
+                matrix[i][j] = match (free[i] && free[j], i == j) {
+                    (true, _) => self.information[triangle(i.min(j), i.max(j))],
+                    (false, same) => f64::from(u8::from(same)),
+                };
+            }
+        }
+        let inverse = invert(&matrix)?;
+        let variance = |i: usize| if free[i] { inverse[i][i] } else { 0.0 };
+        let mut covariance_px2 = [[0.0; 4]; 4];
+        match settings.shape {
+            Shape::Trail => {
+                // (along, across) of each end, turned into (x, y).
+                let (c, s) = self.trail.segment.direction();
+                let turn = [[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, c, -s], [0.0, 0.0, s, c]];
+                for (i, row) in covariance_px2.iter_mut().enumerate() {
+                    for (j, value) in row.iter_mut().enumerate() {
+                        *value = (0..4)
+                            .flat_map(|k| (0..4).map(move |l| (k, l)))
+                            .map(|(k, l)| turn[i][k] * inverse[k + 1][l + 1] * turn[j][l])
+                            .sum();
+                    }
+                }
+            }
+            Shape::Point => {
+                for (i, row) in covariance_px2.iter_mut().enumerate() {
+                    for (j, value) in row.iter_mut().enumerate() {
+                        *value = inverse[i % 2 + 1][j % 2 + 1];
+                    }
+                }
+            }
+        }
+        let finite = covariance_px2.iter().flatten().all(|v| v.is_finite()) && variance(0) > 0.0;
+        finite.then(|| FitErrors {
+            covariance_px2,
+            flux_err: variance(0).sqrt(),
+            sigma_eff_err: variance(6).max(0.0).sqrt(),
+        })
+    }
+}
+
+impl FitSettings {
+    /// Which of the parameters move.
+    pub(crate) fn free_parameters(&self) -> [bool; N_PARAMETERS] {
+        let second_end = self.shape == Shape::Trail;
+        [true, true, true, second_end, second_end, self.free_background, self.free_sigma]
+    }
+}
+
+/// Inverse of a symmetric positive definite matrix by Cholesky factors, scaled to a unit diagonal first; none where
+/// it is not positive definite.
+fn invert(matrix: &[[f64; N_PARAMETERS]; N_PARAMETERS]) -> Option<[[f64; N_PARAMETERS]; N_PARAMETERS]> {
+    let scale: Vec<f64> = (0..N_PARAMETERS).map(|i| 1.0 / matrix[i][i].sqrt()).collect();
+    if !scale.iter().all(|s| s.is_finite()) {
+        return None;
+    }
+    let mut lower = [[0.0; N_PARAMETERS]; N_PARAMETERS];
+    for i in 0..N_PARAMETERS {
+        for j in 0..=i {
+            let dot: f64 = (0..j).map(|k| lower[i][k] * lower[j][k]).sum();
+            let rest = matrix[i][j] * scale[i] * scale[j] - dot;
+            lower[i][j] = if i == j {
+                if rest < 1e-12 {
+                    return None;
+                }
+                rest.sqrt()
+            } else {
+                rest / lower[j][j]
+            };
+        }
+    }
+    let mut inverse = [[0.0; N_PARAMETERS]; N_PARAMETERS];
+    for column in 0..N_PARAMETERS {
+        let mut x = [0.0; N_PARAMETERS];
+        for i in 0..N_PARAMETERS {
+            let dot: f64 = (0..i).map(|k| lower[i][k] * x[k]).sum();
+            x[i] = (f64::from(u8::from(i == column)) - dot) / lower[i][i];
+        }
+        for i in (0..N_PARAMETERS).rev() {
+            let dot: f64 = (i + 1..N_PARAMETERS).map(|k| lower[k][i] * x[k]).sum();
+            x[i] = (x[i] - dot) / lower[i][i];
+        }
+        for i in 0..N_PARAMETERS {
+            inverse[i][column] = x[i] * scale[i] * scale[column];
+        }
+    }
+    Some(inverse)
+}
+
+/// The rectangle of pixels a fit or a model looks at: steps along the flatter axis, offsets across it.
+///
+/// Both backends walk the same pixels: for each `step` of `steps`, the pixels at `centre(step) + offset` with
+/// `|offset| <= half_width`, centre rounded to the nearest pixel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct StampWalk {
+    pub(crate) along_x: bool,
+    pub(crate) first: i64,
+    pub(crate) steps: usize,
+    pub(crate) half_width: i64,
+    /// Line through the track: across-axis coordinate = `intercept + slope · step`.
+    pub(crate) slope: f64,
+    pub(crate) intercept: f64,
+}
+
+impl StampWalk {
+    pub(crate) fn new(track: &Segment, reach_px: f64, width: usize, height: usize) -> Self {
+        let (c, s) = track.direction();
+        let along_x = c.abs() >= s.abs();
+        let turn = |p: Point| if along_x { (p.x, p.y) } else { (p.y, p.x) };
+        let ((a1, b1), (a2, b2)) = (turn(track.start), turn(track.end));
+        let (steepness, side) = if along_x { (s / c, width) } else { (c / s, height) };
+        let first = ((a1.min(a2) - reach_px).floor() as i64).clamp(0, side as i64);
+        let last = ((a1.max(a2) + reach_px).ceil() as i64).clamp(-1, side as i64 - 1);
+        let (middle_a, middle_b) = (0.5 * (a1 + a2), 0.5 * (b1 + b2));
+        Self {
+            along_x,
+            first,
+            steps: (last - first + 1).max(0) as usize,
+            half_width: (reach_px * (1.0 + steepness * steepness).sqrt()).ceil() as i64,
+            slope: steepness,
+            intercept: middle_b - steepness * middle_a,
+        }
+    }
+
+    /// Pixels (x, y) of one step, inside the frame.
+    pub(crate) fn pixels(
+        &self,
+        step: usize,
+        width: usize,
+        height: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let a = self.first + step as i64;
+        let centre = (self.intercept + self.slope * a as f64).round() as i64;
+        let side = if self.along_x { height } else { width } as i64;
+        let low = (centre - self.half_width).max(0);
+        let high = (centre + self.half_width).min(side - 1);
+        let along_x = self.along_x;
+        (low..=high).map(move |b| if along_x { (a as usize, b as usize) } else { (b as usize, a as usize) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triangle_indices_are_dense() {
+        let mut seen = [0; N_TRIANGLE];
+        for i in 0..N_PARAMETERS {
+            for j in i..N_PARAMETERS {
+                seen[triangle(i, j)] += 1;
+            }
+        }
+        assert_eq!(seen, [1; N_TRIANGLE]);
+    }
+
+    #[test]
+    fn inverse_times_matrix_is_one() {
+        let mut m = [[0.0; N_PARAMETERS]; N_PARAMETERS];
+        for (i, row) in m.iter_mut().enumerate() {
+            for (j, v) in row.iter_mut().enumerate() {
+                *v = 10.0_f64.powi(i as i32 - 3)
+                    * 10.0_f64.powi(j as i32 - 3)
+                    * if i == j { 2.0 } else { 1.0 / (1.0 + i.abs_diff(j) as f64) };
+            }
+        }
+        let inverse = invert(&m).unwrap();
+        for i in 0..N_PARAMETERS {
+            for j in 0..N_PARAMETERS {
+                let dot: f64 = (0..N_PARAMETERS).map(|k| m[i][k] * inverse[k][j]).sum();
+                assert!((dot - f64::from(u8::from(i == j))).abs() < 1e-6);
+            }
+        }
+        assert_eq!(invert(&[[1.0; N_PARAMETERS]; N_PARAMETERS]), None);
+    }
+
+    #[test]
+    fn the_walk_holds_every_pixel_within_reach() {
+        for angle in [0.0_f64, 17.0, 45.0, 90.0, 133.0] {
+            let track = Segment::around(Point::new(50.0, 40.0), 30.0, angle.to_radians());
+            let walk = StampWalk::new(&track, 5.0, 90, 100);
+            let mut walked = std::collections::HashSet::new();
+            for step in 0..walk.steps {
+                for p in walk.pixels(step, 90, 100) {
+                    assert!(walked.insert(p));
+                }
+            }
+            for (x, y) in (0..90).flat_map(|x| (0..100).map(move |y| (x, y))) {
+                if track.distance_to(Point::new(x as f64, y as f64)) <= 5.0 {
+                    assert!(walked.contains(&(x, y)), "{angle}: {x} {y}");
+                }
+            }
+        }
+    }
+}

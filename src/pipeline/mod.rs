@@ -1,0 +1,15 @@
+//! WHAT is done to a frame: one file a stage, each with its configuration and its result.
+//!
+//! Nothing here touches an image: pixels live behind [`Backend`](crate::backend::Backend), and what comes back
+//! from it is small.
+
+pub(crate) mod background;
+pub(crate) mod judge;
+pub(crate) mod measure;
+pub(crate) mod merge;
+pub(crate) mod psf;
+pub(crate) mod search;
+pub(crate) mod segments;
+pub(crate) mod threshold;
+pub(crate) mod tracking;
+pub(crate) mod weigh;

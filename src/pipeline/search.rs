@@ -1,0 +1,156 @@
+//! Search stage: from the peaks of the transform to candidates, one for each place that could hold a streak.
+//!
+//! Method: docs/algorithm.md, "Search".
+
+use crate::geometry::Segment;
+use crate::{Error, Result};
+
+/// What is searched for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchConfig {
+    /// Pixels beyond ± this many times the noise are clipped before the search, so that what is left of a star
+    /// cannot pass for a line on its own. Streaks are measured unclipped.
+    pub clip_sigmas: f64,
+    /// Shortest streak reported, px. Below 8 px a streak cannot be told from a point source at sigma 1.5.
+    pub min_length_px: f64,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self { clip_sigmas: 6.0, min_length_px: 8.0 }
+    }
+}
+
+impl SearchConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if !(self.clip_sigmas >= 3.0) {
+            return Err(Error::Config(format!("search.clip_sigmas is {}, it must be 3 or more", self.clip_sigmas)));
+        }
+        if !(self.min_length_px >= 4.0) {
+            return Err(Error::Config(format!("search.min_length_px is {}, it must be 4 or more", self.min_length_px)));
+        }
+        Ok(())
+    }
+}
+
+/// How peaks are looked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct SearchRequest {
+    /// Least significance of a peak.
+    pub(crate) threshold: f32,
+    /// Some pixels have weight zero: their share of each node's variance is taken from the transform of the weights.
+    pub(crate) weighted: bool,
+}
+
+/// Nodes with less of their variance than this on usable pixels are left out.
+pub(crate) const MIN_COVERAGE: f32 = 0.1;
+
+/// A local maximum of the transform: a segment of the set, and its significance `Σwzt / √(Σwt²)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Peak {
+    pub(crate) segment: Segment,
+    pub(crate) snr: f64,
+}
+
+/// Puts peaks into their defined order: by descending significance, then by position.
+pub(crate) fn sort_peaks(peaks: &mut [Peak]) {
+    let place = |p: &Peak| [p.segment.start.x, p.segment.start.y, p.segment.end.x, p.segment.end.y];
+    peaks.sort_unstable_by(|a, b| {
+        b.snr.total_cmp(&a.snr).then_with(|| {
+            place(a)
+                .iter()
+                .zip(place(b))
+                .map(|(x, y)| x.total_cmp(&y))
+                .find(|o| o.is_ne())
+                .unwrap_or(std::cmp::Ordering::Equal)
+        })
+    });
+}
+
+/// Correlation above which two templates stand for the same thing: at 0.2 real streaks begin to lose S/N, at 0.5
+/// there are several times as many duplicates (docs/algorithm.md, "Search").
+const SAME_CORRELATION: f64 = 0.3;
+
+/// A peak is explained by a brighter one if it is no more than this many times the light that one spreads into it.
+const EXPLAINED_BY: f64 = 1.5;
+
+/// Keeps the best peak of every place, best first.
+///
+/// A peak is dropped when its template resembles that of a better one, or when its significance is no more than the
+/// better one's light would give it. `peaks` must be in their defined order.
+pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64) -> Vec<Peak> {
+    let mut kept: Vec<Peak> = Vec::new();
+    for peak in peaks {
+        let explained = kept.iter().any(|better| {
+            let rho = template_correlation(&better.segment, &peak.segment, sigma_eff_px);
+            rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * better.snr
+        });
+        if !explained {
+            kept.push(*peak);
+        }
+    }
+    kept
+}
+
+/// Correlation of two unit-norm trail templates, ends taken as square:
+/// `∫ exp(−v²/4σ²) dl / √(La Lb)` over the part of `b` that lies beside `a`.
+pub(crate) fn template_correlation(a: &Segment, b: &Segment, sigma_eff_px: f64) -> f64 {
+    let (la, lb) = (a.length_px().max(1.0), b.length_px().max(1.0));
+    let ((u1, v1), (u2, v2)) = (a.along_across(b.start), a.along_across(b.end));
+    let far = 6.0 * sigma_eff_px;
+    if v1.min(v2) > far || v1.max(v2) < -far || u1.min(u2) > la || u1.max(u2) < 0.0 {
+        return 0.0;
+    }
+    // The part of b, as fractions of its length, whose foot on a's line lies within a.
+    let du = u2 - u1;
+    let (t0, t1) = if du.abs() < 1e-9 {
+        (0.0, 1.0)
+    } else {
+        let (p, q) = (-u1 / du, (la - u1) / du);
+        (p.min(q).max(0.0), p.max(q).min(1.0))
+    };
+    if t1 <= t0 {
+        return 0.0;
+    }
+    let (va, vb) = (v1 + t0 * (v2 - v1), v1 + t1 * (v2 - v1));
+    let width = 2.0 * sigma_eff_px;
+    let mean = if (vb - va).abs() < 1e-3 * width {
+        (-(0.5 * (va + vb) / width).powi(2)).exp()
+    } else {
+        let half_sqrt_pi = 0.5 * std::f64::consts::PI.sqrt();
+        half_sqrt_pi * width * (libm::erf(vb / width) - libm::erf(va / width)) / (vb - va)
+    };
+    (t1 - t0) * lb * mean / (la * lb).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Point;
+
+    #[test]
+    fn correlation_of_known_pairs() {
+        let a = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
+        assert!((template_correlation(&a, &a, 1.5) - 1.0).abs() < 1e-12);
+        let half = Segment::from_coordinates(0.0, 0.0, 50.0, 0.0);
+        assert!((template_correlation(&a, &half, 1.5) - 0.5_f64.sqrt()).abs() < 1e-12);
+        let beside = Segment::from_coordinates(0.0, 3.0, 100.0, 3.0);
+        assert!((template_correlation(&a, &beside, 1.5) - (-1.0_f64).exp()).abs() < 1e-12);
+        // Crossing at a right angle: ∫exp(−v²/4σ²)dv = 2√π σ over a length of 100.
+        let across = Segment::around(Point::new(50.0, 0.0), 100.0, std::f64::consts::FRAC_PI_2);
+        let expected = 2.0 * std::f64::consts::PI.sqrt() * 1.5 / 100.0;
+        assert!((template_correlation(&a, &across, 1.5) - expected).abs() < 1e-9);
+        let apart = Segment::from_coordinates(0.0, 30.0, 100.0, 30.0);
+        assert_eq!(template_correlation(&a, &apart, 1.5), 0.0);
+    }
+
+    #[test]
+    fn suppression_keeps_separate_places() {
+        let peak = |y: f64, snr: f64| Peak { segment: Segment::from_coordinates(0.0, y, 60.0, y), snr };
+        let mut peaks = vec![peak(40.0, 7.0), peak(0.0, 20.0), peak(1.0, 15.0), peak(7.0, 9.0)];
+        sort_peaks(&mut peaks);
+        let kept = suppress(&peaks, 1.5);
+        let snrs: Vec<f64> = kept.iter().map(|p| p.snr).collect();
+        assert_eq!(snrs, [20.0, 9.0, 7.0]);
+    }
+}

@@ -1,0 +1,379 @@
+//! The segment set of the search: which line segments the fast Radon transform sums, and how.
+//!
+//! A *tower* of levels doubles the height of its segments from level to level: the dyadic tower from 1 (…, 8, 16, 32,
+//! … rows) and the one from 3 (…, 12, 24, 48, … rows). Segments start at every quarter of their height. The lines of
+//! the frame fall into four *octants*, each the same computation on the frame turned over. Slopes are cut into
+//! *wedges*, so that a task's levels fit a cache, or a GPU's largest buffer. Both backends work through the same list
+//! of [`Task`]s. Method: docs/algorithm.md, "Search".
+
+use std::ops::Range;
+
+use crate::geometry::Segment;
+use crate::pipeline::psf::PsfKernel;
+
+/// Rows of the shortest segments searched for.
+pub(crate) const MIN_HEIGHT: usize = 8;
+
+/// How an octant's rows and columns lie in the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Octant {
+    /// Rows of the octant are columns of the frame.
+    pub(crate) transposed: bool,
+    /// Columns of the octant run backwards.
+    pub(crate) mirrored: bool,
+}
+
+impl Octant {
+    /// Slopes of 0..1 and 0..−1 columns per row, then the same with x and y exchanged.
+    pub(crate) const ALL: [Self; 4] = [
+        Self { transposed: false, mirrored: false },
+        Self { transposed: false, mirrored: true },
+        Self { transposed: true, mirrored: false },
+        Self { transposed: true, mirrored: true },
+    ];
+
+    /// Rows and columns of the octant's view of a frame.
+    pub(crate) fn shape(self, width: usize, height: usize) -> (usize, usize) {
+        if self.transposed { (width, height) } else { (height, width) }
+    }
+
+    /// A segment given as (row, column) ends in the octant's view, in frame coordinates.
+    fn segment_in_frame(self, columns: usize, (r1, c1): (f64, f64), (r2, c2): (f64, f64)) -> Segment {
+        let turn = |c: f64| if self.mirrored { columns as f64 - 1.0 - c } else { c };
+        let (c1, c2) = (turn(c1), turn(c2));
+        if self.transposed {
+            Segment::from_coordinates(r1, c1, r2, c2)
+        } else {
+            Segment::from_coordinates(c1, r1, c2, r2)
+        }
+    }
+}
+
+/// One level of a task: all segments of one height whose shift lies in a range.
+///
+/// Node (start, shift, column) is the sum over the digital line which begins at row `start · start_step` and column
+/// `column` and moves `shift` columns over its `height` rows. Nodes are stored `[start, shift, column]`, columns from
+/// `−pad` (lines that enter through the side) to the last one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Level {
+    pub(crate) height: usize,
+    pub(crate) start_step: usize,
+    pub(crate) n_starts: usize,
+    /// Shifts that are computed.
+    pub(crate) shifts: Range<usize>,
+    /// Shifts whose peaks this task reports; empty at heights below [`MIN_HEIGHT`].
+    pub(crate) reported: Range<usize>,
+    /// Starts whose peaks are reported: at least half of the segment lies in the frame.
+    pub(crate) reported_starts: usize,
+    pub(crate) pad: usize,
+    pub(crate) stride: usize,
+    /// 1 / standard deviation of a node in unit white noise, one per shift of `shifts`.
+    pub(crate) inverse_sd: Vec<f32>,
+}
+
+impl Level {
+    pub(crate) fn n_shifts(&self) -> usize {
+        self.shifts.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.n_starts * self.n_shifts() * self.stride
+    }
+}
+
+/// One independent piece of the transform: an octant, a tower and a wedge of slopes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Task {
+    pub(crate) octant: Octant,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Levels of doubling height. The first sums 1 or 3 rows of the filtered image.
+    pub(crate) levels: Vec<Level>,
+}
+
+impl Task {
+    /// Nodes of the largest level.
+    pub(crate) fn max_level_len(&self) -> usize {
+        self.levels.iter().map(Level::len).max().unwrap_or(0)
+    }
+
+    /// The geometric segment a node stands for: half a row beyond its first and last row, inside the frame.
+    pub(crate) fn segment(&self, level: usize, start_ix: usize, shift: usize, column: i64) -> Option<Segment> {
+        let l = &self.levels[level];
+        let first_row = (start_ix * l.start_step) as f64;
+        let slope = shift as f64 / (l.height - 1) as f64;
+        let (c, h) = (column as f64, l.height as f64);
+        let segment = self.octant.segment_in_frame(
+            self.columns,
+            (first_row - 0.5, c - 0.5 * slope),
+            (first_row + h - 0.5, c + (h - 0.5) * slope),
+        );
+        let (height, width) =
+            if self.octant.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };
+        segment.clipped_to(width, height)
+    }
+}
+
+/// Column offset at row `row` of the digital line of `height` rows and `shift` columns, in the tower from `base`.
+pub(crate) fn line_offset(base: usize, height: usize, shift: usize, row: usize) -> usize {
+    if height == 1 {
+        return 0;
+    }
+    if height == 3 && base == 3 {
+        return [0, shift.div_ceil(2), shift][row];
+    }
+    let half = height / 2;
+    let lower = line_offset(base, half, shift / 2, row % half);
+    if row < half { lower } else { shift.div_ceil(2) + lower }
+}
+
+/// Everything the transform does for one frame shape and PSF.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SegmentSet {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) kernel: PsfKernel,
+    pub(crate) tasks: Vec<Task>,
+}
+
+impl SegmentSet {
+    /// The set for a frame, with slopes cut into so many wedges that no level of a task has more than
+    /// `max_nodes` nodes, and into at least `min_wedges`.
+    pub(crate) fn new(width: usize, height: usize, kernel: PsfKernel, min_wedges: usize, max_nodes: usize) -> Self {
+        let mut tasks = Vec::new();
+        for octant in Octant::ALL {
+            let (rows, columns) = octant.shape(width, height);
+            for base in [1, 3] {
+                let heights = tower_heights(base, rows);
+                if heights.is_empty() {
+                    continue;
+                }
+                let variances = node_variances(base, &heights, &kernel.autocorrelation());
+                let mut wedges = min_wedges.max(1);
+                loop {
+                    let cut: Vec<Task> = (0..wedges)
+                        .map(|k| build_task(octant, rows, columns, &heights, &variances, k, wedges))
+                        .filter(|t| !t.levels.is_empty())
+                        .collect();
+                    // More wedges than slopes at the top would cut nothing further.
+                    let small = cut.iter().all(|t| t.max_level_len() <= max_nodes);
+                    if small || wedges >= *heights.last().unwrap_or(&1) {
+                        tasks.extend(cut);
+                        break;
+                    }
+                    wedges *= 2;
+                }
+            }
+        }
+        Self { width, height, kernel, tasks }
+    }
+
+    /// Longest segment, px; 0 when the frame is too small for any.
+    pub(crate) fn longest_px(&self) -> f64 {
+        self.tasks
+            .iter()
+            .filter_map(|t| t.levels.last())
+            .map(|l| (l.height as f64).hypot(l.shifts.end.saturating_sub(1) as f64))
+            .fold(0.0, f64::max)
+    }
+}
+
+/// Heights of a tower for a view of `rows` rows; empty when none is tall enough to be searched.
+///
+/// The tallest may exceed the rows by a third: a streak across the whole frame keeps more of its S/N in a segment a
+/// little too long than in one of half its length.
+fn tower_heights(base: usize, rows: usize) -> Vec<usize> {
+    let heights: Vec<usize> = std::iter::successors(Some(base), |h| Some(h * 2))
+        .take_while(|&h| 3 * h <= 4 * rows && h <= rows.next_power_of_two())
+        .collect();
+    if heights.last().is_some_and(|&h| h >= MIN_HEIGHT) { heights } else { Vec::new() }
+}
+
+/// A segment may start at every quarter of its height; levels below the search start where the next one needs them.
+fn start_step(height: usize) -> usize {
+    match height {
+        1 => 1,
+        2 | 4 => 2,
+        3 | 6 => 3,
+        h => h / 4,
+    }
+}
+
+fn build_task(
+    octant: Octant,
+    rows: usize,
+    columns: usize,
+    heights: &[usize],
+    variances: &[Vec<f64>],
+    wedge: usize,
+    wedges: usize,
+) -> Task {
+    let mut levels = Vec::new();
+    let mut needed: Range<usize> = usize::MAX..0;
+    for (&height, variances) in heights.iter().zip(variances).rev() {
+        let owned = (wedge * height).div_ceil(wedges)..((wedge + 1) * height).div_ceil(wedges);
+        let reported = if height >= MIN_HEIGHT { owned } else { 0..0 };
+        if !reported.is_empty() {
+            // A peak is compared with the neighbouring shifts on either side.
+            needed = needed.start.min(reported.start.saturating_sub(1))..needed.end.max((reported.end + 1).min(height));
+        }
+        if needed.is_empty() {
+            continue;
+        }
+        let shifts = needed.clone();
+        let step = start_step(height);
+        let pad = shifts.end - 1;
+        levels.push(Level {
+            height,
+            start_step: step,
+            n_starts: rows.div_ceil(step),
+            reported_starts: if reported.is_empty() { 0 } else { rows.saturating_sub(height / 2) / step + 1 }
+                .min(rows.div_ceil(step)),
+            inverse_sd: shifts.clone().map(|d| (1.0 / variances[d].sqrt()) as f32).collect(),
+            pad,
+            stride: columns + pad,
+            shifts,
+            reported,
+        });
+        needed = needed.start / 2..(needed.end - 1) / 2 + 1;
+    }
+    levels.reverse();
+    Task { octant, rows, columns, levels }
+}
+
+/// Variance of every node in white noise of unit variance filtered by the PSF, `[level][shift]`.
+///
+/// A line of two halves has twice a half's variance and twice the covariance of the halves where they meet, which
+/// only the rows within the filter's reach share.
+fn node_variances(base: usize, heights: &[usize], autocorrelation: &[f64]) -> Vec<Vec<f64>> {
+    let lag = |d: i64| autocorrelation.get(d.unsigned_abs() as usize).copied().unwrap_or(0.0);
+    let reach = autocorrelation.len() - 1;
+    let mut out: Vec<Vec<f64>> = Vec::new();
+    for &height in heights {
+        let level = (0..height).map(|shift| {
+            let column = |row: usize| line_offset(base, height, shift, row) as i64;
+            let covariance = |i: usize, j: usize| lag(j as i64 - i as i64) * lag(column(j) - column(i));
+            match out.last() {
+                None => (0..height).flat_map(|i| (0..height).map(move |j| (i, j))).map(|(i, j)| covariance(i, j)).sum(),
+                Some(lower) => {
+                    let half = height / 2;
+                    let before = half.saturating_sub(reach)..half;
+                    let shared: f64 = before
+                        .flat_map(|i| (half..(half + reach).min(height)).map(move |j| (i, j)))
+                        .filter(|(i, j)| j - i <= reach)
+                        .map(|(i, j)| covariance(i, j))
+                        .sum();
+                    2.0 * lower[shift / 2] + 2.0 * shared
+                }
+            }
+        });
+        let level = level.collect();
+        out.push(level);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(width: usize, height: usize, wedges: usize) -> SegmentSet {
+        SegmentSet::new(width, height, PsfKernel::new(1.5), wedges, usize::MAX)
+    }
+
+    #[test]
+    fn digital_lines_stay_near_the_true_line() {
+        for (base, height) in [(1, 8), (1, 256), (3, 12), (3, 384)] {
+            for shift in 0..height {
+                for row in 0..height {
+                    let true_column = shift as f64 * row as f64 / (height - 1) as f64;
+                    let stray = (line_offset(base, height, shift, row) as f64 - true_column).abs();
+                    assert!(stray <= (height as f64).log2() / 6.0 + 0.5, "{height} {shift} {row}: {stray}");
+                }
+                assert_eq!(line_offset(base, height, shift, height - 1), shift);
+            }
+        }
+    }
+
+    #[test]
+    fn every_slope_is_reported_by_one_wedge() {
+        for wedges in [1, 3, 8, 32] {
+            let set = set(200, 90, wedges);
+            for octant in Octant::ALL {
+                let (rows, _) = octant.shape(200, 90);
+                for height in
+                    tower_heights(1, rows).into_iter().chain(tower_heights(3, rows)).filter(|&h| h >= MIN_HEIGHT)
+                {
+                    let mut times = vec![0; height];
+                    for task in set.tasks.iter().filter(|t| t.octant == octant) {
+                        for level in task.levels.iter().filter(|l| l.height == height) {
+                            level.reported.clone().for_each(|d| times[d] += 1);
+                        }
+                    }
+                    assert!(times.iter().all(|&t| t == 1), "{wedges} wedges, height {height}: {times:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_hold_what_the_next_one_needs() {
+        for task in set(130, 300, 5).tasks {
+            for pair in task.levels.windows(2) {
+                let (lower, upper) = (&pair[0], &pair[1]);
+                assert_eq!(upper.height, 2 * lower.height);
+                assert!(upper.start_step % lower.start_step == 0 && lower.height % lower.start_step == 0);
+                assert!(upper.shifts.clone().all(|d| lower.shifts.contains(&(d / 2))));
+                assert!(upper.shifts.start <= upper.reported.start || upper.reported.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn variances_match_the_direct_sum() {
+        let autocorrelation = PsfKernel::new(1.5).autocorrelation();
+        let lag = |d: i64| autocorrelation.get(d.unsigned_abs() as usize).copied().unwrap_or(0.0);
+        for base in [1, 3] {
+            let heights = tower_heights(base, 64);
+            let variances = node_variances(base, &heights, &autocorrelation);
+            let top = *heights.last().unwrap();
+            for shift in [0, 1, 7, top / 3, top - 1] {
+                let column = |i| line_offset(base, top, shift, i) as i64;
+                let direct: f64 = (0..top)
+                    .flat_map(|i| (0..top).map(move |j| (i, j)))
+                    .map(|(i, j)| lag(j as i64 - i as i64) * lag(column(j) - column(i)))
+                    .sum();
+                let ratio = variances.last().unwrap()[shift] / direct;
+                assert!((ratio - 1.0).abs() < 1e-9, "base {base} shift {shift}: {ratio}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_frames_have_no_segments() {
+        assert!(set(5, 5, 4).tasks.is_empty());
+        assert_eq!(set(1, 1, 4).longest_px(), 0.0);
+        assert!(set(3, 500, 4).tasks.iter().all(|t| !t.octant.transposed));
+    }
+
+    #[test]
+    fn node_segments_lie_where_their_pixels_are() {
+        let set = set(100, 80, 1);
+        for octant in Octant::ALL {
+            let task = set.tasks.iter().find(|t| t.octant == octant).unwrap();
+            let level = task.levels.iter().position(|l| l.height == 16).unwrap();
+            let l = &task.levels[level];
+            let (start, shift, column) = (3, 9, 20_i64);
+            let s = task.segment(level, start, shift, column).unwrap();
+            let row = start * l.start_step;
+            let (mut x, mut y) = (column as f64, row as f64);
+            if octant.mirrored {
+                x = task.columns as f64 - 1.0 - x;
+            }
+            if octant.transposed {
+                std::mem::swap(&mut x, &mut y);
+            }
+            assert!(s.distance_to(crate::Point::new(x, y)) < 1.0, "{octant:?} {s:?} {x} {y}");
+        }
+    }
+}

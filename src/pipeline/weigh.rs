@@ -1,0 +1,100 @@
+//! Weigh stage: compact sources and hot pixels get weight zero, bright streaks stay.
+//!
+//! The device finds the local maxima of the PSF-filtered image and walks outwards from each; what they are, and how
+//! much of the frame they spoil, is decided here. Method: docs/algorithm.md, "Weigh".
+
+use crate::backend::WALK_DIRECTIONS;
+use crate::geometry::Point;
+
+/// How compact sources are told from streaks and weighed out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeighConfig {
+    /// Sources of this S/N and more are weighed out. Below it a source cannot pass for a streak on its own.
+    pub source_snr: f64,
+    /// A source's footprint reaches to where its wings fall below this many times the noise of a pixel.
+    pub wing_sigmas: f64,
+}
+
+impl Default for WeighConfig {
+    fn default() -> Self {
+        Self { source_snr: 5.0, wing_sigmas: 0.5 }
+    }
+}
+
+/// A local maximum of the PSF-filtered image, with how far it reaches in each direction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CompactSource {
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+    /// Filtered value at the maximum.
+    pub(crate) peak: f32,
+    /// Residual / noise of the central pixel itself.
+    pub(crate) centre: f32,
+    /// The central pixel is saturated.
+    pub(crate) saturated: bool,
+    /// Steps of a pixel to where the filtered image falls below a quarter of the peak.
+    pub(crate) core_reach: [u8; WALK_DIRECTIONS],
+    /// Steps of a pixel to where it falls below the wing level.
+    pub(crate) wing_reach: [u8; WALK_DIRECTIONS],
+}
+
+/// What a local maximum is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceClass {
+    /// Round: a star.
+    Star,
+    /// Sharper than the PSF: a hot pixel or a particle hit.
+    Hot,
+    /// Longer than wide: part of a streak, to be left to the search.
+    Elongated,
+}
+
+/// A disk of pixels to be weighed out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Footprint {
+    pub(crate) x: f32,
+    pub(crate) y: f32,
+    pub(crate) radius_px: f32,
+}
+
+impl CompactSource {
+    pub(crate) fn position(&self) -> Point {
+        Point::new(f64::from(self.x), f64::from(self.y))
+    }
+
+    /// Longest and median width through the core, px.
+    fn core_diameters(&self) -> (u32, u32) {
+        let half = WALK_DIRECTIONS / 2;
+        let mut diameters: Vec<u32> =
+            (0..half).map(|k| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + half])).collect();
+        diameters.sort_unstable();
+        (diameters[half - 1], diameters[half / 2])
+    }
+
+    /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
+    pub(crate) fn classify(&self, sigma_eff_px: f64) -> SourceClass {
+        let (longest, median) = self.core_diameters();
+        if f64::from(longest) >= 1.8 * f64::from(median) + 2.0 {
+            return SourceClass::Elongated;
+        }
+        // Over its filtered value a star's central pixel stands 2 times, a lone pixel 2πσ² times: the geometric mean
+        // of the two parts them.
+        let boundary = (4.0 * std::f64::consts::PI).sqrt() * sigma_eff_px;
+        if !self.saturated && f64::from(self.centre) > boundary.max(2.4) * f64::from(self.peak) {
+            return SourceClass::Hot;
+        }
+        SourceClass::Star
+    }
+
+    /// The pixels it spoils.
+    pub(crate) fn footprint(&self, class: SourceClass) -> Footprint {
+        let mut reach = self.wing_reach;
+        reach.sort_unstable();
+        // The median direction: a spike, a neighbour or a streak through the source lengthens only a few.
+        let radius = match class {
+            SourceClass::Hot => 1.5,
+            _ => f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0,
+        };
+        Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
+    }
+}
