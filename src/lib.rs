@@ -5,6 +5,8 @@ mod detection;
 mod error;
 mod frame;
 mod geometry;
+pub mod io;
+pub mod simulate;
 
 pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
