@@ -6,7 +6,9 @@ mod detection;
 mod error;
 mod frame;
 mod geometry;
+pub mod io;
 mod pipeline;
+pub mod simulate;
 
 pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
