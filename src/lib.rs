@@ -3,8 +3,10 @@
 
 mod detection;
 mod error;
+pub mod export;
 mod frame;
 mod geometry;
+pub mod io;
 
 pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,

@@ -1,0 +1,5 @@
+//! Frames from files and masks to files. Nothing else in the crate opens a file that holds pixels.
+
+#[cfg(feature = "fits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fits")))]
+pub mod fits;
