@@ -37,6 +37,9 @@ pub(crate) const MAX_WALK_PX: usize = 64;
 /// Pixel weights are inverse variances, 0 for missing pixels; a saturated pixel has a negative weight, which counts
 /// as 0 except where sources are looked for.
 pub(crate) trait Backend: Send {
+    /// How the slopes are to be cut: at least so many wedges, and no level of more nodes than this.
+    fn task_size(&self) -> (usize, usize);
+
     /// Makes room for frames of this shape, reusing what is there.
     fn prepare(&mut self, width: usize, height: usize) -> Result<()>;
 

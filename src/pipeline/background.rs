@@ -82,7 +82,7 @@ pub(crate) const CLIP_SIGMAS: f32 = 3.0;
 
 /// Standard deviation of unit Gaussian noise after clipping at three of its own clipped standard deviations,
 /// the fixed point of `s² = 1 − 2aφ(a)/(2Φ(a) − 1)`, `a = 3s`.
-const CLIPPED_SD: f64 = 0.984_84;
+pub(crate) const CLIPPED_SD: f64 = 0.984_84;
 
 /// A tile needs this fraction of its pixels to be believed.
 const MIN_USABLE_FRACTION: f64 = 0.2;

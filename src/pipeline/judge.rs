@@ -5,6 +5,7 @@
 use crate::backend::TrackProfile;
 use crate::detection::RejectReason;
 use crate::geometry::{Point, Segment};
+use crate::{Error, Result};
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,24 @@ impl Default for JudgeConfig {
         // 0.75: hot columns and particle tracks have 0.2 to 0.6 of the PSF's width. 3: defocused low satellites are
         // up to twice as wide as the stars. 3: a uniform streak at the threshold keeps 4 and more.
         Self { min_width: 0.75, max_width: 3.0, min_spread_snr: 3.0 }
+    }
+}
+
+impl JudgeConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.min_width) || !(self.max_width > 1.0) {
+            return Err(Error::Config(format!(
+                "judge.min_width is {} and judge.max_width is {}: the first must be from 0 to 1, the second above 1",
+                self.min_width, self.max_width
+            )));
+        }
+        if !(self.min_spread_snr >= 0.0) {
+            return Err(Error::Config(format!(
+                "judge.min_spread_snr is {}, it must be 0 or more",
+                self.min_spread_snr
+            )));
+        }
+        Ok(())
     }
 }
 

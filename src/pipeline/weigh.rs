@@ -5,6 +5,7 @@
 
 use crate::backend::WALK_DIRECTIONS;
 use crate::geometry::Point;
+use crate::{Error, Result};
 
 /// How compact sources are told from streaks and weighed out.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,18 @@ pub struct WeighConfig {
 impl Default for WeighConfig {
     fn default() -> Self {
         Self { source_snr: 5.0, wing_sigmas: 0.5 }
+    }
+}
+
+impl WeighConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if !(self.source_snr >= 3.0) {
+            return Err(Error::Config(format!("weigh.source_snr is {}, it must be 3 or more", self.source_snr)));
+        }
+        if !(self.wing_sigmas > 0.0) {
+            return Err(Error::Config(format!("weigh.wing_sigmas is {}, it must be positive", self.wing_sigmas)));
+        }
+        Ok(())
     }
 }
 
