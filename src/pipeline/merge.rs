@@ -250,7 +250,13 @@ const MIN_JOINT_POWER: f64 = 0.6;
 fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {
     // Along a's own length the nearest point of b is an end, or they cross.
     let ends = [a.distance_to(b.start), a.distance_to(b.end), b.distance_to(a.start), b.distance_to(a.end)];
-    ends.into_iter().fold(f64::INFINITY, f64::min) <= distance_px || template_correlation(a, b, distance_px) > 0.0
+    ends.into_iter().fold(f64::INFINITY, f64::min) <= distance_px
+        || template_correlation(a, b, sigma_for(distance_px)) > 0.01
+}
+
+/// Width for which a template correlation reaches to `distance_px`.
+fn sigma_for(distance_px: f64) -> f64 {
+    distance_px / 6.0
 }
 
 /// The segment from the outer end of one trail to that of the other, where they could be pieces of one.

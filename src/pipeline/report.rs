@@ -14,7 +14,7 @@ use crate::geometry::{Point, Segment};
 use crate::pipeline::judge::{Evidence, Scene, judge};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::merge::Believed;
-use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
+use crate::pipeline::psf::{effective_sigma, optical_sigma};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen};
@@ -243,13 +243,14 @@ impl<'a> Findings<'a> {
     pub(crate) fn add_points(&mut self, backend: &mut dyn Backend) -> Result<()> {
         backend.add_trails(&self.trails, -1.0)?;
         let sigma_eff = effective_sigma(self.field.psf_sigma_px);
-        let sources = stars::find_sources(backend, self.field.psf_sigma_px, &self.config.weigh)?;
-        let least = self.thresholds.lowest() * PsfKernel::new(self.field.psf_sigma_px).white_noise_sd();
+        // The maximum of the coarse pixel grid lies a little below the S/N of the fit.
+        let least_snr = 0.8 * self.thresholds.lowest();
+        let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, &self.config.weigh)?;
         let beside_trail =
             |s: &CompactSource| self.trails.iter().any(|t| t.segment.distance_to(s.position()) < 3.0 * sigma_eff + 1.0);
         let candidates: Vec<CompactSource> = sources
             .into_iter()
-            .filter(|s| f64::from(s.peak) >= 0.8 * least && !beside_trail(s))
+            .filter(|s| !beside_trail(s))
             .filter(|s| s.classify(sigma_eff) != SourceClass::Elongated)
             .collect();
         let settings = final_settings(Shape::Point, sigma_eff, self.frame);
@@ -269,7 +270,11 @@ impl<'a> Findings<'a> {
         let first = backend.fit(&requests, &settings)?;
         let again: Vec<FitRequest> = first.iter().map(|f| FitRequest { start: f.trail, subtracted: false }).collect();
         let mut fits = backend.fit(&again, &settings)?;
-        fits.retain(|f| f.snr >= self.thresholds.lowest() && f.trail.flux > 0.0);
+        fits.retain(|f| {
+            let known = f.errors(&settings).is_some_and(|e| f.trail.flux > 3.0 * e.flux_err);
+            let inside = distance_to_border(f.trail.segment.start, self.frame) > sigma_eff;
+            f.snr >= self.thresholds.lowest() && known && inside
+        });
         fits.sort_by(|a, b| b.snr.total_cmp(&a.snr));
         let mut taken: Vec<Point> = Vec::new();
         for fit in &fits {

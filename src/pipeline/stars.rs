@@ -28,13 +28,13 @@ pub(crate) struct StarField {
 /// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given.
 pub(crate) fn survey(backend: &mut dyn Backend, given: Option<f64>, config: &WeighConfig) -> Result<StarField> {
     let first_guess = given.unwrap_or(ASSUMED_SIGMA_PX);
-    let mut sources = find_sources(backend, first_guess, config)?;
+    let mut sources = find_sources(backend, first_guess, config.source_snr, config)?;
     let (mut sigma, mut origin) = (first_guess, PsfSource::Given);
     if given.is_none() {
         origin = PsfSource::Assumed;
         if let Some((measured, count)) = measure_psf(backend, &sources, first_guess)? {
             (sigma, origin) = (measured, PsfSource::Stars { count });
-            sources = find_sources(backend, sigma, config)?;
+            sources = find_sources(backend, sigma, config.source_snr, config)?;
         }
     }
     let classified: Vec<(CompactSource, SourceClass)> =
@@ -63,11 +63,12 @@ const BRIGHT_SNR: f64 = 100.0;
 pub(crate) fn find_sources(
     backend: &mut dyn Backend,
     sigma_px: f64,
+    least_snr: f64,
     config: &WeighConfig,
 ) -> Result<Vec<CompactSource>> {
     let kernel = PsfKernel::new(sigma_px);
     backend.filter(&kernel, UNCLIPPED, true)?;
-    backend.find_compact((config.source_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)
+    backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)
 }
 
 /// Beyond any pixel's significance.

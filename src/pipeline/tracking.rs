@@ -100,9 +100,9 @@ pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
     match *mode {
         TrackingMode::Sidereal => false,
         TrackingMode::Rate { star_length_px, star_angle_rad, .. } => {
-            let shorter = !streak.whole && streak.segment.length_px() < 1.1 * star_length_px;
+            let cut = !streak.whole && streak.segment.length_px() < 1.5 * star_length_px;
             same_vector(&streak.segment, star_length_px, star_angle_rad)
-                || (shorter && same_angle(&streak.segment, star_length_px, star_angle_rad))
+                || (cut && same_angle(&streak.segment, star_length_px, star_angle_rad))
         }
     }
 }
