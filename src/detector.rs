@@ -173,28 +173,30 @@ impl Detector {
 
         let mesh = Mesh::new(width, height, config.background.mesh_px);
         let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        let Some(background) = BackgroundMap::from_tiles(mesh, &tiles) else {
+        let Some(sky) = BackgroundMap::from_tiles(mesh, &tiles) else {
             let seen = tiles.iter().any(|t| t.n_usable > 0);
             let flag = if seen { FrameFlag::NoNoise } else { FrameFlag::NoUsablePixels };
             clock.stage("background");
             return Ok(self.empty_report(frame, flag, clock));
         };
-        backend.normalise(&background)?;
+        backend.normalise(&sky)?;
         let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
         let some_missing = usable < (width * height) as u64;
         clock.stage("background");
 
-        let mut field = stars::survey(backend, config.psf_sigma_px, &config.weigh)?;
+        let mut field = stars::survey(backend, mesh, config.psf_sigma_px, &config.weigh)?;
+        let mut rest = self.weigh(backend, &sky, &field)?;
         clock.stage("weigh");
 
-        let mut found = self.search(backend, frame, &field, some_missing)?;
+        let mut found = self.search(backend, frame, mesh, &field, some_missing)?;
         if let Some(sigma) = stars::psf_from_trails(&field, &found.measured) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             backend.ingest(frame)?;
-            backend.normalise(&background)?;
-            field = stars::survey(backend, Some(sigma), &config.weigh)?;
+            backend.normalise(&sky)?;
+            field = stars::survey(backend, mesh, Some(sigma), &config.weigh)?;
             field.psf_source = PsfSource::Trails { count: found.measured.len() };
-            found = self.search(backend, frame, &field, some_missing)?;
+            rest = self.weigh(backend, &sky, &field)?;
+            found = self.search(backend, frame, mesh, &field, some_missing)?;
         }
         clock.stage("search");
 
@@ -203,7 +205,10 @@ impl Detector {
         if let TrackingMode::Rate { .. } = findings.tracking {
             // Points among trailed stars: with all weights back, and the trails taken out.
             backend.ingest(frame)?;
-            backend.normalise(&background)?;
+            backend.normalise(&sky)?;
+            if let Some(rest) = &rest {
+                backend.normalise(rest)?;
+            }
             findings.add_points(backend)?;
         }
         clock.stage("measure");
@@ -211,20 +216,39 @@ impl Detector {
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
     }
 
-    /// Weighs out the sources of the field, and finds and measures the trails in what is left.
+    /// Weighs out the sources of the field, and takes the mean of what is left off the residual; gives that
+    /// correction, none where the sky is plain noise.
+    fn weigh(
+        &self,
+        backend: &mut dyn Backend,
+        sky: &BackgroundMap,
+        field: &StarField,
+    ) -> Result<Option<BackgroundMap>> {
+        if field.footprints.is_empty() && field.noise_excess == 1.0 {
+            return Ok(None);
+        }
+        backend.weigh_out(&field.footprints)?;
+        backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
+        let correction = sky.correction(&backend.tile_statistics(sky.mesh, TileSource::Filtered)?);
+        if let Some(map) = &correction {
+            backend.normalise(map)?;
+        }
+        Ok(correction)
+    }
+
+    /// Finds and measures the trails in what has not been weighed out.
     fn search(
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
+        mesh: Mesh,
         field: &StarField,
         some_missing: bool,
     ) -> Result<Found> {
         let (width, height) = (frame.width(), frame.height());
-        backend.weigh_out(&field.footprints)?;
         let kernel = PsfKernel::new(field.psf_sigma_px);
         backend.filter(&kernel, self.config.search.clip_sigmas as f32, false)?;
-        let excess =
-            threshold::noise_excess(backend, Mesh::new(width, height, self.config.background.mesh_px), &kernel)?;
+        let excess = threshold::noise_excess(backend, mesh, &kernel)?;
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         let thresholds = Thresholds::new(
             self.config.false_alarms_per_frame,

@@ -9,7 +9,9 @@ use crate::backend::{Backend, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
-use crate::pipeline::search::{Peak, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation};
+use crate::pipeline::search::{
+    Peak, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
+};
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
 
@@ -54,8 +56,10 @@ const SEARCH_AGAIN_SNR: f64 = 12.0;
 /// Searches of one frame at most.
 const MAX_SEARCHES: usize = 4;
 
-/// Candidates refined in one search at most; the rest wait for the next, when the brightest are gone.
-const MAX_CANDIDATES: usize = 1000;
+/// Candidates refined in one search at most: one for so many pixels, and no fewer than [`MIN_CANDIDATES`]. Noise makes
+/// a tenth of that; a crowd of bright sources makes more, and the rest wait until the brightest are gone.
+const PIXELS_PER_CANDIDATE: usize = 1 << 14;
+const MIN_CANDIDATES: usize = 300;
 
 /// The PSF width may differ from the frame's by this factor while trails are told apart: with more freedom the first
 /// of two neighbours swallows the second, with less a PSF 5 % off leaves false extras beside every bright streak.
@@ -93,9 +97,10 @@ impl Search<'_> {
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let request = SearchRequest { threshold: recall as f32, weighted: self.weighted };
         let peaks = self.backend.find_peaks(self.segments, &request)?;
-        let mut candidates = suppress(&peaks, self.sigma());
-        let complete = candidates.len() <= MAX_CANDIDATES;
-        candidates.truncate(MAX_CANDIDATES);
+        let pixels = self.segments.width * self.segments.height;
+        let most = (pixels / PIXELS_PER_CANDIDATE).max(MIN_CANDIDATES);
+        let candidates = suppress(&best_of_cells(&peaks), self.sigma(), most);
+        let complete = candidates.len() < most;
         Ok((candidates, complete))
     }
 
@@ -114,7 +119,7 @@ impl Search<'_> {
         sort_fits(&mut significant);
         let mut peaks: Vec<Peak> = significant.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
         sort_peaks(&mut peaks);
-        let kept = suppress(&peaks, self.sigma());
+        let kept = suppress(&peaks, self.sigma(), usize::MAX);
         significant.retain(|f| kept.iter().any(|p| p.segment == f.trail.segment));
         Ok(significant)
     }

@@ -2,6 +2,8 @@
 //!
 //! Method: docs/algorithm.md, "Search".
 
+use std::collections::HashSet;
+
 use crate::geometry::Segment;
 use crate::{Error, Result};
 
@@ -74,13 +76,31 @@ const SAME_CORRELATION: f64 = 0.3;
 /// A peak is explained by a brighter one if it is no more than this many times the light that one spreads into it.
 const EXPLAINED_BY: f64 = 1.5;
 
-/// Keeps the best peak of every place, best first.
+/// Side of the cells of [`best_of_cells`], px.
+const CELL_PX: f64 = 8.0;
+
+/// The best peak of every cell of midpoint and quarter turn, in their order: a bright streak or star excites tens of
+/// thousands of peaks, most of them side by side. `peaks` must be in their defined order.
+pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
+    let mut taken = HashSet::new();
+    let cell = |p: &Peak| {
+        let middle = p.segment.midpoint();
+        let quarter = (4.0 * p.segment.angle_rad() / std::f64::consts::PI) as i32;
+        ((middle.x / CELL_PX) as i32, (middle.y / CELL_PX) as i32, quarter)
+    };
+    peaks.iter().copied().filter(|p| taken.insert(cell(p))).collect()
+}
+
+/// Keeps the best peak of every place, best first, `most` at most.
 ///
 /// A peak is dropped when its template resembles that of a better one, or when its significance is no more than the
 /// better one's light would give it. `peaks` must be in their defined order.
-pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64) -> Vec<Peak> {
+pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64, most: usize) -> Vec<Peak> {
     let mut kept: Vec<Peak> = Vec::new();
     for peak in peaks {
+        if kept.len() == most {
+            break;
+        }
         let explained = kept.iter().any(|better| {
             let rho = template_correlation(&better.segment, &peak.segment, sigma_eff_px);
             rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * better.snr
@@ -149,7 +169,8 @@ mod tests {
         let peak = |y: f64, snr: f64| Peak { segment: Segment::from_coordinates(0.0, y, 60.0, y), snr };
         let mut peaks = vec![peak(40.0, 7.0), peak(0.0, 20.0), peak(1.0, 15.0), peak(7.0, 9.0)];
         sort_peaks(&mut peaks);
-        let kept = suppress(&peaks, 1.5);
+        assert_eq!(suppress(&peaks, 1.5, 2).len(), 2);
+        let kept = suppress(&peaks, 1.5, usize::MAX);
         let snrs: Vec<f64> = kept.iter().map(|p| p.snr).collect();
         assert_eq!(snrs, [20.0, 9.0, 7.0]);
     }

@@ -6,10 +6,12 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::detection::PsfSource;
 use crate::geometry::Segment;
+use crate::pipeline::background::Mesh;
 use crate::pipeline::judge::BrightStar;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::report::Measured;
+use crate::pipeline::threshold;
 use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig};
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
@@ -20,14 +22,27 @@ pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
 pub(crate) struct StarField {
     pub(crate) psf_sigma_px: f64,
     pub(crate) psf_source: PsfSource,
+    /// Scatter of the filtered frame over that of white noise, before anything was weighed out.
+    pub(crate) noise_excess: f64,
     pub(crate) footprints: Vec<Footprint>,
     /// Stars bright enough for spikes and bleeding.
     pub(crate) bright: Vec<BrightStar>,
 }
 
 /// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given.
-pub(crate) fn survey(backend: &mut dyn Backend, given: Option<f64>, config: &WeighConfig) -> Result<StarField> {
+pub(crate) fn survey(
+    backend: &mut dyn Backend,
+    mesh: Mesh,
+    given: Option<f64>,
+    config: &WeighConfig,
+) -> Result<StarField> {
     let first_guess = given.unwrap_or(ASSUMED_SIGMA_PX);
+    let kernel = PsfKernel::new(first_guess);
+    backend.filter(&kernel, UNCLIPPED, false)?;
+    let noise_excess = threshold::noise_excess(backend, mesh, &kernel)?;
+    // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.
+    let config =
+        &WeighConfig { source_snr: config.source_snr * noise_excess, wing_sigmas: config.wing_sigmas * noise_excess };
     let mut sources = find_sources(backend, first_guess, config.source_snr, config)?;
     let (mut sigma, mut origin) = (first_guess, PsfSource::Given);
     if given.is_none() {
@@ -42,15 +57,18 @@ pub(crate) fn survey(backend: &mut dyn Backend, given: Option<f64>, config: &Wei
     let compact = || classified.iter().filter(|(_, class)| *class != SourceClass::Elongated);
     let bright_peak = (BRIGHT_SNR * PsfKernel::new(sigma).white_noise_sd()) as f32;
     let bright = compact().filter(|(s, class)| *class == SourceClass::Star && (s.saturated || s.peak > bright_peak));
+    let footprint =
+        |(s, class): &(CompactSource, SourceClass)| s.footprint(*class, effective_sigma(sigma), config.wing_sigmas);
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
-        footprints: compact().map(|(s, class)| s.footprint(*class)).collect(),
+        noise_excess,
+        footprints: compact().map(footprint).collect(),
         bright: bright
-            .map(|(s, class)| BrightStar {
-                position: s.position(),
-                radius_px: f64::from(s.footprint(*class).radius_px),
-                saturated: s.saturated,
+            .map(|source| BrightStar {
+                position: source.0.position(),
+                radius_px: f64::from(footprint(source).radius_px),
+                saturated: source.0.saturated,
             })
             .collect(),
     })

@@ -100,14 +100,24 @@ impl CompactSource {
         SourceClass::Star
     }
 
+    /// Where the wings of a star of this peak could end: two and a half times the radius of a Gaussian's. On a raised
+    /// background a walk would never end.
+    fn widest_px(&self, sigma_eff_px: f64, wing_level: f64) -> f64 {
+        let over_wings = (2.0 * f64::from(self.peak) / wing_level).max(2.0);
+        2.5 * sigma_eff_px * (2.0 * over_wings.ln()).sqrt() + 2.0
+    }
+
     /// The pixels it spoils.
-    pub(crate) fn footprint(&self, class: SourceClass) -> Footprint {
+    pub(crate) fn footprint(&self, class: SourceClass, sigma_eff_px: f64, wing_level: f64) -> Footprint {
         let mut reach = self.wing_reach;
         reach.sort_unstable();
         // The median direction: a spike, a neighbour or a streak through the source lengthens only a few.
         let radius = match class {
             SourceClass::Hot => 1.5,
-            _ => f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0,
+            _ => {
+                let walked = f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0;
+                if self.saturated { walked } else { walked.min(self.widest_px(sigma_eff_px, wing_level) as f32) }
+            }
         };
         Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
     }
