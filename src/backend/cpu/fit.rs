@@ -4,7 +4,8 @@
 //! plain method wanders (docs/algorithm.md, "Measure").
 
 use super::Image;
-use super::trail::{Model, POINT_LENGTH_PX, Sample};
+use super::trail::{Model, Sample};
+use crate::backend::POINT_LENGTH_PX;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
     FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, STOP_DELTA_CHI2, Shape, StampWalk, Trail, TrailFit, triangle,
