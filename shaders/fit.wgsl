@@ -22,6 +22,8 @@ const MIN_CURVATURE = -0.7;
 const MIN_PIVOT = 1e-6;
 /// χ² is a sum of thousands of rounded terms: a rise by less than this part of it is no rise.
 const CHI2_TOLERANCE = 2e-6;
+/// An end this near to the frame's border lies on it.
+const ON_BORDER = 1e-3;
 /// More damping than this would leave single precision.
 const MOST_DAMPING = 1e12;
 
@@ -112,8 +114,8 @@ fn triangle(i: u32, j: u32) -> u32 {
     return i * N - i * (i + 1u) / 2u + j;
 }
 
-fn is_free(i: u32) -> bool {
-    return (params.free >> i & 1u) != 0u;
+fn has(parameters: u32, i: u32) -> bool {
+    return (parameters >> i & 1u) != 0u;
 }
 
 fn model_of(state: State) -> Model {
@@ -222,19 +224,41 @@ fn accumulate(lid: u32, request: u32, state: State) {
     reduce(lid, N_SUMS);
 }
 
-/// The damped step from `sums`, by Cholesky factors; `solved` is 0 where the matrix is singular.
-fn solve(damping: f32, step: ptr<function, array<f32, N>>) -> Proposal {
+/// True where a move along one axis leaves the frame.
+fn leaves(place: f32, first: f32, last: f32, move_by: f32) -> bool {
+    return (place < first + ON_BORDER && move_by < 0.0) || (place > last - ON_BORDER && move_by > 0.0);
+}
+
+/// The free parameters without those that cannot move: an end on the border that is drawn outwards stays there.
+fn movable(request: u32, state: State) -> u32 {
+    if params.is_point != 0u {
+        return params.free;
+    }
+    let model = model_of(state);
+    let frame = frame_of(requests[request].walk);
+    let pull_1 = sums[GRADIENT + 1u];
+    let pull_2 = sums[GRADIENT + 3u];
+    let held_1 = leaves(state.x1, frame.x, frame.z, pull_1 * model.c)
+        || leaves(state.y1, frame.y, frame.w, pull_1 * model.s);
+    let held_2 = leaves(state.x2, frame.x, frame.z, pull_2 * model.c)
+        || leaves(state.y2, frame.y, frame.w, pull_2 * model.s);
+    return params.free & ~(u32(held_1) << 1u | u32(held_2) << 3u);
+}
+
+/// The damped step from `sums` for some of the parameters, by Cholesky factors; `solved` is 0 where the matrix is
+/// singular.
+fn solve(free: u32, damping: f32, step: ptr<function, array<f32, N>>) -> Proposal {
     var lower: array<array<f32, N>, N>;
     var right: array<f32, N>;
     for (var i = 0u; i < N; i++) {
-        right[i] = select(0.0, sums[GRADIENT + i], is_free(i));
+        right[i] = select(0.0, sums[GRADIENT + i], has(free, i));
         for (var j = 0u; j <= i; j++) {
-            var value = select(0.0, sums[triangle(j, i)], is_free(i) && is_free(j));
+            var value = select(0.0, sums[triangle(j, i)], has(free, i) && has(free, j));
             if i == j {
-                if is_free(3u) && (i == 1u || i == 3u) {
+                if i == 1u || i == 3u {
                     value += max(sums[CURVATURE + i / 2u], MIN_CURVATURE * value);
                 }
-                value = select(1.0, value * (1.0 + damping), is_free(i));
+                value = select(1.0, value * (1.0 + damping), has(free, i));
             }
             var rest = value;
             for (var k = 0u; k < j; k++) {
@@ -404,7 +428,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         iterations += 1u;
         if lid == 0u {
             var step: array<f32, N>;
-            proposal = solve(damping, &step);
+            proposal = solve(movable(request, current), damping, &step);
             if proposal.solved != 0u {
                 trial = apply(request, current, step);
             }
