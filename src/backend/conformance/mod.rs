@@ -4,6 +4,7 @@
 //! exactly; real values within bounds derived from the number of roundings, stated where they are used. Any adapter
 //! will do, software included. With none the suite says on stderr that it skips, and fails where `REQUIRE_GPU=1`.
 
+mod chain;
 mod images;
 mod measures;
 mod search;

@@ -74,6 +74,9 @@ pub(crate) struct Context {
     limits: wgpu::Limits,
     description: AdapterDescription,
     pipelines: Mutex<HashMap<&'static str, Pipeline>>,
+    /// An OpenGL context serves one thread at a time, and the library panics where another waits for long: there,
+    /// threads take turns here.
+    turns: Option<Mutex<()>>,
     /// What the device reported outside of any call, once and for all.
     fault: Arc<Mutex<Option<String>>>,
 }
@@ -131,6 +134,7 @@ impl Context {
             limits,
             description: AdapterDescription::of(&adapter),
             pipelines: Mutex::default(),
+            turns: (adapter.get_info().backend == wgpu::Backend::Gl).then(Mutex::default),
             fault,
             device,
             queue,
@@ -157,6 +161,7 @@ impl Context {
 
     /// Runs calls to the device and reports what went wrong in them, or before them, as an error.
     pub(super) fn guard<T>(&self, calls: impl FnOnce(&wgpu::Device) -> Result<T>) -> Result<T> {
+        let _turn = self.turns.as_ref().map(|t| t.lock().unwrap_or_else(PoisonError::into_inner));
         let filters = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let outcome = calls(&self.device);

@@ -19,7 +19,7 @@ mod trail;
 use std::sync::Arc;
 
 use self::compact::DeviceSource;
-pub(crate) use self::context::{AdapterChoice, AdapterDescription, Context, adapters};
+pub(crate) use self::context::{AdapterChoice, Context, adapters};
 use self::ingest::RawBuffers;
 use self::kernel::{AppendList, Buffer, Kernel};
 use self::radon::RadonBuffers;
