@@ -139,20 +139,20 @@ fn pixel_at(request: u32, k: u32) -> Pixel {
     let y = f32(pixel.y - walk.origin_y);
     let p = along_across(start, x, y);
     let near = abs(p.y) <= params.reach && p.x >= -params.reach && p.x <= start.length + params.reach;
-    if !near || !is_inside(pixel, params.width, params.height) {
-        return Pixel(x, y, 0.0, 0.0, 0.0, false);
+    var result = Pixel(x, y, 0.0, 0.0, 0.0, near && is_inside(pixel, params.width, params.height));
+    if result.inside {
+        let i = u32(pixel.y) * params.width + u32(pixel.x);
+        result.data = residual[i];
+        result.sky_weight = max(weights[i], 0.0);
+        result.weight = result.sky_weight;
+        let subtracted = requests[request].subtracted != 0u;
+        if subtracted || params.photon_variance > 0.0 {
+            let light = light_at(start, x, y);
+            result.data += select(0.0, light, subtracted);
+            result.weight /= 1.0 + result.sky_weight * params.photon_variance * max(light, 0.0);
+        }
     }
-    let i = u32(pixel.y) * params.width + u32(pixel.x);
-    let sky_weight = max(weights[i], 0.0);
-    var data = residual[i];
-    var weight = sky_weight;
-    let subtracted = requests[request].subtracted != 0u;
-    if subtracted || params.photon_variance > 0.0 {
-        let light = light_at(start, x, y);
-        data += select(0.0, light, subtracted);
-        weight = sky_weight / (1.0 + sky_weight * params.photon_variance * max(light, 0.0));
-    }
-    return Pixel(x, y, data, weight, sky_weight, true);
+    return result;
 }
 
 fn n_stamp(request: u32) -> u32 {

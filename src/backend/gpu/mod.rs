@@ -1,4 +1,4 @@
-//! The GPU backend: every stage in compute shaders through wgpu, on Vulkan, Metal, DX12 or OpenGL.
+//! The GPU backend: every stage in compute shaders through wgpu, on Vulkan, Metal or DX12.
 //!
 //! Shaders keep to the limits every WebGPU device has. Results are the same in every run on one device: sums have a
 //! fixed order, and lists that grow in no order are sorted here.
