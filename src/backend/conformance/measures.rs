@@ -55,7 +55,7 @@ fn models_are_added_alike() {
     trails.push(trail(Segment::from_coordinates(200.3, 20.6, 200.3, 20.6), 900.0, 1.1));
     // Brightness of the densest model at its middle; coordinates up to 150 px from it round by as many parts of a
     // pixel, and the step function by some 60 parts.
-    let peak = 900.0 / (1.1 * 1.1 * 6.28);
+    let peak = 900.0 / (std::f32::consts::TAU * 1.1 * 1.1);
     let bound = (60.0 + 2.0 * 150.0) * EPS * peak + 8.0 * EPS * peak;
     for factor in [1.0, -0.5] {
         pair.each(|b| b.add_trails(&trails, factor).unwrap());
