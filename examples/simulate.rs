@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
-use skystreak::io::write::write_frame;
+use skystreak::io::fits::write_frame;
 use skystreak::simulate::{RandomStreaks, SceneConfig, simulate};
 
 /// Simulates frames with known contents: `<out>/<name>.fits` and `<out>/<name>.truth.json`.

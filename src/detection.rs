@@ -246,6 +246,8 @@ pub enum RejectReason {
     StarResidual,
     /// Narrower than the PSF: a particle hit the detector.
     CosmicRay,
+    /// A single pixel, or nearly.
+    HotPixel,
     /// Along one column, narrower than the PSF.
     HotColumn,
     /// Along one row, narrower than the PSF.
@@ -267,6 +269,7 @@ impl RejectReason {
         match self {
             Self::StarResidual => "star_residual",
             Self::CosmicRay => "cosmic_ray",
+            Self::HotPixel => "hot_pixel",
             Self::HotColumn => "hot_column",
             Self::HotRow => "hot_row",
             Self::BleedColumn => "bleed_column",
@@ -325,7 +328,12 @@ pub enum PsfSource {
         /// How many stars were used.
         count: usize,
     },
-    /// Too few stars to measure it: the configuration's fallback.
+    /// Measured on bright trails, across the track: there were too few stars.
+    Trails {
+        /// How many trails were found.
+        count: usize,
+    },
+    /// Too few stars and trails to measure it: 1.5 px.
     Assumed,
 }
 
@@ -339,7 +347,7 @@ pub enum FrameFlag {
     NoNoise,
     /// Both sides are shorter than the shortest streak searched for.
     TooSmall,
-    /// Too few stars to measure the PSF width: the configuration's fallback was used.
+    /// Too few stars to measure the PSF width: 1.5 px was assumed.
     PsfAssumed,
 }
 

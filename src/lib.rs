@@ -3,7 +3,10 @@
 
 mod backend;
 mod detection;
+mod detector;
+mod device;
 mod error;
+pub mod export;
 mod frame;
 mod geometry;
 pub mod io;
@@ -14,6 +17,13 @@ pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
     TrackingMode,
 };
+pub use detector::{Detector, DetectorConfig};
+pub use device::{Device, DeviceInfo, devices};
 pub use error::{Error, Result};
 pub use frame::{Frame, MAX_SIDE_PX, Pixels, Times};
 pub use geometry::{Point, Segment, track_angle_difference};
+pub use pipeline::background::BackgroundConfig;
+pub use pipeline::judge::JudgeConfig;
+pub use pipeline::search::SearchConfig;
+pub use pipeline::tracking::Tracking;
+pub use pipeline::weigh::WeighConfig;

@@ -54,6 +54,9 @@ pub(crate) fn walk_direction(k: usize) -> [f32; 2] {
 /// Pixel weights are inverse variances, 0 for missing pixels; a saturated pixel has a negative weight, which counts
 /// as 0 except where sources are looked for.
 pub(crate) trait Backend: Send {
+    /// How the slopes are to be cut: at least so many wedges, and no level of more nodes than this.
+    fn task_size(&self) -> (usize, usize);
+
     /// Makes room for frames of this shape, reusing what is there.
     fn prepare(&mut self, width: usize, height: usize) -> Result<()>;
 

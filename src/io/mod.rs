@@ -1,4 +1,5 @@
-//! Frames from and to files: the only place that knows FITS.
+//! Frames from and to files. Nothing else in the crate opens a file that holds pixels.
 
 #[cfg(feature = "fits")]
-pub mod write;
+#[cfg_attr(docsrs, doc(cfg(feature = "fits")))]
+pub mod fits;

@@ -3,6 +3,8 @@
 //! The tiles are measured on the device; what is done with their few numbers is here, once for both backends.
 //! Method: docs/algorithm.md, "Background".
 
+use rayon::prelude::*;
+
 use crate::{Error, Result};
 
 /// How the sky and its noise are estimated.
@@ -50,6 +52,12 @@ impl Mesh {
         self.nx * self.ny
     }
 
+    /// The tile nearest to a place on the mesh, itself perhaps beyond the border.
+    fn nearest(&self, x: i64, y: i64) -> usize {
+        let (x, y) = (x.clamp(0, self.nx as i64 - 1), y.clamp(0, self.ny as i64 - 1));
+        y as usize * self.nx + x as usize
+    }
+
     /// Pixel range of a tile along x: [first, past the last).
     pub(crate) fn columns(&self, ix: usize) -> std::ops::Range<usize> {
         ix * self.width / self.nx..(ix + 1) * self.width / self.nx
@@ -82,7 +90,7 @@ pub(crate) const CLIP_SIGMAS: f32 = 3.0;
 
 /// Standard deviation of unit Gaussian noise after clipping at three of its own clipped standard deviations,
 /// the fixed point of `s² = 1 − 2aφ(a)/(2Φ(a) − 1)`, `a = 3s`.
-const CLIPPED_SD: f64 = 0.984_84;
+pub(crate) const CLIPPED_SD: f64 = 0.984_84;
 
 /// A tile needs this fraction of its pixels to be believed.
 const MIN_USABLE_FRACTION: f64 = 0.2;
@@ -119,19 +127,18 @@ impl BackgroundMap {
         };
         let mean = fill_from_neighbours(mesh, pick(&|t| t.mean));
         let noise = fill_from_neighbours(mesh, pick(&|t| (f64::from(t.sd) / CLIPPED_SD) as f32));
-        // mode = 2.5 median − 1.5 mean = mean − 2.5 (mean − median). The skew of a tile is mostly noise, that of a
-        // neighbourhood tells of unresolved stars: smoothed first, the mode costs no precision on an empty sky.
-        let skew = smooth(mesh, &fill_from_neighbours(mesh, pick(&|t| t.mean - t.median)));
-        let noise = median_filter(mesh, &noise);
-        let level: Vec<f32> = (0..mesh.len())
-            .map(|i| if skew[i] < CROWDED_SKEW * noise[i] { mean[i] - 2.5 * skew[i] } else { mean[i] - skew[i] })
-            .collect();
-        let level = median_filter(mesh, &level);
+        let skew = fill_from_neighbours(mesh, pick(&|t| t.mean - t.median));
+        let errors: Vec<f32> =
+            (0..mesh.len()).map(|i| noise[i] / (tiles[i].n_clipped.max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
+        let level: Vec<f32> =
+            (0..mesh.len()).map(|i| mean[i] - source_light(mesh, &skew, &errors, noise[i], i)).collect();
+        let level = Surface::through(mesh, &level, &errors, &noise);
+        let noise = level.without_slope(&median_filter(mesh, &noise));
         let mut sorted = noise.clone();
         sorted.sort_unstable_by(f32::total_cmp);
         Some(Self {
-            level: spline_coefficients(mesh, &level),
-            noise: spline_coefficients(mesh, &noise),
+            level: spline_coefficients(mesh, |x, y| level.value(x, y)),
+            noise: spline_coefficients(mesh, |x, y| noise[mesh.nearest(x, y)]),
             noise_floor: 0.5 * sorted[0],
             typical_noise: sorted[sorted.len() / 2],
             mesh,
@@ -205,21 +212,174 @@ fn continued(i: i64, n: usize, value: impl Fn(usize) -> f32) -> f32 {
     if i == inside { value(inside as usize) } else { 2.0 * value(inside as usize) - value(mirrored as usize) }
 }
 
-/// Mean over 7 x 7 tiles.
-fn smooth(mesh: Mesh, values: &[f32]) -> Vec<f32> {
-    let mean_around = |i| {
-        let (sum, n) = neighbourhood(mesh, i, 3).fold((0.0, 0.0), |(s, n), j| (s + values[j], n + 1.0));
-        sum / n
-    };
-    (0..mesh.len()).map(mean_around).collect()
+/// What unresolved sources add to a tile's mean: 2.5 (mean − median), so that mean − light is SExtractor's mode
+/// 2.5 median − 1.5 mean; where they are crowded the mode overshoots, and the median is used.
+///
+/// The skew of one tile is mostly noise: its median over 7 x 7 tiles counts, and only where it is significant. An
+/// empty sky then keeps the precision of the mean.
+fn source_light(mesh: Mesh, skew: &[f32], errors: &[f32], noise: f32, i: usize) -> f32 {
+    let mut around: Vec<f32> = neighbourhood(mesh, i, 3).map(|j| skew[j]).collect();
+    around.sort_unstable_by(f32::total_cmp);
+    let median = around[around.len() / 2];
+    // A median has 1.25 times the error of a mean, a tile's mean − median 0.76 times that of its mean.
+    let error = 1.25 * 0.76 * errors[i] / (around.len() as f32).sqrt();
+    match median {
+        m if m < 3.0 * error => 0.0,
+        m if m < CROWDED_SKEW * noise => 2.5 * m,
+        m => m,
+    }
 }
 
-/// Natural cubic B-spline through the tile values, continued as straight lines beyond the outer tiles.
-fn spline_coefficients(mesh: Mesh, values: &[f32]) -> Vec<f32> {
+/// A tile with fewer pixels is believed no better than this many would be.
+const MIN_TILE_PIXELS: u32 = 16;
+
+/// The sky level as a quadratic surface around every tile, so far as it is one.
+///
+/// Each tile takes the least-squares surface through the largest neighbourhood (9 x 9 tiles, down to 3 x 3) that
+/// such a surface describes within the tiles' errors, outliers left out. Where none does, or the tile differs from it
+/// by more than half the noise (an edge of stray light, a dark border), the tile keeps its own value, or the median of 3 x 3 if it is higher or lower than all around it. A
+/// plain 3 x 3 median would flatten every dome: 12 % of vignetting over five tiles by a third of the noise. And a
+/// tile's mean is not the level at its centre where the sky is curved: the surface knows the difference.
+struct Surface {
+    mesh: Mesh,
+    tiles: Vec<Quadratic>,
+}
+
+/// `c[0] + c[1] x + c[2] y + c[3] x² + c[4] xy + c[5] y²`, in tiles from the tile's centre.
+type Quadratic = [f64; 6];
+
+impl Surface {
+    fn through(mesh: Mesh, level: &[f32], errors: &[f32], noise: &[f32]) -> Self {
+        let median = median_filter(mesh, level);
+        let settle = |i: usize| {
+            let smooth = [4, 3, 2, 1].into_iter().find_map(|reach| robust_quadratic(mesh, level, errors, i, reach));
+            let own = f64::from(level[i]);
+            let around = || neighbourhood(mesh, i, 1).filter(|&j| j != i).map(|j| level[j]);
+            let extreme = around().all(|v| level[i] > v) || around().all(|v| level[i] < v);
+            match smooth {
+                // What light a clipped tile can hold back from its neighbours' surface is a source's, not the sky's.
+                Some(surface) if extreme || (own - surface[0]).abs() <= 0.5 * f64::from(noise[i]) => surface,
+                _ => local_plane(mesh, level, i, if extreme { f64::from(median[i]) } else { own }),
+            }
+        };
+        Self { mesh, tiles: (0..mesh.len()).into_par_iter().map(settle).collect() }
+    }
+
+    /// Level at the centre of a tile, or of one beyond the border; what curvature adds to a tile's mean (a
+    /// twelfth of the second derivatives' halves) is taken out.
+    fn value(&self, x: i64, y: i64) -> f32 {
+        let nearest = self.mesh.nearest(x, y);
+        let (dx, dy) = (x as f64 - (nearest % self.mesh.nx) as f64, y as f64 - (nearest / self.mesh.nx) as f64);
+        let c = &self.tiles[nearest];
+        let at = c[0] + c[1] * dx + c[2] * dy + c[3] * dx * dx + c[4] * dx * dy + c[5] * dy * dy;
+        (at - (c[3] + c[5]) / 12.0) as f32
+    }
+
+    /// Takes out of each tile's scatter what the slope of the sky across it has added: a twelfth of its square.
+    fn without_slope(&self, noise: &[f32]) -> Vec<f32> {
+        let corrected = noise.iter().zip(&self.tiles).map(|(n, c)| {
+            let variance = f64::from(*n).powi(2);
+            (variance - (c[1] * c[1] + c[2] * c[2]) / 12.0).max(0.5 * variance).sqrt() as f32
+        });
+        corrected.collect()
+    }
+}
+
+/// A surface must describe this fraction of its tiles, the rest being outliers.
+const MIN_DESCRIBED: f64 = 0.75;
+
+/// Least-squares quadratic around tile `i` through the window of `2·reach + 1` tiles a side that lies inside the mesh;
+/// none where it does not describe the tiles.
+fn robust_quadratic(mesh: Mesh, level: &[f32], errors: &[f32], i: usize, reach: usize) -> Option<Quadratic> {
+    let (ix, iy) = (i % mesh.nx, i / mesh.nx);
+    // At the border the window moves inwards rather than losing tiles.
+    let window = |at: usize, n: usize| {
+        let side = (2 * reach + 1).min(n);
+        let first = at.saturating_sub(reach).min(n - side);
+        first..first + side
+    };
+    let (xs, ys) = (window(ix, mesh.nx), window(iy, mesh.ny));
+    let tiles: Vec<usize> = ys.flat_map(|y| xs.clone().map(move |x| y * mesh.nx + x)).collect();
+    let offset = |j: usize| ((j % mesh.nx) as f64 - ix as f64, (j / mesh.nx) as f64 - iy as f64);
+    let points = |kept: &[usize]| -> Vec<(f64, f64, f64)> {
+        kept.iter().map(|&j| (offset(j).0, offset(j).1, f64::from(level[j] - level[i]))).collect()
+    };
+    let mut kept = tiles.clone();
+    let mut surface = [0.0; 6];
+    for round in 0..4 {
+        surface = fit_quadratic(&points(&kept))?;
+        surface[0] += f64::from(level[i]);
+        let deviation = |j: usize| ((f64::from(level[j]) - evaluate(&surface, offset(j))) / f64::from(errors[j])).abs();
+        let mut deviations: Vec<f64> = tiles.iter().map(|&j| deviation(j)).collect();
+        deviations.sort_unstable_by(f64::total_cmp);
+        // An outlier bends the first surfaces: until it is out, the tiles' own scatter sets the limit.
+        let scatter = 1.4826 * deviations[deviations.len() / 2];
+        let limit = if round < 3 { (3.0 * scatter).max(4.0) } else { 4.0 };
+        kept = tiles.iter().copied().filter(|&j| deviation(j) < limit).collect();
+        if (kept.len() as f64) < MIN_DESCRIBED * tiles.len() as f64 {
+            return None;
+        }
+    }
+    let chi2: f64 = kept
+        .iter()
+        .map(|&j| ((f64::from(level[j]) - evaluate(&surface, offset(j))) / f64::from(errors[j])).powi(2))
+        .sum();
+    let freedom = kept.len() as f64 - 6.0;
+    // Half as much again as chance gives, with room for what chance does to few tiles.
+    (freedom >= 3.0 && chi2 < freedom * 1.5 + 3.0 * (2.0 * freedom).sqrt()).then_some(surface)
+}
+
+fn evaluate(c: &Quadratic, (x, y): (f64, f64)) -> f64 {
+    c[0] + c[1] * x + c[2] * y + c[3] * x * x + c[4] * x * y + c[5] * y * y
+}
+
+/// Least squares by Gauss-Jordan elimination; none where the points do not fix all six terms.
+fn fit_quadratic(points: &[(f64, f64, f64)]) -> Option<Quadratic> {
+    let mut normal = [[0.0; 7]; 6];
+    for &(x, y, value) in points {
+        let terms = [1.0, x, y, x * x, x * y, y * y];
+        for (row, a) in normal.iter_mut().zip(terms) {
+            for (cell, b) in row.iter_mut().zip(terms) {
+                *cell += a * b;
+            }
+            row[6] += a * value;
+        }
+    }
+    for k in 0..6 {
+        let best = (k..6).max_by(|&a, &b| normal[a][k].abs().total_cmp(&normal[b][k].abs()))?;
+        normal.swap(k, best);
+        let pivot_row = normal[k];
+        if pivot_row[k].abs() < 1e-9 {
+            return None;
+        }
+        for (row, cells) in normal.iter_mut().enumerate().filter(|(row, _)| *row != k) {
+            let factor = cells[k] / pivot_row[k];
+            debug_assert_ne!(row, k);
+            cells.iter_mut().zip(pivot_row).for_each(|(cell, p)| *cell -= factor * p);
+        }
+    }
+    Some(std::array::from_fn(|k| normal[k][6] / normal[k][k]))
+}
+
+/// A tile's own level, with the slope of its neighbours.
+fn local_plane(mesh: Mesh, level: &[f32], i: usize, value: f64) -> Quadratic {
+    let (ix, iy) = (i % mesh.nx, i / mesh.nx);
+    let half_step = |low: usize, high: usize, span: usize| {
+        if span == 0 { 0.0 } else { f64::from(level[high] - level[low]) / span as f64 }
+    };
+    let (left, right) = (ix.saturating_sub(1), (ix + 1).min(mesh.nx - 1));
+    let (up, down) = (iy.saturating_sub(1), (iy + 1).min(mesh.ny - 1));
+    let slope_x = half_step(iy * mesh.nx + left, iy * mesh.nx + right, right - left);
+    let slope_y = half_step(up * mesh.nx + ix, down * mesh.nx + ix, down - up);
+    [value, slope_x, slope_y, 0.0, 0.0, 0.0]
+}
+
+/// Cubic B-spline through the values at the tiles' centres, two more on either side.
+fn spline_coefficients(mesh: Mesh, value: impl Fn(i64, i64) -> f32) -> Vec<f32> {
     let (wide, tall) = (mesh.nx + 4, mesh.ny + 4);
-    let rows: Vec<Vec<f64>> = (0..mesh.ny)
+    let rows: Vec<Vec<f64>> = (0..tall)
         .map(|iy| {
-            let row: Vec<f64> = values[iy * mesh.nx..(iy + 1) * mesh.nx].iter().map(|&v| f64::from(v)).collect();
+            let row: Vec<f64> = (0..wide).map(|ix| f64::from(value(ix as i64 - 2, iy as i64 - 2))).collect();
             spline_line(&row)
         })
         .collect();
@@ -233,29 +393,23 @@ fn spline_coefficients(mesh: Mesh, values: &[f32]) -> Vec<f32> {
     coefficients
 }
 
-/// Coefficients of the natural spline through `f`, two more on either side.
+/// Coefficients of the natural spline through `f`.
 ///
 /// With no curvature at the ends the outer coefficients are the outer values; the inner ones solve
-/// `(c[i−1] + 4 c[i] + c[i+1]) / 6 = f[i]` (Thomas algorithm).
+/// `(c[i−1] + 4 c[i] + c[i+1]) / 6 = f[i]` (Thomas algorithm). The ends lie beyond the frame, where it matters little.
 fn spline_line(f: &[f64]) -> Vec<f64> {
     let n = f.len();
     let mut c = f.to_vec();
-    if n > 2 {
-        let mut ratio = vec![0.0; n];
-        for i in 1..n - 1 {
-            let denominator = 4.0 - ratio[i - 1];
-            ratio[i] = 1.0 / denominator;
-            c[i] = (6.0 * f[i] - c[i - 1]) / denominator;
-        }
-        for i in (1..n - 1).rev() {
-            c[i] -= ratio[i] * c[i + 1];
-        }
+    let mut ratio = vec![0.0; n];
+    for i in 1..n - 1 {
+        let denominator = 4.0 - ratio[i - 1];
+        ratio[i] = 1.0 / denominator;
+        c[i] = (6.0 * f[i] - c[i - 1]) / denominator;
     }
-    let (first_step, last_step) = if n > 1 { (c[1] - c[0], c[n - 1] - c[n - 2]) } else { (0.0, 0.0) };
-    let mut out = vec![c[0] - 2.0 * first_step, c[0] - first_step];
-    out.extend_from_slice(&c);
-    out.extend([c[n - 1] + last_step, c[n - 1] + 2.0 * last_step]);
-    out
+    for i in (1..n - 1).rev() {
+        c[i] -= ratio[i] * c[i + 1];
+    }
+    c
 }
 
 #[cfg(test)]
@@ -299,10 +453,44 @@ mod tests {
     }
 
     #[test]
+    fn a_dome_keeps_its_height_and_loses_its_spike() {
+        let mesh = Mesh::new(640, 640, 64);
+        let (centre, curvature) = (320.0, 2.0 / 4096.0);
+        let dome = |x: f64, y: f64| 1000.0 - curvature * ((x - centre).powi(2) + (y - centre).powi(2));
+        let tiles: Vec<TileStatistics> = (0..100)
+            .map(|i| {
+                let (x, y) = ((i % 10) as f64 * 64.0 + 32.0, (i / 10) as f64 * 64.0 + 32.0);
+                // The mean of a curved tile lies below the level at its centre.
+                let mean = dome(x, y) - curvature * 2.0 * 4096.0 / 12.0;
+                tile(mean as f32 + if i == 34 { 40.0 } else { 0.0 })
+            })
+            .collect();
+        let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
+        for (x, y) in [(320, 320), (0, 0), (639, 300), (280, 220), (100, 500)] {
+            let truth = dome(x as f64 + 0.5, y as f64 + 0.5) as f32;
+            // A tile knows its mean to 0.03.
+            assert!((evaluate(&map, x, y) - truth).abs() < 0.12, "{x} {y}: {} {truth}", evaluate(&map, x, y));
+        }
+        // Twice the scatter of a tile's mean at the steepest tiles: the slope is not noise.
+        assert!((map.typical_noise - 2.0 / 0.984_84).abs() < 0.3);
+    }
+
+    #[test]
+    fn an_edge_stays_an_edge() {
+        let mesh = Mesh::new(640, 640, 64);
+        let tiles: Vec<TileStatistics> = (0..100).map(|i| tile(if i % 10 < 4 { 100.0 } else { 150.0 })).collect();
+        let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
+        assert!((evaluate(&map, 32, 300) - 100.0).abs() < 0.5);
+        assert!((evaluate(&map, 600, 300) - 150.0).abs() < 0.5);
+    }
+
+    #[test]
     fn the_spline_goes_through_the_values() {
         let c = spline_line(&[1.0, 5.0, -2.0, 7.0, 7.5]);
         for (i, f) in [1.0, 5.0, -2.0, 7.0, 7.5].into_iter().enumerate() {
-            assert!(((c[i + 1] + 4.0 * c[i + 2] + c[i + 3]) / 6.0 - f).abs() < 1e-12);
+            if (1..4).contains(&i) {
+                assert!(((c[i - 1] + 4.0 * c[i] + c[i + 1]) / 6.0 - f).abs() < 1e-12);
+            }
         }
     }
 

@@ -1,1 +1,196 @@
-//! x
+//! Judge stage: is it a streak? What is not keeps a named reason.
+//!
+//! Method: docs/algorithm.md, "Judge".
+
+use crate::backend::TrackProfile;
+use crate::detection::RejectReason;
+use crate::geometry::{Point, Segment};
+use crate::{Error, Result};
+
+/// When a significant line is not believed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JudgeConfig {
+    /// A track narrower than this fraction of the PSF did not come through the optics.
+    pub min_width: f64,
+    /// A track wider than this many PSF widths is not a trail: a galaxy, a nebula, an edge of stray light.
+    pub max_width: f64,
+    /// Without its two brightest places a track must still have this S/N.
+    pub min_spread_snr: f64,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        // 0.75: hot columns and particle tracks have 0.2 to 0.6 of the PSF's width. 3: defocused low satellites are
+        // up to twice as wide as the stars. 3: a uniform streak at the threshold keeps 4 and more.
+        Self { min_width: 0.75, max_width: 3.0, min_spread_snr: 3.0 }
+    }
+}
+
+impl JudgeConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.min_width) || !(self.max_width > 1.0) {
+            return Err(Error::Config(format!(
+                "judge.min_width is {} and judge.max_width is {}: the first must be from 0 to 1, the second above 1",
+                self.min_width, self.max_width
+            )));
+        }
+        if !(self.min_spread_snr >= 0.0) {
+            return Err(Error::Config(format!(
+                "judge.min_spread_snr is {}, it must be 0 or more",
+                self.min_spread_snr
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A star that could have made a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BrightStar {
+    pub(crate) position: Point,
+    /// Radius of its footprint, px.
+    pub(crate) radius_px: f64,
+    pub(crate) saturated: bool,
+}
+
+/// What the judge sees of one measured trail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) segment: Segment,
+    pub(crate) sigma_eff_px: f64,
+    pub(crate) sigma_eff_err_px: f64,
+    pub(crate) profile: &'a TrackProfile,
+}
+
+/// The frame as the judge knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) psf_sigma_eff_px: f64,
+    pub(crate) min_length_px: f64,
+    pub(crate) stars: &'a [BrightStar],
+}
+
+/// A named reason not to believe a trail, or none.
+pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeConfig) -> Option<RejectReason> {
+    let psf = scene.psf_sigma_eff_px;
+    let s = &evidence.segment;
+    let slack = 3.0 * evidence.sigma_eff_err_px;
+    let (c, sin) = s.direction();
+    let (along_row, along_column) = (sin.abs() < AXIS_SLACK, c.abs() < AXIS_SLACK);
+    if evidence.sigma_eff_px + slack < config.min_width * psf {
+        return Some(match (along_column, along_row) {
+            (true, _) => RejectReason::HotColumn,
+            (_, true) => RejectReason::HotRow,
+            _ => RejectReason::CosmicRay,
+        });
+    }
+    if hugs_border(s, scene) {
+        return Some(RejectReason::FrameEdge);
+    }
+    let bleeds = |star: &&BrightStar| star.saturated && s.distance_to(star.position) < star.radius_px.max(4.0);
+    if along_column && scene.stars.iter().any(|star| bleeds(&star)) {
+        return Some(RejectReason::BleedColumn);
+    }
+    if scene.stars.iter().any(|star| is_spike(s, star, psf)) {
+        return Some(RejectReason::DiffractionSpike);
+    }
+    if evidence.sigma_eff_px - slack > config.max_width * psf {
+        return Some(RejectReason::Extended);
+    }
+    if s.length_px() < scene.min_length_px.max(3.0 * evidence.sigma_eff_px) || !is_spread(evidence.profile, psf, config)
+    {
+        return Some(RejectReason::StarResidual);
+    }
+    None
+}
+
+/// Sine of the angle to an axis below which a track lies along it: 1 degree.
+const AXIS_SLACK: f64 = 0.0175;
+
+/// Both ends within two PSF widths of the same border.
+fn hugs_border(s: &Segment, scene: &Scene<'_>) -> bool {
+    let near = 2.0 * scene.psf_sigma_eff_px;
+    let (right, bottom) = (scene.width as f64 - 1.0, scene.height as f64 - 1.0);
+    let along = |f: &dyn Fn(Point) -> f64| f(s.start) < near && f(s.end) < near;
+    along(&|p| p.x) || along(&|p| p.y) || along(&|p| right - p.x) || along(&|p| bottom - p.y)
+}
+
+/// A line through a bright star that starts beside it, or is centred on it.
+fn is_spike(s: &Segment, star: &BrightStar, psf: f64) -> bool {
+    let (u, v) = s.along_across(star.position);
+    let length = s.length_px();
+    let beside = u > -2.0 * star.radius_px - 4.0 * psf && u < length + 2.0 * star.radius_px + 4.0 * psf;
+    let centred = (u - 0.5 * length).abs() < 0.2 * length;
+    let outside = u < 0.15 * length || u > 0.85 * length;
+    // No spike is much longer than its star is wide.
+    let in_proportion = length < 10.0 * star.radius_px;
+    v.abs() < 2.0 * psf && beside && in_proportion && (centred || outside)
+}
+
+/// Without its brightest places a track must still be there: a line that joins two star residuals is not.
+fn is_spread(profile: &TrackProfile, psf: f64, config: &JudgeConfig) -> bool {
+    let group = (2.0 * psf / profile.bin_px).round().max(1.0) as usize;
+    let sums =
+        |values: &[f32]| -> Vec<f64> { values.chunks(group).map(|c| c.iter().map(|v| f64::from(*v)).sum()).collect() };
+    let (signal, variance) = (sums(&profile.signal), sums(&profile.variance));
+    let mut order: Vec<usize> = (0..signal.len()).filter(|&i| variance[i] > 0.0).collect();
+    order.sort_unstable_by(|&a, &b| signal[b].total_cmp(&signal[a]));
+    // Of a short track one place is a large part already.
+    let brightest = match order.len() {
+        0..=3 => return true,
+        4..=6 => 1,
+        _ => 2,
+    };
+    let rest = &order[brightest..];
+    let (s, v) = rest.iter().fold((0.0, 0.0), |(s, v), &i| (s + signal[i], v + variance[i]));
+    s / v.sqrt() >= config.min_spread_snr
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(signal: Vec<f32>) -> TrackProfile {
+        let variance = vec![1.0; signal.len()];
+        TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance }
+    }
+
+    fn verdict(segment: Segment, sigma: f64, signal: Vec<f32>, stars: &[BrightStar]) -> Option<RejectReason> {
+        let profile = profile(signal);
+        let evidence = Evidence { segment, sigma_eff_px: sigma, sigma_eff_err_px: 0.02, profile: &profile };
+        let scene = Scene { width: 500, height: 400, psf_sigma_eff_px: 1.5, min_length_px: 8.0, stars };
+        judge(&evidence, &scene, &JudgeConfig::default())
+    }
+
+    #[test]
+    fn reasons() {
+        let line = Segment::from_coordinates(100.0, 100.0, 160.0, 130.0);
+        let even = vec![1.5; 60];
+        assert_eq!(verdict(line, 1.5, even.clone(), &[]), None);
+        assert_eq!(verdict(line, 0.5, even.clone(), &[]), Some(RejectReason::CosmicRay));
+        assert_eq!(verdict(line, 6.0, even.clone(), &[]), Some(RejectReason::Extended));
+        let column = Segment::from_coordinates(100.0, 100.0, 100.2, 160.0);
+        assert_eq!(verdict(column, 0.4, even.clone(), &[]), Some(RejectReason::HotColumn));
+        let row = Segment::from_coordinates(100.0, 100.0, 160.0, 100.2);
+        assert_eq!(verdict(row, 0.4, even.clone(), &[]), Some(RejectReason::HotRow));
+        let border = Segment::from_coordinates(100.0, 1.0, 160.0, 1.5);
+        assert_eq!(verdict(border, 1.5, even.clone(), &[]), Some(RejectReason::FrameEdge));
+        let mut two_stars = vec![0.0; 60];
+        (two_stars[5], two_stars[50]) = (40.0, 40.0);
+        assert_eq!(verdict(line, 1.5, two_stars, &[]), Some(RejectReason::StarResidual));
+    }
+
+    #[test]
+    fn bright_stars_explain_lines() {
+        let star = BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, saturated: true };
+        let even = vec![1.5; 60];
+        let spike = Segment::from_coordinates(115.0, 107.5, 160.0, 130.0);
+        assert_eq!(verdict(spike, 1.5, even.clone(), &[star]), Some(RejectReason::DiffractionSpike));
+        let bleed = Segment::from_coordinates(100.3, 110.0, 100.1, 180.0);
+        assert_eq!(verdict(bleed, 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
+        let crossing = Segment::from_coordinates(70.0, 85.0, 240.0, 170.0);
+        assert_eq!(verdict(crossing, 1.5, even, &[star]), None);
+    }
+}

@@ -1,1 +1,368 @@
-//! x
+//! Merge stage: from candidates to trails, one for each streak.
+//!
+//! Candidates are refined to the exact template, then believed best first: each is fitted, taken out of the residual
+//! image, and only what is still significant in what is left is believed next. Neighbours are fitted again together,
+//! collinear pieces joined. Method: docs/algorithm.md, "Merge".
+
+use crate::Result;
+use crate::backend::{Backend, TrackProfile};
+use crate::geometry::{Segment, track_angle_difference};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
+use crate::pipeline::psf::PsfKernel;
+use crate::pipeline::search::{Peak, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation};
+use crate::pipeline::segments::SegmentSet;
+use crate::pipeline::threshold::Thresholds;
+
+/// What the search of one frame needs to know.
+pub(crate) struct Search<'a> {
+    pub(crate) backend: &'a mut dyn Backend,
+    pub(crate) segments: &'a SegmentSet,
+    pub(crate) thresholds: &'a Thresholds,
+    pub(crate) config: &'a SearchConfig,
+    /// Some pixels have weight zero.
+    pub(crate) weighted: bool,
+    /// Variance per unit of flux from the source's own photons.
+    pub(crate) photon_variance: f64,
+}
+
+/// A trail that is believed in; its model has been taken out of the residual image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Believed {
+    pub(crate) fit: TrailFit,
+    /// Made of pieces with gaps between them.
+    pub(crate) joined: bool,
+}
+
+impl Believed {
+    fn trail(&self) -> Trail {
+        self.fit.trail
+    }
+}
+
+/// How far below the detection threshold a coarse peak may lie: refinement wins no more than this
+/// (docs/algorithm.md, "Search"). Below sigma 1 the digital lines are coarser against the PSF.
+fn recall_margin(kernel: &PsfKernel) -> f64 {
+    if kernel.sigma_eff_px < 1.04 { 1.6 } else { 1.2 }
+}
+
+/// Coarse peaks below this are noise in any frame.
+const LOWEST_RECALL: f64 = 4.0;
+
+/// Searches again in what is left once something this bright was taken out: it may have hidden a fainter streak.
+const SEARCH_AGAIN_SNR: f64 = 12.0;
+
+/// Searches of one frame at most.
+const MAX_SEARCHES: usize = 4;
+
+/// Candidates refined in one search at most; the rest wait for the next, when the brightest are gone.
+const MAX_CANDIDATES: usize = 1000;
+
+/// The PSF width may differ from the frame's by this factor while trails are told apart: with more freedom the first
+/// of two neighbours swallows the second, with less a PSF 5 % off leaves false extras beside every bright streak.
+const WIDTH_FREEDOM: f64 = 1.08;
+
+impl Search<'_> {
+    /// Finds every trail of the frame, by descending S/N.
+    pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
+        let mut believed: Vec<Believed> = Vec::new();
+        for _ in 0..MAX_SEARCHES {
+            let (candidates, complete) = self.find_candidates()?;
+            let refined = self.refine(&candidates)?;
+            let new = self.peel(&refined)?;
+            let bright = new.iter().any(|b| b.fit.snr >= SEARCH_AGAIN_SNR);
+            let any = !new.is_empty();
+            believed.extend(new);
+            self.fit_neighbours_again(&mut believed)?;
+            if !any || (!bright && complete) {
+                break;
+            }
+        }
+        self.join_pieces(&mut believed)?;
+        self.drop_insignificant(&mut believed)?;
+        sort_believed(&mut believed);
+        Ok(believed)
+    }
+
+    fn sigma(&self) -> f64 {
+        self.segments.kernel.sigma_eff_px
+    }
+
+    /// One coarse search of the residual image, and whether all of its candidates are returned.
+    fn find_candidates(&mut self) -> Result<(Vec<Peak>, bool)> {
+        self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
+        let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
+        let request = SearchRequest { threshold: recall as f32, weighted: self.weighted };
+        let peaks = self.backend.find_peaks(self.segments, &request)?;
+        let mut candidates = suppress(&peaks, self.sigma());
+        let complete = candidates.len() <= MAX_CANDIDATES;
+        candidates.truncate(MAX_CANDIDATES);
+        Ok((candidates, complete))
+    }
+
+    /// Maximises the exact matched-filter S/N of every candidate over its ends, and keeps the significant ones, one
+    /// for each place.
+    fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
+        let first = self.fit_ends(candidates.iter().map(|c| c.segment), 4)?;
+        let tracks: Vec<Segment> = first.iter().map(|f| extended_for_scan(&f.trail.segment)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let rescanned = tracks.iter().zip(&profiles).zip(&first).map(|((track, profile), fit)| {
+            best_ends(track, profile, self.config.min_length_px).unwrap_or(fit.trail.segment)
+        });
+        let second = self.fit_ends(rescanned.collect::<Vec<_>>(), 6)?;
+        let best = first.into_iter().zip(second).map(|(a, b)| if b.snr > a.snr { b } else { a });
+        let mut significant: Vec<TrailFit> = best.filter(|f| self.is_significant(f)).collect();
+        sort_fits(&mut significant);
+        let mut peaks: Vec<Peak> = significant.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
+        sort_peaks(&mut peaks);
+        let kept = suppress(&peaks, self.sigma());
+        significant.retain(|f| kept.iter().any(|p| p.segment == f.trail.segment));
+        Ok(significant)
+    }
+
+    fn is_significant(&self, fit: &TrailFit) -> bool {
+        let length = fit.trail.segment.length_px();
+        fit.snr >= self.thresholds.for_length(length) && length >= 0.5 * self.config.min_length_px
+    }
+
+    fn fit_ends(&mut self, segments: impl IntoIterator<Item = Segment>, iterations: u32) -> Result<Vec<TrailFit>> {
+        let sigma = self.sigma();
+        let settings = FitSettings {
+            shape: Shape::Trail,
+            free_background: false,
+            free_sigma: false,
+            sigma_range: (sigma, sigma),
+            reach_px: 4.0 * sigma,
+            photon_variance: 0.0,
+            max_iterations: iterations,
+        };
+        let requests: Vec<FitRequest> = segments
+            .into_iter()
+            .map(|segment| FitRequest {
+                start: Trail { segment, flux: 0.0, background: 0.0, sigma_eff_px: sigma },
+                subtracted: false,
+            })
+            .collect();
+        self.backend.fit(&requests, &settings)
+    }
+
+    fn peel_settings(&self) -> FitSettings {
+        let sigma = self.sigma();
+        FitSettings {
+            shape: Shape::Trail,
+            free_background: false,
+            free_sigma: true,
+            sigma_range: (sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM),
+            reach_px: 5.0 * sigma + 2.0,
+            photon_variance: self.photon_variance,
+            max_iterations: 10,
+        }
+    }
+
+    /// Believes the refined candidates best first, those that cannot disturb each other together.
+    fn peel(&mut self, refined: &[TrailFit]) -> Result<Vec<Believed>> {
+        let settings = self.peel_settings();
+        let near = 2.0 * settings.reach_px;
+        let mut waiting: Vec<TrailFit> = refined.to_vec();
+        let mut believed = Vec::new();
+        while !waiting.is_empty() {
+            let free = |i: usize| {
+                waiting[..i].iter().all(|better| !are_near(&better.trail.segment, &waiting[i].trail.segment, near))
+            };
+            let ready: Vec<bool> = (0..waiting.len()).map(free).collect();
+            let (now, later): (Vec<_>, Vec<_>) = waiting.iter().zip(&ready).partition(|(_, ready)| **ready);
+            let requests: Vec<FitRequest> =
+                now.iter().map(|(f, _)| FitRequest { start: f.trail, subtracted: false }).collect();
+            let fits = self.backend.fit(&requests, &settings)?;
+            let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_significant(f)).collect();
+            let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
+            self.backend.add_trails(&trails, -1.0)?;
+            believed.extend(good.into_iter().map(|fit| Believed { fit, joined: false }));
+            waiting = later.into_iter().map(|(f, _)| *f).collect();
+        }
+        Ok(believed)
+    }
+
+    /// Fits trails with near neighbours again, each with the others taken out.
+    fn fit_neighbours_again(&mut self, believed: &mut [Believed]) -> Result<()> {
+        let settings = self.peel_settings();
+        let near = 2.0 * settings.reach_px;
+        let segments: Vec<Segment> = believed.iter().map(|b| b.trail().segment).collect();
+        let crowded: Vec<usize> = (0..believed.len())
+            .filter(|&i| (0..segments.len()).any(|j| j != i && are_near(&segments[i], &segments[j], near)))
+            .collect();
+        for _ in 0..2 {
+            let requests: Vec<FitRequest> =
+                crowded.iter().map(|&i| FitRequest { start: believed[i].trail(), subtracted: true }).collect();
+            let fits = self.backend.fit(&requests, &settings)?;
+            let before: Vec<Trail> = requests.iter().map(|r| r.start).collect();
+            let after: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
+            self.backend.add_trails(&before, 1.0)?;
+            self.backend.add_trails(&after, -1.0)?;
+            for (&i, fit) in crowded.iter().zip(fits) {
+                believed[i].fit = fit;
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins pieces of one streak: where a single trail explains two collinear ones nearly as well.
+    fn join_pieces(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
+        let settings = self.peel_settings();
+        let mut refused: Vec<(Segment, Segment)> = Vec::new();
+        'search: loop {
+            for i in 0..believed.len() {
+                for j in i + 1..believed.len() {
+                    let (a, b) = (believed[i].trail(), believed[j].trail());
+                    let tried = refused.contains(&(a.segment, b.segment));
+                    let Some(span) = (!tried).then(|| joint_span(&a, &b)).flatten() else { continue };
+                    self.backend.add_trails(&[a, b], 1.0)?;
+                    let start = Trail { segment: span, flux: a.flux + b.flux, ..a };
+                    let fit = self.backend.fit(&[FitRequest { start, subtracted: false }], &settings)?[0];
+                    let apart = believed[i].fit.snr.powi(2) + believed[j].fit.snr.powi(2);
+                    let covers = fit.trail.segment.length_px() > 0.8 * span.length_px();
+                    if fit.snr.powi(2) >= MIN_JOINT_POWER * apart && covers {
+                        self.backend.add_trails(&[fit.trail], -1.0)?;
+                        believed[i] = Believed { fit, joined: true };
+                        believed.remove(j);
+                        continue 'search;
+                    }
+                    self.backend.add_trails(&[a, b], -1.0)?;
+                    refused.push((a.segment, b.segment));
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// Puts back what the joint fits have left insignificant.
+    fn drop_insignificant(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
+        let dropped: Vec<Trail> =
+            believed.iter().filter(|b| !self.is_significant(&b.fit)).map(Believed::trail).collect();
+        self.backend.add_trails(&dropped, 1.0)?;
+        believed.retain(|b| self.is_significant(&b.fit));
+        Ok(())
+    }
+}
+
+/// A joint trail must keep this fraction of the two pieces' S/N²: a gap as long as half the light is forgiven.
+const MIN_JOINT_POWER: f64 = 0.6;
+
+fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {
+    // Along a's own length the nearest point of b is an end, or they cross.
+    let ends = [a.distance_to(b.start), a.distance_to(b.end), b.distance_to(a.start), b.distance_to(a.end)];
+    ends.into_iter().fold(f64::INFINITY, f64::min) <= distance_px
+        || template_correlation(a, b, sigma_for(distance_px)) > 0.01
+}
+
+/// Width for which a template correlation reaches to `distance_px`.
+fn sigma_for(distance_px: f64) -> f64 {
+    distance_px / 6.0
+}
+
+/// The segment from the outer end of one trail to that of the other, where they could be pieces of one.
+fn joint_span(a: &Trail, b: &Trail) -> Option<Segment> {
+    let (long, short) = if a.segment.length_px() >= b.segment.length_px() { (a, b) } else { (b, a) };
+    let sigma = a.sigma_eff_px;
+    let (long_px, short_px) = (long.segment.length_px(), short.segment.length_px());
+    let ((u1, v1), (u2, v2)) =
+        (long.segment.along_across(short.segment.start), long.segment.along_across(short.segment.end));
+    let (near, far) = (u1.min(u2), u1.max(u2));
+    let gap = (near - long_px).max(-far);
+    // A direction is known to about a PSF width over the length.
+    let angle_slack = 1.5 * sigma / short_px + 0.01;
+    let lateral_slack = 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px);
+    let collinear = track_angle_difference(long.segment.angle_rad(), short.segment.angle_rad()) < angle_slack
+        && (0.5 * (v1 + v2)).abs() < lateral_slack;
+    if !collinear || gap > long_px.max(30.0) || gap < -short_px {
+        return None;
+    }
+    let ends = [long.segment.start, long.segment.end, short.segment.start, short.segment.end];
+    let along = |p: &crate::Point| long.segment.along_across(*p).0;
+    let first = ends.into_iter().min_by(|p, q| along(p).total_cmp(&along(q)))?;
+    let last = ends.into_iter().max_by(|p, q| along(p).total_cmp(&along(q)))?;
+    Some(Segment::new(first, last))
+}
+
+/// How far beyond either end of a candidate its true end is looked for, in units of its length.
+const SCAN_BEYOND: f64 = 0.6;
+
+fn extended_for_scan(segment: &Segment) -> Segment {
+    let beyond = SCAN_BEYOND * segment.length_px() + 4.0;
+    segment.extended(beyond, beyond)
+}
+
+/// Bins a profile is condensed to before all pairs of ends are tried.
+const SCAN_BINS: usize = 160;
+
+/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile.
+fn best_ends(track: &Segment, profile: &TrackProfile, min_length_px: f64) -> Option<Segment> {
+    let group = profile.signal.len().div_ceil(SCAN_BINS).max(1);
+    let running = |values: &[f32]| -> Vec<f64> {
+        let sums = values.chunks(group).scan(0.0, |sum, chunk| {
+            *sum += chunk.iter().map(|v| f64::from(*v)).sum::<f64>();
+            Some(*sum)
+        });
+        std::iter::once(0.0).chain(sums).collect()
+    };
+    let (signal, variance) = (running(&profile.signal), running(&profile.variance));
+    let step_px = group as f64 * profile.bin_px;
+    let least = (min_length_px / step_px).ceil().max(1.0) as usize;
+    let n = signal.len();
+    let significance = |i: usize, j: usize| {
+        let power = variance[j] - variance[i];
+        if power > 0.0 { (signal[j] - signal[i]) / power.sqrt() } else { 0.0 }
+    };
+    let pairs = (0..n).flat_map(|i| (i + least..n).map(move |j| (i, j)));
+    let (i, j) = pairs.max_by(|a, b| significance(a.0, a.1).total_cmp(&significance(b.0, b.1)))?;
+    let edge = |k: usize| (profile.first_px - 0.5 * profile.bin_px + k as f64 * step_px) / track.length_px();
+    (significance(i, j) > 0.0).then(|| Segment::new(track.at(edge(i).max(0.0)), track.at(edge(j).min(1.0))))
+}
+
+fn sort_fits(fits: &mut [TrailFit]) {
+    fits.sort_by(|a, b| {
+        let place = |f: &TrailFit| (f.trail.segment.start.x, f.trail.segment.start.y);
+        b.snr.total_cmp(&a.snr).then(place(a).0.total_cmp(&place(b).0)).then(place(a).1.total_cmp(&place(b).1))
+    });
+}
+
+fn sort_believed(believed: &mut [Believed]) {
+    believed.sort_by(|a, b| b.fit.snr.total_cmp(&a.fit.snr));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trail(x1: f64, y1: f64, x2: f64, y2: f64) -> Trail {
+        Trail { segment: Segment::from_coordinates(x1, y1, x2, y2), flux: 1.0, background: 0.0, sigma_eff_px: 1.5 }
+    }
+
+    #[test]
+    fn pieces_of_a_line_span_it() {
+        let span = joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(60.0, 0.5, 90.0, 0.2)).unwrap();
+        assert_eq!((span.start.x, span.end.x), (0.0, 90.0));
+        assert!(
+            joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(60.0, 8.0, 90.0, 8.0)).is_none(),
+            "parallel, 8 px apart"
+        );
+        assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(20.0, -20.0, 20.0, 20.0)).is_none(), "crossing");
+        assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(200.0, 0.0, 240.0, 0.0)).is_none(), "far apart");
+    }
+
+    #[test]
+    fn the_scan_finds_the_lit_part() {
+        let track = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
+        let signal = (0..101).map(|i| if (30..=69).contains(&i) { 1.0 } else { 0.0 }).collect();
+        let profile = TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] };
+        let ends = best_ends(&track, &profile, 8.0).unwrap();
+        assert!((ends.start.x - 29.5).abs() < 1e-9 && (ends.end.x - 69.5).abs() < 1e-9, "{ends:?}");
+    }
+
+    #[test]
+    fn nearness_sees_crossings_and_gaps() {
+        let a = trail(0.0, 0.0, 100.0, 0.0).segment;
+        assert!(are_near(&a, &trail(50.0, -60.0, 52.0, 60.0).segment, 10.0));
+        assert!(are_near(&a, &trail(105.0, 3.0, 150.0, 9.0).segment, 10.0));
+        assert!(!are_near(&a, &trail(0.0, 40.0, 100.0, 40.0).segment, 10.0));
+    }
+}

@@ -5,7 +5,10 @@
 //!
 //! `rate(t) = c · (pixels / 512²) · (1.527 / σ_eff)² · (t / 5)⁵ · exp((25 − t²) / 2)`.
 
-use crate::pipeline::psf::effective_sigma;
+use crate::Result;
+use crate::backend::{Backend, TileSource};
+use crate::pipeline::background::{CLIPPED_SD, Mesh};
+use crate::pipeline::psf::{PsfKernel, effective_sigma};
 
 /// False alarms above S/N 5 in a frame of 512² pixels at PSF sigma 1.5 px, by octave of the length: from 8, 16, 32,
 /// 64, 128, and all from 256 px.
@@ -44,6 +47,20 @@ impl Thresholds {
     pub(crate) fn lowest(&self) -> f64 {
         self.per_octave.iter().copied().fold(f64::INFINITY, f64::min)
     }
+}
+
+/// Scatter of the filtered image over what white noise of the measured rms would give: above 1 where neighbouring
+/// pixels are correlated (resampled frames, drizzling, interference) or the noise has tails. Never less than 1.
+///
+/// It is the frame's own null: faint sources and streaks cover too little of a tile to change its clipped scatter.
+pub(crate) fn noise_excess(backend: &mut dyn Backend, mesh: Mesh, kernel: &PsfKernel) -> Result<f64> {
+    let tiles = backend.tile_statistics(mesh, TileSource::Filtered)?;
+    let mut scatter: Vec<f64> = tiles.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
+    scatter.sort_unstable_by(f64::total_cmp);
+    let median = scatter.get(scatter.len() / 2).copied().unwrap_or(0.0);
+    let excess = median / CLIPPED_SD / kernel.white_noise_sd();
+    // What chance alone does to the median of a few tiles is left alone.
+    Ok(if excess > 1.03 { excess } else { 1.0 })
 }
 
 /// The `t` at which `rate_at_5 · (t / 5)⁵ · exp((25 − t²) / 2)` falls to `wanted`, not below 3.

@@ -1,1 +1,139 @@
-//! x
+//! Tracking: do the stars stand still, or do they all draw the same streak?
+//!
+//! Method: docs/algorithm.md, "Two regimes".
+
+use std::f64::consts::PI;
+
+use crate::detection::TrackingMode;
+use crate::geometry::{Segment, track_angle_difference};
+use crate::{Error, Result};
+
+/// How the telescope moved.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Tracking {
+    /// Decide from the frame: where most streaks share one length and angle, they are the stars.
+    #[default]
+    Auto,
+    /// The telescope followed the stars: they are points.
+    Sidereal,
+    /// Stars are streaks of this length and angle.
+    Rate {
+        /// Length of the star trails, px.
+        star_length_px: f64,
+        /// Angle of the star trails from +x towards +y, rad.
+        star_angle_rad: f64,
+    },
+}
+
+impl Tracking {
+    pub(crate) fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Rate { star_length_px, star_angle_rad } if !(star_length_px > 0.0 && star_angle_rad.is_finite()) => {
+                Err(Error::Config(format!(
+                    "tracking: star trails of {star_length_px} px at {star_angle_rad} rad: the length must be positive, the angle finite"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Fewer trails than this do not make a common motion.
+const MIN_STARS: usize = 5;
+
+/// The common vector must be shared by this fraction of all whole streaks.
+const MIN_SHARE: f64 = 0.5;
+
+/// A streak as far as the decision needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) segment: Segment,
+    /// Both ends were seen.
+    pub(crate) whole: bool,
+}
+
+/// Decides how the telescope moved from the streaks of a frame.
+pub(crate) fn decide(tracking: Tracking, streaks: &[Seen]) -> TrackingMode {
+    match tracking {
+        Tracking::Sidereal => TrackingMode::Sidereal,
+        Tracking::Rate { star_length_px, star_angle_rad } => {
+            TrackingMode::Rate { star_length_px, star_angle_rad: star_angle_rad.rem_euclid(PI), n_stars: 0 }
+        }
+        Tracking::Auto => common_vector(streaks).unwrap_or(TrackingMode::Sidereal),
+    }
+}
+
+fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
+    let whole: Vec<&Segment> = streaks.iter().filter(|s| s.whole).map(|s| &s.segment).collect();
+    let members = |of: &Segment| -> Vec<&Segment> {
+        whole.iter().filter(|s| same_vector(s, of.length_px(), of.angle_rad())).copied().collect()
+    };
+    let best = whole.iter().map(|s| members(s)).max_by_key(Vec::len)?;
+    if best.len() < MIN_STARS || (best.len() as f64) < MIN_SHARE * whole.len() as f64 {
+        return None;
+    }
+    let mut lengths: Vec<f64> = best.iter().map(|s| s.length_px()).collect();
+    lengths.sort_unstable_by(f64::total_cmp);
+    // Doubled angles have no seam at 0 = π.
+    let (sin, cos) =
+        best.iter().map(|s| (2.0 * s.angle_rad()).sin_cos()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+    Some(TrackingMode::Rate {
+        star_length_px: lengths[lengths.len() / 2],
+        star_angle_rad: (0.5 * sin.atan2(cos)).rem_euclid(PI),
+        n_stars: best.len(),
+    })
+}
+
+/// Length within a tenth (3 px at least), angle within what moves an end by 3 px (2 degrees at least).
+fn same_vector(segment: &Segment, length_px: f64, angle_rad: f64) -> bool {
+    let length_slack = (0.1 * length_px).max(3.0);
+    (segment.length_px() - length_px).abs() <= length_slack && same_angle(segment, length_px, angle_rad)
+}
+
+fn same_angle(segment: &Segment, length_px: f64, angle_rad: f64) -> bool {
+    let slack = (3.0 / segment.length_px().min(length_px)).max(2.0_f64.to_radians());
+    track_angle_difference(segment.angle_rad(), angle_rad) <= slack
+}
+
+/// True where a streak moves with the stars. One that is cut by the frame or by a mask only needs their angle.
+pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
+    match *mode {
+        TrackingMode::Sidereal => false,
+        TrackingMode::Rate { star_length_px, star_angle_rad, .. } => {
+            let cut = !streak.whole && streak.segment.length_px() < 1.5 * star_length_px;
+            same_vector(&streak.segment, star_length_px, star_angle_rad)
+                || (cut && same_angle(&streak.segment, star_length_px, star_angle_rad))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Point;
+
+    fn seen(length: f64, angle: f64) -> Seen {
+        Seen { segment: Segment::around(Point::new(100.0, 100.0), length, angle), whole: true }
+    }
+
+    #[test]
+    fn stars_outvote_the_targets() {
+        // Angles on both sides of the seam at 0 = π.
+        let mut streaks: Vec<Seen> =
+            (0..8).map(|i| seen(30.0 + 0.2 * f64::from(i), PI + 0.002 * f64::from(i - 4))).collect();
+        streaks.extend([seen(60.0, 1.0), seen(30.0, 0.5)]);
+        let mode = decide(Tracking::Auto, &streaks);
+        let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars } = mode else { panic!("{mode:?}") };
+        assert_eq!(n_stars, 8);
+        assert!((star_length_px - 30.7).abs() < 0.5 && track_angle_difference(star_angle_rad, 0.0) < 0.01);
+        assert!(is_star(&mode, &streaks[0]) && !is_star(&mode, &streaks[8]) && !is_star(&mode, &streaks[9]));
+        let cut = Seen { whole: false, ..seen(12.0, 0.0) };
+        assert!(is_star(&mode, &cut));
+    }
+
+    #[test]
+    fn few_streaks_are_not_stars() {
+        assert_eq!(decide(Tracking::Auto, &[seen(30.0, 1.0); 4]), TrackingMode::Sidereal);
+        assert_eq!(decide(Tracking::Sidereal, &[seen(30.0, 1.0); 40]), TrackingMode::Sidereal);
+    }
+}

@@ -5,11 +5,13 @@
 
 use crate::backend::WALK_DIRECTIONS;
 use crate::geometry::Point;
+use crate::{Error, Result};
 
 /// How compact sources are told from streaks and weighed out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeighConfig {
-    /// Sources of this S/N and more are weighed out. Below it a source cannot pass for a streak on its own.
+    /// Sources of this S/N and more are weighed out. Below it a bump on a faint streak cannot be told from a star by
+    /// its shape, and a star alone hardly passes for a streak.
     pub source_snr: f64,
     /// A source's footprint reaches to where its wings fall below this many times the noise of a pixel.
     pub wing_sigmas: f64,
@@ -17,7 +19,19 @@ pub struct WeighConfig {
 
 impl Default for WeighConfig {
     fn default() -> Self {
-        Self { source_snr: 5.0, wing_sigmas: 0.5 }
+        Self { source_snr: 8.0, wing_sigmas: 0.5 }
+    }
+}
+
+impl WeighConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if !(self.source_snr >= 3.0) {
+            return Err(Error::Config(format!("weigh.source_snr is {}, it must be 3 or more", self.source_snr)));
+        }
+        if !(self.wing_sigmas > 0.0) {
+            return Err(Error::Config(format!("weigh.wing_sigmas is {}, it must be positive", self.wing_sigmas)));
+        }
+        Ok(())
     }
 }
 

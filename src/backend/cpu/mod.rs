@@ -42,6 +42,9 @@ impl Image {
     }
 }
 
+/// Wedges of slopes: enough tasks for all cores, small enough for their caches, and little summed twice.
+const WEDGES: usize = 8;
+
 /// The frame being worked on, in main memory.
 #[derive(Debug, Default)]
 pub(crate) struct CpuBackend {
@@ -57,6 +60,10 @@ pub(crate) struct CpuBackend {
 }
 
 impl Backend for CpuBackend {
+    fn task_size(&self) -> (usize, usize) {
+        (WEDGES, usize::MAX)
+    }
+
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
         for image in [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage] {
             image.reshape(width, height);

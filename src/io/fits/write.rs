@@ -20,7 +20,7 @@ use crate::{Error, Frame, Pixels, Result};
 /// as instructions.
 ///
 /// ```
-/// use skystreak::{Frame, io::write::write_frame};
+/// use skystreak::{Frame, io::fits::write_frame};
 ///
 /// let path = std::env::temp_dir().join("skystreak_write_frame.fits");
 /// write_frame(&path, &Frame::new(vec![65_535_u16; 12], 4, 3)?.with_gain(1.5)?)?;

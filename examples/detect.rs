@@ -1,0 +1,276 @@
+//! Finds the streaks in FITS files and writes them as text, pictures, regions, masks or tables.
+//!
+//!     cargo run --release --example detect -- frames/*.fits --overlay pictures
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use indicatif::ProgressBar;
+use skystreak::export::{csv, json, mask, overlay, regions};
+use skystreak::io::fits::{self, HduChoice, ReadOptions};
+use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Kind, Report, Role, Tracking};
+
+type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Find streaks in FITS frames.
+#[derive(Parser)]
+struct Options {
+    /// FITS files: plain, gzipped or tile-compressed.
+    #[arg(required_unless_present = "list_devices")]
+    frames: Vec<PathBuf>,
+    /// Write JSON Lines, one object per frame.
+    #[arg(long)]
+    json: bool,
+    /// Also list candidates that were not believed, and why.
+    #[arg(long)]
+    rejected: bool,
+    /// Write a PNG of each frame, with its detections outlined, to this folder.
+    #[arg(long, value_name = "DIR")]
+    overlay: Option<PathBuf>,
+    /// Write DS9 regions of each frame to this folder.
+    #[arg(long, value_name = "DIR")]
+    regions: Option<PathBuf>,
+    /// Write a FITS mask (1 = affected) of each frame to this folder.
+    #[arg(long, value_name = "DIR")]
+    mask: Option<PathBuf>,
+    /// Write one table of all detections.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// auto, cpu, gpu, or an adapter by (part of) its name.
+    #[arg(long, default_value = "auto", value_parser = parse_device)]
+    device: Device,
+    /// List the devices and stop.
+    #[arg(long)]
+    list_devices: bool,
+    /// Gaussian width of the PSF, px; measured on each frame's stars when not given.
+    #[arg(long, value_name = "PX")]
+    sigma: Option<f64>,
+    /// False alarms to expect per frame.
+    #[arg(long, value_name = "N")]
+    false_alarms: Option<f64>,
+    /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
+    #[arg(long, default_value = "auto", value_parser = parse_tracking)]
+    tracking: Tracking,
+    /// HDU to read, by number from 0 or by name; the first image when not given.
+    #[arg(long)]
+    hdu: Option<HduChoice>,
+    /// Plane of a cube to read, from 0.
+    #[arg(long, value_name = "N")]
+    plane: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(n_failed) => {
+            eprintln!("{n_failed} of the frames failed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Works through the frames; a bad one does not stop the others. Gives the number of those that failed.
+fn run(options: &Options) -> AnyResult<usize> {
+    if options.list_devices {
+        list_devices();
+        return Ok(0);
+    }
+    let detector = Detector::new(configuration(options))?;
+    let mut outputs = Outputs::create(options)?;
+    let progress = progress_bar(options.frames.len());
+    let mut n_failed = 0;
+    for path in &options.frames {
+        match process(path, options, &detector, &mut outputs) {
+            Ok(text) => progress.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?,
+            Err(error) => {
+                n_failed += 1;
+                progress.suspend(|| eprintln!("{}: {error}", path.display()));
+            }
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    outputs.finish()?;
+    Ok(n_failed)
+}
+
+/// Gives the text for one frame, and writes the files asked for.
+fn process(path: &Path, options: &Options, detector: &Detector, outputs: &mut Outputs<'_>) -> AnyResult<String> {
+    let choice = ReadOptions { hdu: options.hdu.clone(), plane: options.plane };
+    let frame = fits::read_frame_with(path, &choice)?;
+    let report = detector.detect(&frame)?;
+    outputs.write(path, &frame, &report)?;
+    let name = path.display().to_string();
+    Ok(if options.json {
+        json::report_line(&name, &report, options.rejected) + "\n"
+    } else {
+        describe(&name, &report, options.rejected)
+    })
+}
+
+fn configuration(options: &Options) -> DetectorConfig {
+    let mut config = DetectorConfig {
+        device: options.device.clone(),
+        psf_sigma_px: options.sigma,
+        tracking: options.tracking,
+        ..DetectorConfig::default()
+    };
+    if let Some(n) = options.false_alarms {
+        config.false_alarms_per_frame = n;
+    }
+    config
+}
+
+fn list_devices() {
+    for device in skystreak::devices() {
+        let note = if device.is_software { ", software" } else { "" };
+        println!("{} ({}{note})", device.name, device.backend);
+    }
+}
+
+/// Shown only where somebody looks at it and there is something to wait for.
+fn progress_bar(n_frames: usize) -> ProgressBar {
+    if n_frames > 1 && std::io::stderr().is_terminal() {
+        ProgressBar::new(n_frames as u64)
+    } else {
+        ProgressBar::hidden()
+    }
+}
+
+/// A line for the frame, and one for each detection.
+fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
+    let mut lines = vec![format!(
+        "{name}: {} detections in {:.1} ms on {} ({} tracking, PSF sigma {:.2} px, threshold S/N {:.1})",
+        report.detections.len(),
+        report.total_ms,
+        report.device,
+        report.tracking.name(),
+        report.psf_sigma_px,
+        report.threshold_snr
+    )];
+    lines.extend(report.flags.iter().map(|flag| format!("  note: {}", flag.name())));
+    lines.extend(report.detections.iter().map(describe_detection));
+    if with_rejected {
+        lines.extend(report.rejected.iter().map(|r| {
+            let (a, b) = (r.segment.start, r.segment.end);
+            let reason = r.reason.name();
+            format!("  rejected ({:.1}, {:.1}) to ({:.1}, {:.1}), S/N {:.1}: {reason}", a.x, a.y, b.x, b.y, r.snr)
+        }));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn describe_detection(d: &Detection) -> String {
+    let (a, b) = (d.segment.start, d.segment.end);
+    let place = match d.kind {
+        Kind::Streak => format!(
+            "streak ({:.2}, {:.2}) to ({:.2}, {:.2}), {:.1} px at {:.2} deg",
+            a.x,
+            a.y,
+            b.x,
+            b.y,
+            d.length_px(),
+            d.angle_rad().to_degrees()
+        ),
+        Kind::Point => format!("point ({:.2}, {:.2})", a.x, a.y),
+    };
+    let star = if d.role == Role::Star { "star's " } else { "" };
+    let flags: String = d.flags.names().map(|name| format!(", {name}")).collect();
+    let (flux, error, unit) = (d.flux, d.flux_err, d.flux_unit.name());
+    format!("  {star}{place}, S/N {:.1}, flux {flux:.0} ± {error:.0} {unit}{flags}", d.snr)
+}
+
+/// The files asked for besides the text.
+struct Outputs<'o> {
+    options: &'o Options,
+    table: Option<BufWriter<File>>,
+    /// Names in use, in lower case: some file systems do not tell them apart.
+    taken: HashSet<String>,
+}
+
+impl<'o> Outputs<'o> {
+    fn create(options: &'o Options) -> AnyResult<Self> {
+        for folder in [&options.overlay, &options.regions, &options.mask].into_iter().flatten() {
+            fs::create_dir_all(folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
+        }
+        let mut table = None;
+        if let Some(path) = &options.csv {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let file = File::create(path).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
+            csv::write_header(table.insert(BufWriter::new(file)))?;
+        }
+        Ok(Self { options, table, taken: HashSet::new() })
+    }
+
+    fn write(&mut self, path: &Path, frame: &Frame<'_>, report: &Report) -> AnyResult<()> {
+        let stem = self.unused_stem(path);
+        if let Some(folder) = &self.options.overlay {
+            overlay::save_png(&folder.join(format!("{stem}.png")), frame, report)?;
+        }
+        if let Some(folder) = &self.options.regions {
+            let file = folder.join(format!("{stem}.reg"));
+            fs::write(&file, regions::ds9(report)).map_err(|e| format!("{} cannot be written: {e}", file.display()))?;
+        }
+        if let Some(folder) = &self.options.mask {
+            let affected = mask::affected(report, mask::DEFAULT_WIDTH_IN_SIGMAS);
+            fits::write_mask(&folder.join(format!("{stem}.mask.fits")), report.width, report.height, &affected)?;
+        }
+        if let Some(table) = &mut self.table {
+            csv::write_rows(table, &path.display().to_string(), report)?;
+        }
+        Ok(())
+    }
+
+    /// The file's name without its endings; frames of one name from different folders get a number.
+    fn unused_stem(&mut self, path: &Path) -> String {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let stem = [".gz", ".fz", ".fits", ".fit", ".fts"]
+            .iter()
+            .fold(name.as_ref(), |stem, ending| stem.strip_suffix(ending).filter(|s| !s.is_empty()).unwrap_or(stem));
+        let numbered = (2..).map(|n| format!("{stem}-{n}"));
+        std::iter::once(stem.to_owned())
+            .chain(numbered)
+            .find(|candidate| self.taken.insert(candidate.to_lowercase()))
+            .unwrap_or_default()
+    }
+
+    fn finish(self) -> AnyResult<()> {
+        self.table.map_or(Ok(()), |mut table| Ok(table.flush()?))
+    }
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    Ok(match text.to_lowercase().as_str() {
+        "auto" => Device::Auto,
+        "cpu" => Device::Cpu,
+        "gpu" => Device::Gpu,
+        _ => Device::Named(text.to_owned()),
+    })
+}
+
+fn parse_tracking(text: &str) -> Result<Tracking, String> {
+    match text {
+        "auto" => return Ok(Tracking::Auto),
+        "sidereal" => return Ok(Tracking::Sidereal),
+        _ => {}
+    }
+    let numbers = text.strip_prefix("rate:").and_then(|rest| rest.split_once(','));
+    let parsed = numbers.and_then(|(length, angle)| Some((length.parse().ok()?, angle.parse::<f64>().ok()?)));
+    match parsed {
+        Some((star_length_px, angle_deg)) => Ok(Tracking::Rate {
+            star_length_px,
+            star_angle_rad: angle_deg.to_radians().rem_euclid(std::f64::consts::PI),
+        }),
+        None => Err("expected auto, sidereal or rate:LENGTH_PX,ANGLE_DEG, such as rate:35.5,12".into()),
+    }
+}

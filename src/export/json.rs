@@ -1,0 +1,208 @@
+//! JSON Lines: one object per frame, also when nothing is found.
+
+use serde::{Serialize, Serializer};
+
+use crate::{Detection, EndCovariance, FrameFlag, Rejected, Report, TrackingMode};
+
+/// The report of a frame as one line of JSON, without the line's end.
+///
+/// `frame_name` is written as given. Rejected candidates are listed when `with_rejected` is true. Positions are 0-based
+/// pixels, angles radians, times milliseconds in the order of the stages. A number that is not finite, such as the
+/// angle's error of a point, is `null`.
+///
+/// # Panics
+///
+/// Never: every part of a report has a form in JSON.
+#[must_use]
+pub fn report_line(frame_name: &str, report: &Report, with_rejected: bool) -> String {
+    let line = Line {
+        frame: frame_name,
+        width: report.width,
+        height: report.height,
+        device: &report.device,
+        tracking: report.tracking.name(),
+        star_trail: StarTrail::of(report.tracking),
+        psf_sigma_px: report.psf_sigma_px,
+        threshold_snr: report.threshold_snr,
+        flags: report.flags.iter().copied().map(FrameFlag::name).collect(),
+        elapsed_ms: Elapsed(report),
+        detections: report.detections.iter().map(DetectionRecord::of).collect(),
+        rejected: with_rejected.then(|| report.rejected.iter().map(RejectedRecord::of).collect()),
+    };
+    serde_json::to_string(&line).expect("keys are text and numbers have a form in JSON")
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    frame: &'a str,
+    width: usize,
+    height: usize,
+    device: &'a str,
+    tracking: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    star_trail: Option<StarTrail>,
+    psf_sigma_px: f64,
+    threshold_snr: f64,
+    flags: Vec<&'static str>,
+    elapsed_ms: Elapsed<'a>,
+    detections: Vec<DetectionRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<Vec<RejectedRecord>>,
+}
+
+#[derive(Serialize)]
+struct StarTrail {
+    length_px: f64,
+    angle_rad: f64,
+    n_stars: usize,
+}
+
+impl StarTrail {
+    fn of(tracking: TrackingMode) -> Option<Self> {
+        match tracking {
+            TrackingMode::Sidereal => None,
+            TrackingMode::Rate { star_length_px, star_angle_rad, n_stars } => {
+                Some(Self { length_px: star_length_px, angle_rad: star_angle_rad, n_stars })
+            }
+        }
+    }
+}
+
+/// The total and the stages as one object, in their order.
+struct Elapsed<'a>(&'a Report);
+
+impl Serialize for Elapsed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([("total", self.0.total_ms)].into_iter().chain(self.0.stages_ms.iter().copied()))
+    }
+}
+
+#[derive(Serialize)]
+struct DetectionRecord {
+    id: String,
+    kind: &'static str,
+    role: &'static str,
+    x: f64,
+    y: f64,
+    x1: f64,
+    y1: f64,
+    x2: f64,
+    y2: f64,
+    covariance_px2: EndCovariance,
+    length_px: f64,
+    length_err_px: f64,
+    angle_rad: f64,
+    angle_err_rad: f64,
+    sigma_px: f64,
+    sigma_err_px: f64,
+    flux: f64,
+    flux_err: f64,
+    flux_unit: &'static str,
+    snr: f64,
+    chi2_reduced: f64,
+    flags: Vec<&'static str>,
+}
+
+impl DetectionRecord {
+    fn of(d: &Detection) -> Self {
+        let (middle, s) = (d.midpoint(), d.segment);
+        Self {
+            id: d.id(),
+            kind: d.kind.name(),
+            role: d.role.name(),
+            x: middle.x,
+            y: middle.y,
+            x1: s.start.x,
+            y1: s.start.y,
+            x2: s.end.x,
+            y2: s.end.y,
+            covariance_px2: d.covariance_px2,
+            length_px: d.length_px(),
+            length_err_px: d.length_err_px(),
+            angle_rad: d.angle_rad(),
+            angle_err_rad: d.angle_err_rad(),
+            sigma_px: d.sigma_px,
+            sigma_err_px: d.sigma_err_px,
+            flux: d.flux,
+            flux_err: d.flux_err,
+            flux_unit: d.flux_unit.name(),
+            snr: d.snr,
+            chi2_reduced: d.chi2_reduced,
+            flags: d.flags.names().collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RejectedRecord {
+    x1: f64,
+    y1: f64,
+    x2: f64,
+    y2: f64,
+    snr: f64,
+    reason: &'static str,
+}
+
+impl RejectedRecord {
+    fn of(rejected: &Rejected) -> Self {
+        let s = rejected.segment;
+        Self {
+            x1: s.start.x,
+            y1: s.start.y,
+            x2: s.end.x,
+            y2: s.end.y,
+            snr: rejected.snr,
+            reason: rejected.reason.name(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::export::sample;
+
+    #[test]
+    fn writes_the_documented_names() {
+        let line = report_line("night \"1\"/a.fits", &sample::report(), true);
+        assert!(!line.contains('\n'));
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["frame"], "night \"1\"/a.fits");
+        assert_eq!((&value["width"], &value["height"]), (&json!(60), &json!(40)));
+        assert_eq!(value["tracking"], "rate");
+        assert_eq!(value["star_trail"], json!({"length_px": 20.0, "angle_rad": 0.0, "n_stars": 1}));
+        assert_eq!(value["flags"], json!(["psf_assumed"]));
+        assert!(line.contains(r#""elapsed_ms":{"total":3.5,"upload":2.0,"condition":1.0}"#), "{line}");
+        let streak = &value["detections"][0];
+        assert_eq!((&streak["kind"], &streak["role"]), (&json!("streak"), &json!("target")));
+        assert_eq!((&streak["x"], &streak["y"]), (&json!(25.0), &json!(20.0)));
+        assert_eq!((&streak["x2"], &streak["flux_unit"]), (&json!(40.0), &json!("electron")));
+        assert_eq!(streak["flags"], json!(["end1_off_frame", "wide"]));
+        assert_eq!(streak["covariance_px2"], serde_json::to_value([[0.01; 4]; 4]).unwrap());
+        let rejected = json!({"x1": 0.0, "y1": 1.0, "x2": 2.0, "y2": 3.0, "snr": 8.0, "reason": "diffraction_spike"});
+        assert_eq!(value["rejected"], json!([rejected]));
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_become_null() {
+        let mut report = sample::report();
+        report.detections[0].chi2_reduced = f64::NAN;
+        report.detections[1].covariance_px2[0][0] = f64::INFINITY;
+        let value: Value = serde_json::from_str(&report_line("a", &report, false)).unwrap();
+        assert_eq!(value["detections"][0]["chi2_reduced"], Value::Null);
+        assert_eq!(value["detections"][1]["angle_err_rad"], Value::Null);
+        assert_eq!(value["detections"][1]["covariance_px2"][0][0], Value::Null);
+    }
+
+    #[test]
+    fn an_empty_report_is_a_line_too() {
+        let mut report = sample::report();
+        report.detections.clear();
+        report.tracking = TrackingMode::Sidereal;
+        let value: Value = serde_json::from_str(&report_line("a", &report, false)).unwrap();
+        assert_eq!(value["detections"], json!([]));
+        assert!(value.get("rejected").is_none() && value.get("star_trail").is_none());
+    }
+}

@@ -1,0 +1,340 @@
+//! From fitted trails to the report: errors, flags, roles, reasons, order.
+
+use std::time::Instant;
+
+use crate::Result;
+use crate::backend::{Backend, TrackProfile};
+use crate::detection::{
+    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
+    TrackingMode,
+};
+use crate::detector::DetectorConfig;
+use crate::frame::Frame;
+use crate::geometry::{Point, Segment};
+use crate::pipeline::judge::{Evidence, Scene, judge};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
+use crate::pipeline::merge::Believed;
+use crate::pipeline::psf::{effective_sigma, optical_sigma};
+use crate::pipeline::stars::{self, StarField};
+use crate::pipeline::threshold::Thresholds;
+use crate::pipeline::tracking::{self, Seen};
+use crate::pipeline::weigh::{CompactSource, SourceClass};
+
+/// A trail with everything that is known of it, before it is judged.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Measured {
+    pub(crate) detection: Detection,
+    pub(crate) sigma_eff_px: f64,
+    sigma_eff_err_px: f64,
+    profile: TrackProfile,
+    trail: Trail,
+}
+
+/// Limits of the PSF width in the last fit, in units of the frame's.
+const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
+
+fn final_settings(shape: Shape, psf_sigma_eff_px: f64, frame: &Frame<'_>) -> FitSettings {
+    FitSettings {
+        shape,
+        free_background: true,
+        free_sigma: true,
+        sigma_range: (WIDTH_RANGE.0 * psf_sigma_eff_px, WIDTH_RANGE.1 * psf_sigma_eff_px),
+        reach_px: 6.0 * psf_sigma_eff_px + 3.0,
+        photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
+        max_iterations: 12,
+    }
+}
+
+/// The last fit of every trail, background and width free; leaves the trails back in the residual image.
+pub(crate) fn measure_trails(
+    backend: &mut dyn Backend,
+    frame: &Frame<'_>,
+    field: &StarField,
+    trails: Vec<Believed>,
+) -> Result<Vec<Measured>> {
+    let sigma_eff = effective_sigma(field.psf_sigma_px);
+    let settings = final_settings(Shape::Trail, sigma_eff, frame);
+    let requests: Vec<FitRequest> =
+        trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: true }).collect();
+    let fits = backend.fit(&requests, &settings)?;
+    let models: Vec<Trail> = trails.iter().map(|b| b.fit.trail).collect();
+    backend.add_trails(&models, 1.0)?;
+    let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let segments: Vec<Segment> = usable.iter().map(|f| f.trail.segment).collect();
+    let profiles = backend.profiles(&segments, sigma_eff as f32)?;
+    let measured = usable.iter().zip(profiles).zip(&trails);
+    Ok(measured
+        .map(|((fit, profile), believed)| {
+            let mut detection = detection(fit, &settings, frame, field, believed.fit.snr);
+            if believed.joined {
+                detection.flags |= Flags::JOINED;
+            }
+            let sigma_eff_err_px = fit.errors(&settings).map_or(sigma_eff, |e| e.sigma_eff_err);
+            Measured { detection, sigma_eff_px: fit.trail.sigma_eff_px, sigma_eff_err_px, profile, trail: fit.trail }
+        })
+        .collect())
+}
+
+/// The free fit, or where it wandered off the one it started from.
+fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> TrailFit {
+    let (a, b) = (&free.trail.segment, &believed.fit.trail.segment);
+    let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
+    let sane = free.trail.flux > 0.0 && free.errors(settings).is_some() && overlaps;
+    if sane { free } else { believed.fit }
+}
+
+fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &StarField, snr: f64) -> Detection {
+    let gain = frame.gain_e_per_adu();
+    let to_flux = gain.unwrap_or(1.0);
+    let errors = fit.errors(settings);
+    let ordered = fit.trail.segment.ordered();
+    let swapped = ordered != fit.trail.segment;
+    let mut covariance = errors.map_or_else(|| unknown(fit.trail.segment.length_px()), |e| e.covariance_px2);
+    let mut coverage = fit.end_coverage;
+    if swapped {
+        covariance = std::array::from_fn(|i| std::array::from_fn(|j| covariance[(i + 2) % 4][(j + 2) % 4]));
+        coverage.reverse();
+    }
+    let sigma_eff = fit.trail.sigma_eff_px;
+    let sigma_px = optical_sigma(sigma_eff);
+    let sigma_eff_err = errors.map_or(sigma_eff, |e| e.sigma_eff_err);
+    let mut flags = Flags::default();
+    if settings.shape == Shape::Trail {
+        let ends = [
+            (ordered.start, Flags::END1_OFF_FRAME, Flags::END1_MASKED),
+            (ordered.end, Flags::END2_OFF_FRAME, Flags::END2_MASKED),
+        ];
+        for (i, (end, off_frame, masked)) in ends.into_iter().enumerate() {
+            let at_border = distance_to_border(end, frame) < sigma_eff;
+            let hidden = coverage[i] < MIN_END_COVERAGE;
+            if at_border {
+                flags |= off_frame;
+            } else if hidden {
+                flags |= masked;
+            }
+            widen_end(&mut covariance, i, &ordered, snr, at_border || hidden);
+        }
+    }
+    if !fit.converged {
+        flags |= Flags::NOT_CONVERGED;
+    }
+    let chi2_reduced = fit.chi2_reduced(settings);
+    if chi2_reduced > 2.0 {
+        flags |= Flags::POOR_FIT;
+    }
+    let psf = effective_sigma(field.psf_sigma_px);
+    if sigma_eff - 3.0 * sigma_eff_err > 1.2 * psf {
+        flags |= Flags::WIDE;
+    } else if sigma_eff + 3.0 * sigma_eff_err < 0.85 * psf {
+        flags |= Flags::NARROW;
+    }
+    Detection {
+        kind: if settings.shape == Shape::Point { Kind::Point } else { Kind::Streak },
+        role: Role::Target,
+        segment: ordered,
+        covariance_px2: covariance,
+        sigma_px,
+        // dσ = σ_eff dσ_eff / σ.
+        sigma_err_px: sigma_eff_err * sigma_eff / sigma_px.max(0.1),
+        flux: fit.trail.flux * to_flux,
+        flux_err: errors.map_or(f64::INFINITY, |e| e.flux_err) * to_flux,
+        flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
+        snr,
+        chi2_reduced,
+        flags,
+    }
+}
+
+/// An end with less of its light than this on usable pixels was not seen.
+const MIN_END_COVERAGE: f64 = 0.6;
+
+fn distance_to_border(p: Point, frame: &Frame<'_>) -> f64 {
+    let (right, bottom) = (frame.width() as f64 - 0.5, frame.height() as f64 - 0.5);
+    (p.x + 0.5).min(p.y + 0.5).min(right - p.x).min(bottom - p.y)
+}
+
+fn unknown(length_px: f64) -> EndCovariance {
+    std::array::from_fn(|i| std::array::from_fn(|j| if i == j { length_px * length_px } else { 0.0 }))
+}
+
+/// Adds what the Fisher information does not know of an end's place along the track: a faint end is a change point,
+/// with a floor of √26·L/SNR² (docs/algorithm.md, "Measure"); an end that was not seen may be anywhere beyond.
+fn widen_end(covariance: &mut EndCovariance, end: usize, segment: &Segment, snr: f64, unseen: bool) {
+    let length = segment.length_px();
+    let floor = 26.0 * length * length / snr.powi(4);
+    let variance = if unseen { floor + length * length } else { floor };
+    let (c, s) = segment.direction();
+    let direction = [c, s];
+    for (i, di) in direction.iter().enumerate() {
+        for (j, dj) in direction.iter().enumerate() {
+            covariance[2 * end + i][2 * end + j] += variance * di * dj;
+        }
+    }
+}
+
+/// What becomes the report.
+pub(crate) struct Findings<'a> {
+    frame: &'a Frame<'a>,
+    field: &'a StarField,
+    config: &'a DetectorConfig,
+    thresholds: Thresholds,
+    longest_px: f64,
+    pub(crate) tracking: TrackingMode,
+    detections: Vec<Detection>,
+    rejected: Vec<Rejected>,
+    trails: Vec<Trail>,
+}
+
+impl<'a> Findings<'a> {
+    pub(crate) fn new(
+        frame: &'a Frame<'a>,
+        field: &'a StarField,
+        config: &'a DetectorConfig,
+        thresholds: Thresholds,
+        longest_px: f64,
+    ) -> Self {
+        Self {
+            frame,
+            field,
+            config,
+            thresholds,
+            longest_px,
+            tracking: TrackingMode::Sidereal,
+            detections: Vec::new(),
+            rejected: Vec::new(),
+            trails: Vec::new(),
+        }
+    }
+
+    /// Sorts trails into stars, targets and rejected ones, and decides how the telescope moved.
+    pub(crate) fn judge_trails(&mut self, measured: Vec<Measured>) {
+        let scene = Scene {
+            width: self.frame.width(),
+            height: self.frame.height(),
+            psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
+            min_length_px: self.config.search.min_length_px,
+            stars: &self.field.bright,
+        };
+        for m in measured {
+            let evidence = Evidence {
+                segment: m.detection.segment,
+                sigma_eff_px: m.sigma_eff_px,
+                sigma_eff_err_px: m.sigma_eff_err_px,
+                profile: &m.profile,
+            };
+            self.trails.push(m.trail);
+            match judge(&evidence, &scene, &self.config.judge) {
+                None => self.detections.push(m.detection),
+                Some(reason) => {
+                    self.rejected.push(Rejected { segment: m.detection.segment, snr: m.detection.snr, reason })
+                }
+            }
+        }
+        let seen: Vec<Seen> = self.detections.iter().map(as_seen).collect();
+        self.tracking = tracking::decide(self.config.tracking, &seen);
+        for (detection, seen) in self.detections.iter_mut().zip(&seen) {
+            if tracking::is_star(&self.tracking, seen) {
+                detection.role = Role::Star;
+            }
+        }
+    }
+
+    /// Finds and measures the point sources of a frame whose stars are trails. The residual image must be whole.
+    pub(crate) fn add_points(&mut self, backend: &mut dyn Backend) -> Result<()> {
+        backend.add_trails(&self.trails, -1.0)?;
+        let sigma_eff = effective_sigma(self.field.psf_sigma_px);
+        // The maximum of the coarse pixel grid lies a little below the S/N of the fit.
+        let least_snr = 0.8 * self.thresholds.lowest();
+        let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, &self.config.weigh)?;
+        let beside_trail =
+            |s: &CompactSource| self.trails.iter().any(|t| t.segment.distance_to(s.position()) < 3.0 * sigma_eff + 1.0);
+        let candidates: Vec<CompactSource> = sources
+            .into_iter()
+            .filter(|s| !beside_trail(s))
+            .filter(|s| s.classify(sigma_eff) != SourceClass::Elongated)
+            .collect();
+        let settings = final_settings(Shape::Point, sigma_eff, self.frame);
+        let requests: Vec<FitRequest> = candidates
+            .iter()
+            .map(|s| FitRequest {
+                start: Trail {
+                    segment: Segment::new(s.position(), s.position()),
+                    flux: 0.0,
+                    background: 0.0,
+                    sigma_eff_px: sigma_eff,
+                },
+                subtracted: false,
+            })
+            .collect();
+        // Twice: the photon noise of the second fit is that of the first one's flux.
+        let first = backend.fit(&requests, &settings)?;
+        let again: Vec<FitRequest> = first.iter().map(|f| FitRequest { start: f.trail, subtracted: false }).collect();
+        let mut fits = backend.fit(&again, &settings)?;
+        fits.retain(|f| {
+            let known = f.errors(&settings).is_some_and(|e| f.trail.flux > 3.0 * e.flux_err);
+            let inside = distance_to_border(f.trail.segment.start, self.frame) > sigma_eff;
+            f.snr >= self.thresholds.lowest() && known && inside
+        });
+        fits.sort_by(|a, b| b.snr.total_cmp(&a.snr));
+        let mut taken: Vec<Point> = Vec::new();
+        for fit in &fits {
+            let place = fit.trail.segment.start;
+            if taken.iter().any(|p| p.distance(place) < 2.0 * sigma_eff) {
+                continue;
+            }
+            taken.push(place);
+            let ratio = fit.trail.sigma_eff_px / sigma_eff;
+            let slack = 3.0 * fit.errors(&settings).map_or(0.0, |e| e.sigma_eff_err) / sigma_eff;
+            let reason = if ratio + slack < self.config.judge.min_width {
+                Some(RejectReason::HotPixel)
+            } else if ratio - slack > POINT_MAX_WIDTH {
+                Some(RejectReason::Extended)
+            } else {
+                None
+            };
+            match reason {
+                None => self.detections.push(detection(fit, &settings, self.frame, self.field, fit.snr)),
+                Some(reason) => self.rejected.push(Rejected { segment: fit.trail.segment, snr: fit.snr, reason }),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn into_report(mut self, device: &str, stages_ms: Vec<(&'static str, f64)>, begin: Instant) -> Report {
+        let key = |s: &Segment| (s.start.x, s.start.y);
+        let order = |a: (f64, &Segment), b: (f64, &Segment)| {
+            b.0.total_cmp(&a.0).then(key(a.1).0.total_cmp(&key(b.1).0)).then(key(a.1).1.total_cmp(&key(b.1).1))
+        };
+        self.detections.sort_by(|a, b| order((a.snr, &a.segment), (b.snr, &b.segment)));
+        self.rejected.sort_by(|a, b| order((a.snr, &a.segment), (b.snr, &b.segment)));
+        let mut flags = Vec::new();
+        if self.longest_px == 0.0 {
+            flags.push(FrameFlag::TooSmall);
+        }
+        if self.field.psf_source == PsfSource::Assumed {
+            flags.push(FrameFlag::PsfAssumed);
+        }
+        Report {
+            width: self.frame.width(),
+            height: self.frame.height(),
+            device: device.to_owned(),
+            tracking: self.tracking,
+            psf_sigma_px: self.field.psf_sigma_px,
+            psf_source: self.field.psf_source,
+            threshold_snr: self.thresholds.lowest(),
+            detections: self.detections,
+            rejected: self.rejected,
+            flags,
+            stages_ms,
+            total_ms: begin.elapsed().as_secs_f64() * 1e3,
+        }
+    }
+}
+
+/// A point source wider than this many PSF widths is none.
+const POINT_MAX_WIDTH: f64 = 1.7;
+
+fn as_seen(d: &Detection) -> Seen {
+    let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
+    Seen { segment: d.segment, whole: !cut.iter().any(|f| d.flags.contains(*f)) }
+}

@@ -1,0 +1,138 @@
+//! The field's compact sources: how wide the PSF is, and which pixels to weigh out.
+//!
+//! Method: docs/algorithm.md, "Weigh".
+
+use crate::Result;
+use crate::backend::Backend;
+use crate::detection::PsfSource;
+use crate::geometry::Segment;
+use crate::pipeline::judge::BrightStar;
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail};
+use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
+use crate::pipeline::report::Measured;
+use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig};
+
+/// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
+pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
+
+/// What is known of the field's sources.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StarField {
+    pub(crate) psf_sigma_px: f64,
+    pub(crate) psf_source: PsfSource,
+    pub(crate) footprints: Vec<Footprint>,
+    /// Stars bright enough for spikes and bleeding.
+    pub(crate) bright: Vec<BrightStar>,
+}
+
+/// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given.
+pub(crate) fn survey(backend: &mut dyn Backend, given: Option<f64>, config: &WeighConfig) -> Result<StarField> {
+    let first_guess = given.unwrap_or(ASSUMED_SIGMA_PX);
+    let mut sources = find_sources(backend, first_guess, config.source_snr, config)?;
+    let (mut sigma, mut origin) = (first_guess, PsfSource::Given);
+    if given.is_none() {
+        origin = PsfSource::Assumed;
+        if let Some((measured, count)) = measure_psf(backend, &sources, first_guess)? {
+            (sigma, origin) = (measured, PsfSource::Stars { count });
+            sources = find_sources(backend, sigma, config.source_snr, config)?;
+        }
+    }
+    let classified: Vec<(CompactSource, SourceClass)> =
+        sources.into_iter().map(|s| (s, s.classify(effective_sigma(sigma)))).collect();
+    let compact = || classified.iter().filter(|(_, class)| *class != SourceClass::Elongated);
+    let bright_peak = (BRIGHT_SNR * PsfKernel::new(sigma).white_noise_sd()) as f32;
+    let bright = compact().filter(|(s, class)| *class == SourceClass::Star && (s.saturated || s.peak > bright_peak));
+    Ok(StarField {
+        psf_sigma_px: sigma,
+        psf_source: origin,
+        footprints: compact().map(|(s, class)| s.footprint(*class)).collect(),
+        bright: bright
+            .map(|(s, class)| BrightStar {
+                position: s.position(),
+                radius_px: f64::from(s.footprint(*class).radius_px),
+                saturated: s.saturated,
+            })
+            .collect(),
+    })
+}
+
+/// Stars of this S/N and more may draw diffraction spikes.
+const BRIGHT_SNR: f64 = 100.0;
+
+/// Local maxima of the frame filtered with a PSF of `sigma_px`.
+pub(crate) fn find_sources(
+    backend: &mut dyn Backend,
+    sigma_px: f64,
+    least_snr: f64,
+    config: &WeighConfig,
+) -> Result<Vec<CompactSource>> {
+    let kernel = PsfKernel::new(sigma_px);
+    backend.filter(&kernel, UNCLIPPED, true)?;
+    backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)
+}
+
+/// Beyond any pixel's significance.
+const UNCLIPPED: f32 = 1e9;
+
+/// Stars the PSF is measured on at most: the brightest tell it to a percent.
+const MAX_PSF_STARS: usize = 100;
+/// With fewer the median is a matter of luck.
+const MIN_PSF_STARS: usize = 3;
+/// S/N of the faintest stars used: their widths are known to some 5 %.
+const PSF_STAR_SNR: f64 = 15.0;
+/// Effective width of the sharpest thing that counts as a star: a lone hot pixel fits at 0.3 to 0.4 px.
+const SHARPEST_STAR_PX: f64 = 0.5;
+
+/// Median width of the brightest unsaturated sources, and how many there were; none where there are too few.
+fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f64) -> Result<Option<(f64, usize)>> {
+    let sigma_eff = effective_sigma(guess_px);
+    let least = (PSF_STAR_SNR * PsfKernel::new(guess_px).white_noise_sd()) as f32;
+    let mut stars: Vec<&CompactSource> = sources
+        .iter()
+        .filter(|s| !s.saturated && s.peak > least && s.classify(sigma_eff) != SourceClass::Elongated)
+        .collect();
+    stars.sort_by(|a, b| b.peak.total_cmp(&a.peak));
+    stars.truncate(MAX_PSF_STARS);
+    let start = |s: &&CompactSource| Trail {
+        segment: Segment::new(s.position(), s.position()),
+        flux: 0.0,
+        background: 0.0,
+        sigma_eff_px: sigma_eff,
+    };
+    let requests: Vec<FitRequest> = stars.iter().map(|s| FitRequest { start: start(s), subtracted: false }).collect();
+    let settings = FitSettings {
+        shape: Shape::Point,
+        free_background: true,
+        free_sigma: true,
+        sigma_range: (0.25, 8.0),
+        reach_px: 4.0 * sigma_eff + 2.0,
+        photon_variance: 0.0,
+        max_iterations: 12,
+    };
+    let fits = backend.fit(&requests, &settings)?;
+    let mut widths: Vec<f64> = fits
+        .iter()
+        .filter(|f| f.converged && f.trail.flux > 0.0)
+        .map(|f| f.trail.sigma_eff_px)
+        .filter(|w| (SHARPEST_STAR_PX..6.0).contains(w))
+        .collect();
+    widths.sort_unstable_by(f64::total_cmp);
+    let enough = widths.len() >= MIN_PSF_STARS;
+    Ok(enough.then(|| (optical_sigma(widths[widths.len() / 2]), widths.len())))
+}
+
+/// Bright trails tell the PSF where no star did: their median width, if it differs enough to search again.
+pub(crate) fn psf_from_trails(field: &StarField, measured: &[Measured]) -> Option<f64> {
+    if field.psf_source != PsfSource::Assumed {
+        return None;
+    }
+    let mut widths: Vec<f64> = measured
+        .iter()
+        .filter(|m| m.detection.snr >= PSF_STAR_SNR && m.sigma_eff_px > SHARPEST_STAR_PX)
+        .map(|m| m.detection.sigma_px)
+        .collect();
+    widths.sort_unstable_by(f64::total_cmp);
+    let median = *widths.get(widths.len() / 2)?;
+    let differs = (median / field.psf_sigma_px - 1.0).abs() > 0.08;
+    (differs && (0.3..8.0).contains(&median)).then_some(median)
+}
