@@ -92,12 +92,6 @@ pub(crate) trait Backend: Send {
     /// Adds `factor` times each model to the residual image: −1 takes it out.
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()>;
 
-    /// Most nodes a level of a task may have, for [`SegmentSet::new`].
-    fn max_nodes(&self) -> usize;
-
-    /// Least number of wedges that keeps this backend busy, for [`SegmentSet::new`].
-    fn min_wedges(&self) -> usize;
-
     /// The residual image and its weights, for tests that compare backends.
     #[cfg(test)]
     fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)>;

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Backend;
 use super::cpu::CpuBackend;
-use super::gpu::{AdapterChoice, Context, GpuBackend};
+use super::gpu::{AdapterChoice, Context, GpuBackend, adapters};
 
 /// Rounding of one operation in single precision.
 const EPS: f32 = f32::EPSILON;
@@ -140,7 +140,7 @@ fn a_device_is_asked_for_by_name() {
     assert!(Context::open(AdapterChoice::Named(&name)).is_ok());
     let unknown = Context::open(AdapterChoice::Named("no such device"));
     assert!(unknown.is_err_and(|e| e.is_device()));
-    assert!(super::gpu::adapters().contains(open.description()));
+    assert!(adapters().contains(open.description()));
 }
 
 #[test]

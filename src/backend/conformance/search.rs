@@ -54,7 +54,7 @@ fn peaks_agree() {
         coverage.iter_mut().step_by(5).for_each(|c| *c = 0.0);
         pair.write([&filtered, &coverage, &filtered, &coverage]);
         let set = |max_nodes| SegmentSet::new(size.0, size.1, PsfKernel::new(1.5), 1, max_nodes);
-        let (whole, cut) = (set(pair.gpu.max_nodes()), set(n * 3));
+        let (whole, cut) = (set(pair.gpu.task_size().1), set(n * 3));
         assert!(n < 4_000 || cut.tasks.len() > whole.tasks.len());
         for threshold in [12.0, 4.0] {
             let plain = SearchRequest { threshold, weighted: false };

@@ -132,15 +132,6 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn max_nodes(&self) -> usize {
-        usize::MAX
-    }
-
-    fn min_wedges(&self) -> usize {
-        // Small enough for a core's cache, and tasks enough for many cores.
-        8
-    }
-
     #[cfg(test)]
     fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((self.residual.data.clone(), self.weight.data.clone()))

@@ -8,26 +8,15 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kernel::{Kernel, compile};
+use crate::device::DeviceInfo;
 use crate::{Error, Result};
 
-/// A device that could be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AdapterDescription {
-    pub(crate) name: String,
-    /// The programming interface it is reached by, such as `vulkan`.
-    pub(crate) backend: String,
-    /// It computes on the CPU (llvmpipe, SwiftShader, WARP).
-    pub(crate) is_software: bool,
-}
-
-impl AdapterDescription {
-    fn of(adapter: &wgpu::Adapter) -> Self {
-        let info = adapter.get_info();
-        Self {
-            name: info.name,
-            backend: info.backend.to_string(),
-            is_software: info.device_type == wgpu::DeviceType::Cpu,
-        }
+fn describe(adapter: &wgpu::Adapter) -> DeviceInfo {
+    let info = adapter.get_info();
+    DeviceInfo {
+        name: info.name,
+        backend: info.backend.to_string(),
+        is_software: info.device_type == wgpu::DeviceType::Cpu,
     }
 }
 
@@ -43,8 +32,8 @@ pub(crate) enum AdapterChoice<'a> {
 }
 
 /// All adapters that can compute, best first.
-pub(crate) fn adapters() -> Vec<AdapterDescription> {
-    ranked_adapters().iter().map(AdapterDescription::of).collect()
+pub(crate) fn adapters() -> Vec<DeviceInfo> {
+    ranked_adapters().iter().map(describe).collect()
 }
 
 fn ranked_adapters() -> Vec<wgpu::Adapter> {
@@ -72,7 +61,7 @@ pub(crate) struct Context {
     device: wgpu::Device,
     queue: wgpu::Queue,
     limits: wgpu::Limits,
-    description: AdapterDescription,
+    description: DeviceInfo,
     pipelines: Mutex<HashMap<&'static str, Pipeline>>,
     /// What the device reported outside of any call, once and for all.
     fault: Arc<Mutex<Option<String>>>,
@@ -98,12 +87,12 @@ impl Context {
     ///
     /// [`Error::Device`] where no adapter fits the choice, or the device does not open.
     pub(crate) fn open(choice: AdapterChoice<'_>) -> Result<Arc<Self>> {
-        let fits = |d: &AdapterDescription| match choice {
+        let fits = |d: &DeviceInfo| match choice {
             AdapterChoice::Hardware => !d.is_software,
             AdapterChoice::Any => true,
             AdapterChoice::Named(part) => d.name.to_lowercase().contains(&part.to_lowercase()),
         };
-        let adapter = ranked_adapters().into_iter().find(|a| fits(&AdapterDescription::of(a))).ok_or_else(|| {
+        let adapter = ranked_adapters().into_iter().find(|a| fits(&describe(a))).ok_or_else(|| {
             Error::Device(match choice {
                 AdapterChoice::Hardware => "no GPU found (software adapters have to be asked for by name)".into(),
                 AdapterChoice::Any => "no adapter found".into(),
@@ -129,7 +118,7 @@ impl Context {
         });
         Ok(Arc::new(Self {
             limits,
-            description: AdapterDescription::of(&adapter),
+            description: describe(&adapter),
             pipelines: Mutex::default(),
             fault,
             device,
@@ -137,7 +126,7 @@ impl Context {
         }))
     }
 
-    pub(crate) fn description(&self) -> &AdapterDescription {
+    pub(crate) fn description(&self) -> &DeviceInfo {
         &self.description
     }
 

@@ -19,7 +19,8 @@ mod trail;
 use std::sync::Arc;
 
 use self::compact::DeviceSource;
-pub(crate) use self::context::{AdapterChoice, Context, adapters};
+pub(crate) use self::context::adapters;
+pub(in crate::backend) use self::context::{AdapterChoice, Context};
 use self::ingest::RawBuffers;
 use self::kernel::{AppendList, Buffer, Kernel};
 use self::radon::RadonBuffers;
@@ -42,6 +43,41 @@ const FIRST_SOURCES: usize = 1 << 12;
 
 /// Most nodes of a level (128 MiB; the search holds four such buffers), however large the device's buffers may be.
 const MAX_NODES: u64 = 1 << 25;
+
+/// An open device, which makes backends that share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    context: Arc<Context>,
+}
+
+impl Engine {
+    /// The best GPU that is not a software driver.
+    pub(crate) fn open_hardware() -> Result<Self> {
+        Self::open(AdapterChoice::Hardware)
+    }
+
+    /// The best GPU, a software driver if there is no other.
+    pub(crate) fn open_any() -> Result<Self> {
+        Self::open(AdapterChoice::Any)
+    }
+
+    /// The best GPU whose name contains this, upper and lower case alike.
+    pub(crate) fn open_named(part: &str) -> Result<Self> {
+        Self::open(AdapterChoice::Named(part))
+    }
+
+    fn open(choice: AdapterChoice<'_>) -> Result<Self> {
+        Ok(Self { context: Context::open(choice)? })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.context.description().name
+    }
+
+    pub(crate) fn backend(&self) -> Result<Box<dyn Backend>> {
+        Ok(Box::new(GpuBackend::new(self.context.clone())?))
+    }
+}
 
 /// The frame being worked on, in the device's memory.
 #[derive(Debug)]
@@ -95,6 +131,11 @@ impl GpuBackend {
 }
 
 impl Backend for GpuBackend {
+    fn task_size(&self) -> (usize, usize) {
+        // The fewer and larger the dispatches, the better.
+        (1, (self.context.max_buffer_bytes() / size_of::<f32>() as u64).min(MAX_NODES) as usize)
+    }
+
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
         let images = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
         for image in images.into_iter().chain(&mut self.across) {
@@ -142,15 +183,6 @@ impl Backend for GpuBackend {
 
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
         self.add_models(trails, factor)
-    }
-
-    fn max_nodes(&self) -> usize {
-        (self.context.max_buffer_bytes() / size_of::<f32>() as u64).min(MAX_NODES) as usize
-    }
-
-    fn min_wedges(&self) -> usize {
-        // The fewer and larger the dispatches, the better.
-        1
     }
 
     #[cfg(test)]
