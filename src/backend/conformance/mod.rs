@@ -79,7 +79,11 @@ fn exact(_: usize) -> f32 {
 
 /// First value that differs by more than its bound. What is not a number differs from everything.
 fn first_difference(cpu: &[f32], gpu: &[f32], bound: impl Fn(usize) -> f32) -> Option<usize> {
-    (0..cpu.len()).find(|&i| !((cpu[i] - gpu[i]).abs() <= bound(i)))
+    let differs = |i: usize| {
+        let difference = (cpu[i] - gpu[i]).abs();
+        difference > bound(i) || difference.is_nan()
+    };
+    (0..cpu.len()).find(|&i| differs(i))
 }
 
 fn check(what: &str, cpu: &[f32], gpu: &[f32], bound: impl Fn(usize) -> f32) {
