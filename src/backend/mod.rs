@@ -13,6 +13,8 @@ use crate::pipeline::search::{Peak, SearchRequest};
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::weigh::{CompactSource, Footprint};
 
+#[cfg(all(test, feature = "gpu"))]
+mod conformance;
 pub(crate) mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
@@ -30,6 +32,21 @@ pub(crate) enum TileSource {
 pub(crate) const WALK_DIRECTIONS: usize = 16;
 /// Longest walk, px.
 pub(crate) const MAX_WALK_PX: usize = 64;
+
+/// Below this length the two ends of a trail are one point.
+pub(crate) const POINT_LENGTH_PX: f32 = 0.05;
+
+/// Pixels further from the segment than this hold nothing of a trail.
+pub(crate) fn trail_reach_px(trail: &Trail) -> f64 {
+    // Bright trails have to be taken out down to a hundredth of the noise: exp(−6²/2) = 1.5e-8.
+    6.0 * trail.sigma_eff_px + 1.0
+}
+
+/// Unit vector of one of the directions.
+pub(crate) fn walk_direction(k: usize) -> [f32; 2] {
+    let angle = std::f32::consts::TAU * k as f32 / WALK_DIRECTIONS as f32;
+    [angle.cos(), angle.sin()]
+}
 
 /// A place to compute: the frame's pixels live here while it is worked on.
 ///
@@ -82,6 +99,11 @@ pub(crate) trait Backend: Send {
     /// The filtered image and the weights it was made with, for tests that compare backends.
     #[cfg(test)]
     fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)>;
+
+    /// Puts a residual image with its weights, and a filtered image with its coverage, in place of what is there: so
+    /// that tests compare one stage of two backends on equal input.
+    #[cfg(test)]
+    fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()>;
 }
 
 /// Light along a track, weighted by the transverse profile. One bin is one row (or column, for flat tracks) of the

@@ -223,6 +223,11 @@ impl StampWalk {
         }
     }
 
+    /// Across-axis pixel nearest to the track at a step.
+    pub(crate) fn centre(&self, step: usize) -> i64 {
+        (self.intercept + self.slope * (self.first + step as i64) as f64).round() as i64
+    }
+
     /// Pixels (x, y) of one step, inside the frame.
     pub(crate) fn pixels(
         &self,
@@ -231,7 +236,7 @@ impl StampWalk {
         height: usize,
     ) -> impl Iterator<Item = (usize, usize)> + use<> {
         let a = self.first + step as i64;
-        let centre = (self.intercept + self.slope * a as f64).round() as i64;
+        let centre = self.centre(step);
         let side = if self.along_x { height } else { width } as i64;
         let low = (centre - self.half_width).max(0);
         let high = (centre + self.half_width).min(side - 1);

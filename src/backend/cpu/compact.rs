@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::Image;
-use crate::backend::{MAX_WALK_PX, WALK_DIRECTIONS};
+use crate::backend::{MAX_WALK_PX, WALK_DIRECTIONS, walk_direction};
 use crate::pipeline::weigh::{CompactSource, Footprint};
 
 /// Local maxima (3 x 3) of the filtered image above `threshold`, in reading order.
@@ -55,13 +55,12 @@ fn measure(filtered: &Image, residual: &[f32], weight: &[f32], x: usize, y: usiz
     let core_level = 0.25 * peak;
     let (mut core_reach, mut wing_reach) = ([0; WALK_DIRECTIONS], [0; WALK_DIRECTIONS]);
     for k in 0..WALK_DIRECTIONS {
-        let angle = std::f32::consts::TAU * k as f32 / WALK_DIRECTIONS as f32;
-        let (step_x, step_y) = (angle.cos(), angle.sin());
+        let [step_x, step_y] = walk_direction(k);
         let reaches = |level: f32| {
             let beyond = (1..=MAX_WALK_PX).find(|&r| {
-                let px = (x as f32 + r as f32 * step_x).round() as i64;
-                let py = (y as f32 + r as f32 * step_y).round() as i64;
-                at(filtered, px, py).is_none_or(|v| v < level)
+                // The offset is rounded, not the place: a source walks the same pixels wherever it lies.
+                let (dx, dy) = ((r as f32 * step_x).round() as i64, (r as f32 * step_y).round() as i64);
+                at(filtered, x as i64 + dx, y as i64 + dy).is_none_or(|v| v < level)
             });
             beyond.unwrap_or(MAX_WALK_PX + 1) as u8 - 1
         };

@@ -4,7 +4,8 @@
 //! plain method wanders (docs/algorithm.md, "Measure").
 
 use super::Image;
-use super::trail::{Model, POINT_LENGTH_PX, Sample};
+use super::trail::{Model, Sample};
+use crate::backend::POINT_LENGTH_PX;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
     FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, STOP_DELTA_CHI2, Shape, StampWalk, Trail, TrailFit, triangle,
@@ -45,7 +46,8 @@ pub(super) fn fit(residual: &Image, weight: &Image, request: &FitRequest, settin
     let (mut iterations, mut converged) = (0, false);
     while iterations < settings.max_iterations && !converged {
         iterations += 1;
-        let Some((step, gain)) = solve(&sums, &free, damping) else {
+        let movable = bounds.movable(&free, &trail, &sums);
+        let Some((step, gain)) = solve(&sums, &movable, damping) else {
             damping *= 10.0;
             continue;
         };
@@ -160,7 +162,7 @@ fn solve(sums: &Sums, free: &[bool; N_PARAMETERS], damping: f64) -> Option<([f64
         }
     }
     for (end, i) in [(0, 1), (1, 3)] {
-        if free[3] {
+        if free[i] {
             matrix[i][i] += sums.curvature[end].max(MIN_CURVATURE * matrix[i][i]);
         }
     }
@@ -202,6 +204,9 @@ fn cholesky_solve(
     }
     Some(x)
 }
+
+/// An end this near to the frame's border, px, lies on it.
+const ON_BORDER_PX: f64 = 1e-3;
 
 /// Where the parameters may go.
 struct Bounds {
@@ -252,6 +257,23 @@ impl Bounds {
             sigma_eff_px: (trail.sigma_eff_px * (1.0 + (step[6] / trail.sigma_eff_px).clamp(-0.3, 0.3)))
                 .clamp(self.sigma.0, self.sigma.1),
         }
+    }
+
+    /// The free parameters without those that cannot move: an end on the border that is drawn outwards stays there.
+    /// Were it asked to move in vain, the step of all others would count on it.
+    fn movable(&self, free: &[bool; N_PARAMETERS], trail: &Trail, sums: &Sums) -> [bool; N_PARAMETERS] {
+        let mut movable = *free;
+        let (c, s) = trail.segment.direction();
+        for (i, p) in [(1, trail.segment.start), (3, trail.segment.end)] {
+            let leaves = |place: f64, last: f64, move_by: f64| {
+                (place < -0.5 + ON_BORDER_PX && move_by < 0.0) || (place > last - ON_BORDER_PX && move_by > 0.0)
+            };
+            let pull = sums.gradient[i];
+            let held = leaves(p.x, self.right, pull * c) || leaves(p.y, self.bottom, pull * s);
+            // A point's position is bounded on its own.
+            movable[i] &= !(held && free[3]);
+        }
+        movable
     }
 
     /// Ends stay within the frame: beyond it they cost nothing, and would run away.

@@ -12,7 +12,7 @@ mod trail;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::backend::{Backend, TileSource, TrackProfile};
+use crate::backend::{Backend, TileSource, TrackProfile, trail_reach_px};
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
@@ -122,7 +122,7 @@ impl Backend for CpuBackend {
         let (width, height) = (self.residual.width, self.residual.height);
         for trail in trails {
             let model = trail::Model::new(trail);
-            let walk = StampWalk::new(&trail.segment, trail::reach_px(trail), width, height);
+            let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), width, height);
             for step in 0..walk.steps {
                 for (x, y) in walk.pixels(step, width, height) {
                     self.residual.data[y * width + x] += factor * model.light(x, y);
@@ -140,5 +140,12 @@ impl Backend for CpuBackend {
     #[cfg(test)]
     fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((self.filtered.data.clone(), self.coverage.data.clone()))
+    }
+
+    #[cfg(test)]
+    fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()> {
+        let places = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
+        places.into_iter().zip(images).for_each(|(place, image)| place.data.copy_from_slice(image));
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Coordinates are local to the segment's midpoint pixel, so that single precision suffices anywhere in the frame.
 
+use crate::backend::POINT_LENGTH_PX;
 use crate::pipeline::measure::{N_PARAMETERS, Trail};
 
 /// A trail made ready for evaluation, in single precision.
@@ -19,16 +20,7 @@ pub(super) struct Model {
     density: f32,
 }
 
-/// Below this length the two ends are one point.
-pub(super) const POINT_LENGTH_PX: f32 = 0.05;
-
 const INV_SQRT_TAU: f32 = 0.398_942_3;
-
-/// Pixels further from the segment than this hold nothing of a trail.
-pub(super) fn reach_px(trail: &Trail) -> f64 {
-    // Bright trails have to be taken out down to a hundredth of the noise: exp(−6²/2) = 1.5e-8.
-    6.0 * trail.sigma_eff_px + 1.0
-}
 
 /// Value and derivatives at one pixel.
 #[derive(Debug, Clone, Copy, Default)]

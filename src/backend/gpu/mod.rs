@@ -1,1 +1,205 @@
+//! The GPU backend: every stage in compute shaders through wgpu, on Vulkan, Metal or DX12.
+//!
+//! Shaders keep to the limits every WebGPU device has. Results are the same in every run on one device: sums have a
+//! fixed order, and lists that grow in no order are sorted here.
 
+mod background;
+mod compact;
+mod context;
+mod filter;
+mod fit;
+mod ingest;
+mod kernel;
+mod profile;
+mod radon;
+#[cfg(test)]
+mod shaders;
+mod trail;
+
+use std::sync::Arc;
+
+use self::compact::DeviceSource;
+pub(crate) use self::context::adapters;
+pub(in crate::backend) use self::context::{AdapterChoice, Context};
+use self::ingest::RawBuffers;
+use self::kernel::{AppendList, Buffer, Kernel};
+use self::radon::RadonBuffers;
+use crate::Result;
+use crate::backend::{Backend, TileSource, TrackProfile};
+use crate::frame::Frame;
+use crate::geometry::Segment;
+use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
+use crate::pipeline::psf::PsfKernel;
+use crate::pipeline::search::{Peak, SearchRequest};
+use crate::pipeline::segments::SegmentSet;
+use crate::pipeline::weigh::{CompactSource, Footprint};
+
+/// Invocations of a workgroup of kernels that work pixel by pixel along a row.
+const IMAGE_WORKGROUP: u32 = 256;
+
+/// Compact sources there is room for at first.
+const FIRST_SOURCES: usize = 1 << 12;
+
+/// Most nodes of a level (128 MiB; the search holds four such buffers), however large the device's buffers may be.
+const MAX_NODES: u64 = 1 << 25;
+
+/// An open device, which makes backends that share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    context: Arc<Context>,
+}
+
+impl Engine {
+    /// The best GPU that is not a software driver.
+    pub(crate) fn open_hardware() -> Result<Self> {
+        Self::open(AdapterChoice::Hardware)
+    }
+
+    /// The best GPU, a software driver if there is no other.
+    pub(crate) fn open_any() -> Result<Self> {
+        Self::open(AdapterChoice::Any)
+    }
+
+    /// The best GPU whose name contains this, upper and lower case alike.
+    pub(crate) fn open_named(part: &str) -> Result<Self> {
+        Self::open(AdapterChoice::Named(part))
+    }
+
+    fn open(choice: AdapterChoice<'_>) -> Result<Self> {
+        Ok(Self { context: Context::open(choice)? })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.context.description().name
+    }
+
+    pub(crate) fn backend(&self) -> Result<Box<dyn Backend>> {
+        Ok(Box::new(GpuBackend::new(self.context.clone())?))
+    }
+}
+
+/// The frame being worked on, in the device's memory.
+#[derive(Debug)]
+pub(crate) struct GpuBackend {
+    context: Arc<Context>,
+    width: usize,
+    height: usize,
+    /// Pixel values, then residuals above the sky.
+    residual: Buffer,
+    /// Inverse variance; 0 missing, negative saturated.
+    weight: Buffer,
+    /// PSF-filtered residual / noise.
+    filtered: Buffer,
+    /// Fraction of the filtered noise variance that comes from usable pixels.
+    coverage: Buffer,
+    /// Filtered image and coverage between the two passes of the filter.
+    across: [Buffer; 2],
+    raw: RawBuffers,
+    radon: RadonBuffers,
+    sources: AppendList<DeviceSource>,
+    /// What a stage needs only while it runs: small tables up, results down.
+    small: Buffer,
+    lists: [Buffer; 2],
+}
+
+impl GpuBackend {
+    /// A backend with buffers of its own on a device that others may share.
+    pub(crate) fn new(context: Arc<Context>) -> Result<Self> {
+        let buffer = |label| Buffer::new(&context, label);
+        Ok(Self {
+            width: 0,
+            height: 0,
+            residual: buffer("residual image")?,
+            weight: buffer("weight image")?,
+            filtered: buffer("filtered image")?,
+            coverage: buffer("coverage image")?,
+            across: [buffer("filter scratch")?, buffer("filter scratch")?],
+            raw: RawBuffers::new(&context)?,
+            radon: RadonBuffers::new(&context)?,
+            sources: AppendList::new(&context, "source", FIRST_SOURCES)?,
+            small: buffer("table")?,
+            lists: [buffer("list")?, buffer("list")?],
+            context,
+        })
+    }
+
+    /// Workgroups for one invocation per pixel: along the rows, and one row each.
+    fn image_groups(&self, kernel: &Kernel) -> [u32; 3] {
+        [kernel.groups(self.width), self.height as u32, 1]
+    }
+}
+
+impl Backend for GpuBackend {
+    fn task_size(&self) -> (usize, usize) {
+        // The fewer and larger the dispatches, the better.
+        (1, (self.context.max_buffer_bytes() / size_of::<f32>() as u64).min(MAX_NODES) as usize)
+    }
+
+    fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
+        let images = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
+        for image in images.into_iter().chain(&mut self.across) {
+            image.reserve::<f32>(&self.context, width * height)?;
+        }
+        (self.width, self.height) = (width, height);
+        Ok(())
+    }
+
+    fn ingest(&mut self, frame: &Frame<'_>) -> Result<()> {
+        self.convert(frame)
+    }
+
+    fn tile_statistics(&mut self, mesh: Mesh, source: TileSource) -> Result<Vec<TileStatistics>> {
+        self.measure_tiles(mesh, source)
+    }
+
+    fn normalise(&mut self, map: &BackgroundMap) -> Result<()> {
+        self.subtract_background(map)
+    }
+
+    fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
+        self.convolve(kernel, clip, with_saturated)
+    }
+
+    fn find_compact(&mut self, threshold: f32, wing_level: f32) -> Result<Vec<CompactSource>> {
+        self.list_compact(threshold, wing_level)
+    }
+
+    fn weigh_out(&mut self, footprints: &[Footprint]) -> Result<()> {
+        self.weigh_out_footprints(footprints)
+    }
+
+    fn find_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>> {
+        self.list_peaks(segments, request)
+    }
+
+    fn profiles(&mut self, tracks: &[Segment], sigma_eff_px: f32) -> Result<Vec<TrackProfile>> {
+        self.sum_profiles(tracks, sigma_eff_px)
+    }
+
+    fn fit(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {
+        self.fit_trails(requests, settings)
+    }
+
+    fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
+        self.add_models(trails, factor)
+    }
+
+    #[cfg(test)]
+    fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+        let n = self.width * self.height;
+        Ok((self.residual.read(&self.context, n)?, self.weight.read(&self.context, n)?))
+    }
+
+    #[cfg(test)]
+    fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+        let n = self.width * self.height;
+        Ok((self.filtered.read(&self.context, n)?, self.coverage.read(&self.context, n)?))
+    }
+
+    #[cfg(test)]
+    fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()> {
+        let places = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
+        places.into_iter().zip(images).try_for_each(|(place, image)| place.upload(&self.context, image))
+    }
+}

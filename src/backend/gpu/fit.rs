@@ -1,0 +1,148 @@
+//! Damped least squares of the trailed PSF, whole fits on the device. CPU twin: backend/cpu/fit.rs.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::GpuBackend;
+use super::kernel::{Access, Commands, Kernel};
+use super::trail::{DeviceModel, DeviceTrail, DeviceWalk};
+use crate::Result;
+use crate::geometry::{Point, Segment};
+use crate::pipeline::measure::{FitRequest, FitSettings, N_TRIANGLE, STOP_DELTA_CHI2, Shape, Trail, TrailFit};
+
+pub(super) static FIT: Kernel = Kernel {
+    name: "fit",
+    source: concat!(include_str!("../../../shaders/shared/trail.wgsl"), include_str!("../../../shaders/fit.wgsl")),
+    // 39 sums of each invocation have to fit into 16 KiB.
+    workgroup: 64,
+    params_bytes: size_of::<Params>(),
+    buffers: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+};
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct Params {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) first: u32,
+    pub(super) max_iterations: u32,
+    pub(super) free: u32,
+    pub(super) is_point: u32,
+    pub(super) reach: f32,
+    pub(super) photon_variance: f32,
+    pub(super) least_sigma: f32,
+    pub(super) most_sigma: f32,
+    pub(super) stop_delta_chi2: f32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct DeviceRequest {
+    pub(super) walk: DeviceWalk,
+    pub(super) start: DeviceModel,
+    pub(super) x2: f32,
+    pub(super) y2: f32,
+    pub(super) background: f32,
+    pub(super) subtracted: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct DeviceState {
+    pub(super) x1: f32,
+    pub(super) y1: f32,
+    pub(super) x2: f32,
+    pub(super) y2: f32,
+    pub(super) flux: f32,
+    pub(super) background: f32,
+    pub(super) sigma: f32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct DeviceFit {
+    pub(super) state: DeviceState,
+    pub(super) chi2: f32,
+    pub(super) power: f32,
+    pub(super) n_pixels: f32,
+    pub(super) iterations: u32,
+    pub(super) converged: u32,
+    pub(super) end_coverage: [f32; 2],
+    pub(super) information: [f32; N_TRIANGLE],
+}
+
+impl GpuBackend {
+    pub(super) fn fit_trails(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {
+        let mut centres = Vec::new();
+        let device_requests: Vec<DeviceRequest> = requests
+            .iter()
+            .map(|request| {
+                let trail = &request.start;
+                let DeviceTrail { walk, model } =
+                    DeviceTrail::new(trail, settings.reach_px, self.width, self.height, &mut centres);
+                DeviceRequest {
+                    x2: (trail.segment.end.x - f64::from(walk.origin_x)) as f32,
+                    y2: (trail.segment.end.y - f64::from(walk.origin_y)) as f32,
+                    background: trail.background as f32,
+                    subtracted: request.subtracted.into(),
+                    walk,
+                    start: model,
+                }
+            })
+            .collect();
+        let [request_list, centre_list] = &mut self.lists;
+        request_list.upload(&self.context, &device_requests)?;
+        centre_list.upload(&self.context, &centres)?;
+        self.small.reserve::<DeviceFit>(&self.context, requests.len())?;
+
+        let buffers = [&self.residual, &self.weight, &*request_list, &*centre_list, &self.small];
+        let mut commands = Commands::new(&self.context);
+        let at_once = self.context.max_groups() as usize;
+        for first in (0..requests.len()).step_by(at_once) {
+            let params = params_of(settings, self.width, self.height, first);
+            let n = (requests.len() - first).min(at_once) as u32;
+            commands.dispatch(&FIT, &params, &buffers, [n, 1, 1])?;
+        }
+        commands.submit()?;
+        let fits: Vec<DeviceFit> = self.small.read(&self.context, requests.len())?;
+        Ok(fits.iter().zip(&device_requests).map(|(fit, request)| on_host(fit, &request.walk)).collect())
+    }
+}
+
+fn params_of(settings: &FitSettings, width: usize, height: usize, first: usize) -> Params {
+    let free = settings.free_parameters();
+    Params {
+        width: width as u32,
+        height: height as u32,
+        first: first as u32,
+        max_iterations: settings.max_iterations,
+        free: free.iter().rev().fold(0, |bits, &f| bits << 1 | u32::from(f)),
+        is_point: (settings.shape == Shape::Point).into(),
+        reach: settings.reach_px as f32,
+        photon_variance: settings.photon_variance as f32,
+        least_sigma: settings.sigma_range.0 as f32,
+        most_sigma: settings.sigma_range.1 as f32,
+        stop_delta_chi2: STOP_DELTA_CHI2 as f32,
+    }
+}
+
+fn on_host(fit: &DeviceFit, walk: &DeviceWalk) -> TrailFit {
+    let state = &fit.state;
+    let in_frame =
+        |x: f32, y: f32| Point::new(f64::from(walk.origin_x) + f64::from(x), f64::from(walk.origin_y) + f64::from(y));
+    let flux = f64::from(state.flux);
+    TrailFit {
+        trail: Trail {
+            segment: Segment::new(in_frame(state.x1, state.y1), in_frame(state.x2, state.y2)),
+            flux,
+            background: f64::from(state.background),
+            sigma_eff_px: f64::from(state.sigma),
+        },
+        information: fit.information.map(f64::from),
+        snr: flux.signum() * f64::from(fit.power).sqrt(),
+        chi2: f64::from(fit.chi2),
+        n_pixels: f64::from(fit.n_pixels),
+        iterations: fit.iterations,
+        converged: fit.converged != 0,
+        end_coverage: fit.end_coverage.map(f64::from),
+    }
+}
