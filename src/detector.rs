@@ -246,10 +246,9 @@ impl Detector {
         some_missing: bool,
     ) -> Result<Found> {
         let (width, height) = (frame.width(), frame.height());
-        let kernel = PsfKernel::new(field.psf_sigma_px);
-        backend.filter(&kernel, self.config.search.clip_sigmas as f32, false)?;
-        let excess = threshold::noise_excess(backend, mesh, &kernel)?;
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
+        backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
+        let excess = threshold::noise_excess(backend, mesh, &segments.kernel)?;
         let thresholds = Thresholds::new(
             self.config.false_alarms_per_frame,
             width * height,

@@ -66,10 +66,13 @@ const MIN_CANDIDATES: usize = 300;
 const WIDTH_FREEDOM: f64 = 1.08;
 
 impl Search<'_> {
-    /// Finds every trail of the frame, by descending S/N.
+    /// Finds every trail of the frame, by descending S/N. The residual image has been filtered.
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
-        for _ in 0..MAX_SEARCHES {
+        for search in 0..MAX_SEARCHES {
+            if search > 0 {
+                self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
+            }
             let (candidates, complete) = self.find_candidates()?;
             let refined = self.refine(&candidates)?;
             let new = self.peel(&refined)?;
@@ -91,9 +94,8 @@ impl Search<'_> {
         self.segments.kernel.sigma_eff_px
     }
 
-    /// One coarse search of the residual image, and whether all of its candidates are returned.
+    /// One coarse search of the filtered residual image, and whether all of its candidates are returned.
     fn find_candidates(&mut self) -> Result<(Vec<Peak>, bool)> {
-        self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let request = SearchRequest { threshold: recall as f32, weighted: self.weighted };
         let peaks = self.backend.find_peaks(self.segments, &request)?;
@@ -108,7 +110,7 @@ impl Search<'_> {
     /// for each place.
     fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
         let first = self.fit_ends(candidates.iter().map(|c| c.segment), 4)?;
-        let tracks: Vec<Segment> = first.iter().map(|f| extended_for_scan(&f.trail.segment)).collect();
+        let tracks: Vec<Segment> = first.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
         let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
         let rescanned = tracks.iter().zip(&profiles).zip(&first).map(|((track, profile), fit)| {
             best_ends(track, profile, self.config.min_length_px).unwrap_or(fit.trail.segment)
@@ -122,6 +124,13 @@ impl Search<'_> {
         let kept = suppress(&peaks, self.sigma(), usize::MAX);
         significant.retain(|f| kept.iter().any(|p| p.segment == f.trail.segment));
         Ok(significant)
+    }
+
+    fn extended_for_scan(&self, segment: &Segment) -> Segment {
+        let beyond = SCAN_BEYOND * segment.length_px() + 4.0;
+        let extended = segment.extended(beyond, beyond);
+        // Outside the frame an end costs nothing, and would lie anywhere.
+        extended.clipped_to(self.segments.width, self.segments.height).unwrap_or(*segment)
     }
 
     fn is_significant(&self, fit: &TrailFit) -> bool {
@@ -290,11 +299,6 @@ fn joint_span(a: &Trail, b: &Trail) -> Option<Segment> {
 
 /// How far beyond either end of a candidate its true end is looked for, in units of its length.
 const SCAN_BEYOND: f64 = 0.6;
-
-fn extended_for_scan(segment: &Segment) -> Segment {
-    let beyond = SCAN_BEYOND * segment.length_px() + 4.0;
-    segment.extended(beyond, beyond)
-}
 
 /// Bins a profile is condensed to before all pairs of ends are tried.
 const SCAN_BINS: usize = 160;

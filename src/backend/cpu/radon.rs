@@ -135,17 +135,40 @@ fn sum_nodes(below: Option<&Level>, level: &Level, start: usize, image: &Image, 
                     let node = start * below.n_shifts() + (shift / 2 - below.shifts.start);
                     (start < below.n_starts).then(|| &lower[node * below.stride..(node + 1) * below.stride])
                 };
-                let at_upper = (level.pad - below.pad) as i64;
-                match part(first_row) {
-                    Some(upper_half) => copy(out, upper_half, at_upper),
-                    None => out.fill(0.0),
-                }
-                if let Some(lower_half) = part(first_row + below.height) {
-                    add(out, lower_half, at_upper - shift.div_ceil(2) as i64);
+                let at_upper = level.pad as i64 - below.pad as i64;
+                let at_lower = at_upper - shift.div_ceil(2) as i64;
+                // Columns before the first of this level belong to lines that never enter the frame.
+                let placed = |half, at: i64| -> (&[f32], usize) {
+                    let half: &[f32] = half;
+                    (&half[(-at).max(0) as usize..], at.max(0) as usize)
+                };
+                match (part(first_row), part(first_row + below.height)) {
+                    (Some(upper_half), Some(lower_half)) => {
+                        add_halves(out, placed(upper_half, at_upper), placed(lower_half, at_lower));
+                    }
+                    (Some(upper_half), None) => {
+                        let (upper_half, at) = placed(upper_half, at_upper);
+                        out[..at].fill(0.0);
+                        out[at..].copy_from_slice(upper_half);
+                    }
+                    (None, _) => out.fill(0.0),
                 }
             }
         }
     }
+}
+
+/// `out = upper + lower`, each placed where its first column lies: `at_lower <= at_upper`, and `upper` ends with `out`.
+fn add_halves(out: &mut [f32], (upper, at_upper): (&[f32], usize), (lower, at_lower): (&[f32], usize)) {
+    let end_lower = at_lower + lower.len();
+    let only_lower = at_upper - at_lower;
+    out[..at_lower].fill(0.0);
+    out[at_lower..at_upper].copy_from_slice(&lower[..only_lower]);
+    let both = upper.iter().zip(&lower[only_lower..]);
+    for (o, (u, l)) in out[at_upper..end_lower].iter_mut().zip(both) {
+        *o = u + l;
+    }
+    out[end_lower..].copy_from_slice(&upper[end_lower - at_upper..]);
 }
 
 /// Overlap of a line placed at `at` with an output of `n`: ranges of the output and of the line.
@@ -153,13 +176,6 @@ fn overlap(n: usize, line: usize, at: i64) -> (std::ops::Range<usize>, std::ops:
     let first = at.clamp(0, n as i64);
     let last = (at + line as i64).clamp(first, n as i64);
     (first as usize..last as usize, (first - at) as usize..(last - at) as usize)
-}
-
-fn copy(out: &mut [f32], line: &[f32], at: i64) {
-    let (to, from) = overlap(out.len(), line.len(), at);
-    out[..to.start].fill(0.0);
-    out[to.end..].fill(0.0);
-    out[to].copy_from_slice(&line[from]);
 }
 
 fn add(out: &mut [f32], line: &[f32], at: i64) {
