@@ -40,6 +40,7 @@ struct Params {
     least_sigma: f32,
     most_sigma: f32,
     stop_delta_chi2: f32,
+    clip_sigmas: f32,
 }
 
 struct Request {
@@ -142,8 +143,10 @@ fn pixel_at(request: u32, k: u32) -> Pixel {
     var result = Pixel(x, y, 0.0, 0.0, 0.0, near && is_inside(pixel, params.width, params.height));
     if result.inside {
         let i = u32(pixel.y) * params.width + u32(pixel.x);
-        result.data = residual[i];
         result.sky_weight = max(weights[i], 0.0);
+        // Of no account where the weight is zero.
+        let most = params.clip_sigmas / max(sqrt(result.sky_weight), 1e-20);
+        result.data = clamp(residual[i], -most, most);
         result.weight = result.sky_weight;
         let subtracted = requests[request].subtracted != 0u;
         if subtracted || params.photon_variance > 0.0 {

@@ -69,6 +69,10 @@ pub(crate) trait Backend: Send {
     /// Value − sky level becomes the residual, weights become inverse variances.
     fn normalise(&mut self, map: &BackgroundMap) -> Result<()>;
 
+    /// Gives weight zero to pixels that stand alone: above `threshold` times the noise, and above `ratio` times the
+    /// median of their eight neighbours.
+    fn weigh_out_hot(&mut self, threshold: f32, ratio: f32) -> Result<()>;
+
     /// Convolves residual / noise with the PSF. Values beyond ±`clip` are clipped first; saturated pixels take part
     /// only where asked for.
     fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()>;

@@ -47,8 +47,13 @@ pub(crate) struct FitSettings {
     pub(crate) reach_px: f64,
     /// Variance per unit of flux from the source's own photons: 1 / gain, or 0 where the gain is not known.
     pub(crate) photon_variance: f64,
+    /// Pixels further than this many times the noise from zero are clipped: no single pixel can make a streak.
+    pub(crate) clip_sigmas: f64,
     pub(crate) max_iterations: u32,
 }
+
+/// No clipping: beyond any pixel's significance.
+pub(crate) const UNCLIPPED_SIGMAS: f64 = 1e9;
 
 /// Stop when the next step is expected to improve χ² by less than this.
 pub(crate) const STOP_DELTA_CHI2: f64 = 1e-3;

@@ -7,7 +7,7 @@
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
-use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
     Peak, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
@@ -147,6 +147,7 @@ impl Search<'_> {
             sigma_range: (sigma, sigma),
             reach_px: 4.0 * sigma,
             photon_variance: 0.0,
+            clip_sigmas: self.config.clip_sigmas,
             max_iterations: iterations,
         };
         let requests: Vec<FitRequest> = segments
@@ -168,6 +169,7 @@ impl Search<'_> {
             sigma_range: (sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM),
             reach_px: 5.0 * sigma + 2.0,
             photon_variance: self.photon_variance,
+            clip_sigmas: UNCLIPPED_SIGMAS,
             max_iterations: 10,
         }
     }

@@ -12,7 +12,7 @@ use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::judge::{Evidence, Scene, judge};
-use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
 use crate::pipeline::stars::{self, StarField};
@@ -41,6 +41,7 @@ fn final_settings(shape: Shape, psf_sigma_eff_px: f64, frame: &Frame<'_>) -> Fit
         sigma_range: (WIDTH_RANGE.0 * psf_sigma_eff_px, WIDTH_RANGE.1 * psf_sigma_eff_px),
         reach_px: 6.0 * psf_sigma_eff_px + 3.0,
         photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
+        clip_sigmas: UNCLIPPED_SIGMAS,
         max_iterations: 12,
     }
 }

@@ -8,7 +8,7 @@ use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::Mesh;
 use crate::pipeline::judge::BrightStar;
-use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::report::Measured;
 use crate::pipeline::threshold;
@@ -38,6 +38,8 @@ pub(crate) fn survey(
 ) -> Result<StarField> {
     let first_guess = given.unwrap_or(ASSUMED_SIGMA_PX);
     let kernel = PsfKernel::new(first_guess);
+    // Of an unknown PSF the sharpest is assumed: none of its stars may be taken for hot pixels.
+    backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(given.unwrap_or(SHARPEST_SIGMA_PX)))?;
     backend.filter(&kernel, UNCLIPPED, false)?;
     let noise_excess = threshold::noise_excess(backend, mesh, &kernel)?;
     // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.
@@ -49,6 +51,7 @@ pub(crate) fn survey(
         origin = PsfSource::Assumed;
         if let Some((measured, count)) = measure_psf(backend, &sources, first_guess)? {
             (sigma, origin) = (measured, PsfSource::Stars { count });
+            backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(sigma))?;
             sources = find_sources(backend, sigma, config.source_snr, config)?;
         }
     }
@@ -72,6 +75,18 @@ pub(crate) fn survey(
             })
             .collect(),
     })
+}
+
+/// Pixels below this many times the noise are left alone: what is hot there adds little to any line.
+const HOT_SNR: f32 = 5.0;
+
+/// PSF width of the sharpest optics that are searched for, px.
+const SHARPEST_SIGMA_PX: f64 = 0.6;
+
+/// A lone pixel stands above the median of its neighbours by more than this: half as much again as a star centred on
+/// it, whose neighbours lie a pixel away, or the square root of two.
+fn lone_pixel_ratio(sigma_px: f64) -> f32 {
+    (1.6 * (0.75 / effective_sigma(sigma_px).powi(2)).exp()) as f32
 }
 
 /// Stars of this S/N and more may draw diffraction spikes.
@@ -125,6 +140,7 @@ fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f
         sigma_range: (0.25, 8.0),
         reach_px: 4.0 * sigma_eff + 2.0,
         photon_variance: 0.0,
+        clip_sigmas: UNCLIPPED_SIGMAS,
         max_iterations: 12,
     };
     let fits = backend.fit(&requests, &settings)?;

@@ -25,6 +25,7 @@ const FIT: FitSettings = FitSettings {
     sigma_range: (0.5, 5.0),
     reach_px: 8.0,
     photon_variance: 0.0,
+    clip_sigmas: 1e9,
     max_iterations: 50,
 };
 
@@ -50,7 +51,7 @@ fn run(backend: &mut dyn Backend, frame: &Frame<'_>, track: Segment) -> Outcome 
     let (wedges, nodes) = backend.task_size();
     let set = SegmentSet::new(width, height, kernel.clone(), wedges, nodes);
     let request = SearchRequest { threshold: 7.0, weighted: true };
-    let peaks = suppress(&backend.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px);
+    let peaks = suppress(&backend.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px, usize::MAX);
     // The refinement between search and fit is the host's affair.
     let start =
         Trail { segment: track.extended(1.5, -2.0), flux: 1.0, background: 0.0, sigma_eff_px: kernel.sigma_eff_px };

@@ -145,6 +145,20 @@ fn the_filter_agrees() {
 }
 
 #[test]
+fn lone_pixels_are_weighed_out_exactly() {
+    for size in SIZES {
+        let Some(mut pair) = Pair::new(size) else { return };
+        let mut rng = ChaCha8Rng::seed_from_u64(12);
+        // Small integers and powers of two: no rounding on either side.
+        let residual: Vec<f32> = (0..pair.len()).map(|_| [0.0, 1.0, 2.0, 3.0, 64.0][rng.random_range(0..5)]).collect();
+        let weights = weights_with_holes(pair.len(), 0.25, 13);
+        pair.write([&residual, &weights, &residual, &weights]);
+        pair.each(|b| b.weigh_out_hot(5.0, 6.0).unwrap());
+        pair.check_images(&format!("lone pixels {size:?}"), exact, exact);
+    }
+}
+
+#[test]
 fn footprints_are_weighed_out_exactly() {
     for size in SIZES {
         let Some(mut pair) = Pair::new(size) else { return };

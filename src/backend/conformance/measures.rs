@@ -72,6 +72,7 @@ const TRAIL_FIT: FitSettings = FitSettings {
     sigma_range: (0.5, 5.0),
     reach_px: 8.0,
     photon_variance: 0.0,
+    clip_sigmas: 1e9,
     max_iterations: 50,
 };
 
@@ -135,6 +136,8 @@ fn fits_agree() {
     check_fits("taken out before", &bright, true, &TRAIL_FIT);
     let photons = FitSettings { photon_variance: 0.5, free_background: false, ..TRAIL_FIT };
     check_fits("own photons count", &bright, false, &photons);
+    let clipped = FitSettings { clip_sigmas: 6.0, free_background: false, ..TRAIL_FIT };
+    check_fits("clipped", &bright, false, &clipped);
     let faint: Vec<Trail> = tracks().into_iter().take(5).map(|s| trail(s, 9.0 * s.length_px(), 1.4)).collect();
     check_fits("faint", &faint, false, &TRAIL_FIT);
     let points: Vec<Trail> =

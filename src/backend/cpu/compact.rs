@@ -1,5 +1,5 @@
 //! Compact sources: local maxima of the filtered image, walks outwards, and footprints weighed out. GPU twins:
-//! shaders/compact.wgsl, shaders/weigh.wgsl.
+//! shaders/compact.wgsl, shaders/hot.wgsl, shaders/weigh.wgsl.
 
 use rayon::prelude::*;
 
@@ -76,6 +76,29 @@ fn measure(filtered: &Image, residual: &[f32], weight: &[f32], x: usize, y: usiz
         core_reach,
         wing_reach,
     }
+}
+
+/// Sets the weight of pixels to zero that stand alone above their neighbours.
+pub(super) fn weigh_out_hot(residual: &Image, weight: &mut Image, threshold: f32, ratio: f32) {
+    let width = residual.width;
+    weight.data.par_chunks_mut(width).enumerate().for_each(|(y, weights)| {
+        for (x, w) in weights.iter_mut().enumerate() {
+            let value = residual.data[y * width + x];
+            if *w <= 0.0 || value <= 0.0 || value * value * *w <= threshold * threshold {
+                continue;
+            }
+            // The neighbours' residuals, whatever their weights: those may be changing. Beyond the border is dark.
+            let mut around = [0.0_f32; 8];
+            let offsets = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))).filter(|o| *o != (0, 0));
+            for (slot, (dx, dy)) in around.iter_mut().zip(offsets) {
+                *slot = at(residual, x as i64 + dx, y as i64 + dy).unwrap_or(0.0);
+            }
+            around.sort_unstable_by(f32::total_cmp);
+            if value > ratio * around[4].max(0.0) {
+                *w = 0.0;
+            }
+        }
+    });
 }
 
 /// Sets the weight of every pixel within the footprints to zero.

@@ -93,11 +93,13 @@ fn gather(residual: &Image, weight: &Image, request: &FitRequest, settings: &Fit
             let i = y * width + x;
             let sky_weight = f64::from(weight.data[i].max(0.0));
             let light = f64::from(model.light(x, y));
+            // clip / noise, in the frame's unit; of no account where the weight is zero.
+            let most = settings.clip_sigmas / sky_weight.sqrt().max(1e-30);
             let photons = settings.photon_variance * light.max(0.0);
             pixels.push(Pixel {
                 x,
                 y,
-                data: f64::from(residual.data[i]) + if request.subtracted { light } else { 0.0 },
+                data: f64::from(residual.data[i]).clamp(-most, most) + if request.subtracted { light } else { 0.0 },
                 weight: sky_weight / (1.0 + sky_weight * photons),
                 sky_weight,
             });

@@ -89,6 +89,11 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn weigh_out_hot(&mut self, threshold: f32, ratio: f32) -> Result<()> {
+        compact::weigh_out_hot(&self.residual, &mut self.weight, threshold, ratio);
+        Ok(())
+    }
+
     fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
         filter::filter(&self.residual, &self.weight, kernel, clip, with_saturated, &mut self.filtered);
         filter::coverage(&self.weight, kernel, with_saturated, &mut self.coverage);

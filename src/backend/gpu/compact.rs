@@ -16,6 +16,14 @@ pub(super) static COMPACT: Kernel = Kernel {
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write],
 };
 
+pub(super) static HOT: Kernel = Kernel {
+    name: "hot",
+    source: include_str!("../../../shaders/hot.wgsl"),
+    workgroup: IMAGE_WORKGROUP,
+    params_bytes: size_of::<HotParams>(),
+    buffers: &[Access::Read, Access::Write],
+};
+
 pub(super) static WEIGH: Kernel = Kernel {
     name: "weigh",
     source: include_str!("../../../shaders/weigh.wgsl"),
@@ -36,6 +44,15 @@ pub(super) struct Params {
     pub(super) unused_1: u32,
     pub(super) unused_2: u32,
     pub(super) directions: [[f32; 2]; WALK_DIRECTIONS],
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct HotParams {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) threshold: f32,
+    pub(super) ratio: f32,
 }
 
 /// A source as the device reports it; reaches are one byte each.
@@ -99,6 +116,14 @@ impl GpuBackend {
         let mut sources: Vec<CompactSource> = found.into_iter().map(on_host).collect();
         sources.sort_unstable_by_key(|s| (s.y, s.x));
         Ok(sources)
+    }
+
+    pub(super) fn weigh_out_lone_pixels(&mut self, threshold: f32, ratio: f32) -> Result<()> {
+        let groups = self.image_groups(&HOT);
+        let params = HotParams { width: self.width as u32, height: self.height as u32, threshold, ratio };
+        let mut commands = Commands::new(&self.context);
+        commands.dispatch(&HOT, &params, &[&self.residual, &self.weight], groups)?;
+        commands.submit()
     }
 
     pub(super) fn weigh_out_footprints(&mut self, footprints: &[Footprint]) -> Result<()> {

@@ -32,6 +32,7 @@ pub(super) struct Params {
     pub(super) least_sigma: f32,
     pub(super) most_sigma: f32,
     pub(super) stop_delta_chi2: f32,
+    pub(super) clip_sigmas: f32,
 }
 
 #[repr(C)]
@@ -122,6 +123,7 @@ fn params_of(settings: &FitSettings, width: usize, height: usize, first: usize) 
         least_sigma: settings.sigma_range.0 as f32,
         most_sigma: settings.sigma_range.1 as f32,
         stop_delta_chi2: STOP_DELTA_CHI2 as f32,
+        clip_sigmas: settings.clip_sigmas as f32,
     }
 }
 

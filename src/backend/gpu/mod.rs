@@ -157,6 +157,10 @@ impl Backend for GpuBackend {
         self.subtract_background(map)
     }
 
+    fn weigh_out_hot(&mut self, threshold: f32, ratio: f32) -> Result<()> {
+        self.weigh_out_lone_pixels(threshold, ratio)
+    }
+
     fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
         self.convolve(kernel, clip, with_saturated)
     }

@@ -9,13 +9,14 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use super::kernel::{Access, Kernel};
 use super::{background, compact, filter, fit, ingest, profile, radon, trail};
 
-const KERNELS: [&Kernel; 13] = [
+const KERNELS: [&Kernel; 14] = [
     &ingest::INGEST,
     &background::BACKGROUND,
     &background::NORMALISE,
     &filter::FILTER_ROWS,
     &filter::FILTER_COLUMNS,
     &compact::COMPACT,
+    &compact::HOT,
     &compact::WEIGH,
     &radon::RADON_FIRST,
     &radon::RADON_NEXT,
