@@ -244,6 +244,8 @@ impl Detection {
 pub enum RejectReason {
     /// Most of its light sits in one place: what is left of a star, not a line.
     StarResidual,
+    /// Lies along a brighter trail: what is left of it where its brightness varies.
+    TrailResidual,
     /// Narrower than the PSF: a particle hit the detector.
     CosmicRay,
     /// A single pixel, or nearly.
@@ -268,6 +270,7 @@ impl RejectReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::StarResidual => "star_residual",
+            Self::TrailResidual => "trail_residual",
             Self::CosmicRay => "cosmic_ray",
             Self::HotPixel => "hot_pixel",
             Self::HotColumn => "hot_column",

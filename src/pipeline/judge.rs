@@ -16,13 +16,16 @@ pub struct JudgeConfig {
     pub max_width: f64,
     /// Without its two brightest places a track must still have this S/N.
     pub min_spread_snr: f64,
+    /// The median brightness along a track must be this fraction of its mean.
+    pub min_median: f64,
 }
 
 impl Default for JudgeConfig {
     fn default() -> Self {
         // 0.75: hot columns and particle tracks have 0.2 to 0.6 of the PSF's width. 3: defocused low satellites are
         // up to twice as wide as the stars. 3: a uniform streak at the threshold keeps 4 and more.
-        Self { min_width: 0.75, max_width: 3.0, min_spread_snr: 3.0 }
+        // 0.3: a chain of stars has a median near 0; a tumbling object that is dark less than half of the time passes.
+        Self { min_width: 0.75, max_width: 3.0, min_spread_snr: 3.0, min_median: 0.3 }
     }
 }
 
@@ -33,6 +36,9 @@ impl JudgeConfig {
                 "judge.min_width is {} and judge.max_width is {}: the first must be from 0 to 1, the second above 1",
                 self.min_width, self.max_width
             )));
+        }
+        if !(self.min_median < 1.0) {
+            return Err(Error::Config(format!("judge.min_median is {}, it must be below 1", self.min_median)));
         }
         if !(self.min_spread_snr >= 0.0) {
             return Err(Error::Config(format!(
@@ -59,6 +65,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) segment: Segment,
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
+    pub(crate) snr: f64,
     pub(crate) profile: &'a TrackProfile,
 }
 
@@ -70,6 +77,16 @@ pub(crate) struct Scene<'a> {
     pub(crate) psf_sigma_eff_px: f64,
     pub(crate) min_length_px: f64,
     pub(crate) stars: &'a [BrightStar],
+    /// Every trail of the frame.
+    pub(crate) trails: &'a [KnownTrail],
+}
+
+/// A trail that could have left a residual.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct KnownTrail {
+    pub(crate) segment: Segment,
+    pub(crate) sigma_eff_px: f64,
+    pub(crate) snr: f64,
 }
 
 /// A named reason not to believe a trail, or none.
@@ -86,6 +103,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
             _ => RejectReason::CosmicRay,
         });
     }
+    if scene.trails.iter().any(|trail| lies_along(s, evidence.snr, trail)) {
+        return Some(RejectReason::TrailResidual);
+    }
     if hugs_border(s, scene) {
         return Some(RejectReason::FrameEdge);
     }
@@ -95,6 +115,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     if scene.stars.iter().any(|star| is_spike(s, star, psf)) {
         return Some(RejectReason::DiffractionSpike);
+    }
+    if scene.stars.iter().any(|star| is_beside(s, star)) {
+        return Some(RejectReason::StarResidual);
     }
     if evidence.sigma_eff_px - slack > config.max_width * psf {
         return Some(RejectReason::Extended);
@@ -115,6 +138,24 @@ fn hugs_border(s: &Segment, scene: &Scene<'_>) -> bool {
     let (right, bottom) = (scene.width as f64 - 1.0, scene.height as f64 - 1.0);
     let along = |f: &dyn Fn(Point) -> f64| f(s.start) < near && f(s.end) < near;
     along(&|p| p.x) || along(&|p| p.y) || along(&|p| right - p.x) || along(&|p| bottom - p.y)
+}
+
+/// Most of the track within the width of a trail of at least twice its S/N.
+fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
+    let ratio = trail.snr / snr;
+    if ratio < 2.0 {
+        return false;
+    }
+    // Of a much brighter trail even the wings are bright: a Gaussian's fall by the ratio within this many widths.
+    let widths = (2.0 * ratio.ln()).sqrt().max(2.5);
+    let within =
+        (0..=10).filter(|i| trail.segment.distance_to(s.at(f64::from(*i) / 10.0)) < widths * trail.sigma_eff_px);
+    within.count() >= 7
+}
+
+/// A short line in the outskirts of a bright star.
+fn is_beside(s: &Segment, star: &BrightStar) -> bool {
+    s.length_px() < 5.0 * star.radius_px && s.distance_to(star.position) < 2.0 * star.radius_px
 }
 
 /// A line through a bright star that starts beside it, or is centred on it.
@@ -144,9 +185,20 @@ fn is_spread(profile: &TrackProfile, psf: f64, config: &JudgeConfig) -> bool {
         _ => 2,
     };
     let rest = &order[brightest..];
-    let (s, v) = rest.iter().fold((0.0, 0.0), |(s, v), &i| (s + signal[i], v + variance[i]));
-    s / v.sqrt() >= config.min_spread_snr
+    let sum = |places: &[usize]| places.iter().fold((0.0, 0.0), |(s, v), &i| (s + signal[i], v + variance[i]));
+    let (s, v) = sum(rest);
+    if s / v.sqrt() < config.min_spread_snr {
+        return false;
+    }
+    // A chain of stars is dark in most places. Of an even track at the threshold the median is known to a fifth.
+    let mut brightness: Vec<f64> = order.iter().map(|&i| signal[i] / variance[i]).collect();
+    brightness.sort_unstable_by(f64::total_cmp);
+    let (s, v) = sum(&order);
+    order.len() < MIN_PLACES || brightness[brightness.len() / 2] >= config.min_median * s / v
 }
+
+/// Below so many places a median says little.
+const MIN_PLACES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -159,8 +211,8 @@ mod tests {
 
     fn verdict(segment: Segment, sigma: f64, signal: Vec<f32>, stars: &[BrightStar]) -> Option<RejectReason> {
         let profile = profile(signal);
-        let evidence = Evidence { segment, sigma_eff_px: sigma, sigma_eff_err_px: 0.02, profile: &profile };
-        let scene = Scene { width: 500, height: 400, psf_sigma_eff_px: 1.5, min_length_px: 8.0, stars };
+        let evidence = Evidence { segment, sigma_eff_px: sigma, sigma_eff_err_px: 0.02, snr: 12.0, profile: &profile };
+        let scene = Scene { width: 500, height: 400, psf_sigma_eff_px: 1.5, min_length_px: 8.0, stars, trails: &[] };
         judge(&evidence, &scene, &JudgeConfig::default())
     }
 
@@ -180,6 +232,26 @@ mod tests {
         let mut two_stars = vec![0.0; 60];
         (two_stars[5], two_stars[50]) = (40.0, 40.0);
         assert_eq!(verdict(line, 1.5, two_stars, &[]), Some(RejectReason::StarResidual));
+    }
+
+    #[test]
+    fn chains_of_stars_are_dark_between_them() {
+        let line = Segment::from_coordinates(100.0, 100.0, 160.0, 130.0);
+        let chain = (0..60).map(|i| if i % 12 < 3 { 8.0 } else { 0.0 }).collect();
+        assert_eq!(verdict(line, 1.5, chain, &[]), Some(RejectReason::StarResidual));
+        // Flux varying tenfold along the track.
+        let tumbling = (0..60).map(|i| if i % 30 < 18 { 2.0 } else { 0.2 }).collect();
+        assert_eq!(verdict(line, 1.5, tumbling, &[]), None);
+    }
+
+    #[test]
+    fn residuals_lie_along_their_trail() {
+        let trail =
+            KnownTrail { segment: Segment::from_coordinates(50.0, 50.0, 250.0, 60.0), sigma_eff_px: 1.5, snr: 40.0 };
+        assert!(lies_along(&Segment::from_coordinates(80.0, 52.0, 120.0, 54.5), 10.0, &trail));
+        assert!(!lies_along(&Segment::from_coordinates(80.0, 59.0, 120.0, 61.0), 10.0, &trail), "parallel, 7 px apart");
+        assert!(!lies_along(&Segment::from_coordinates(100.0, 20.0, 120.0, 90.0), 10.0, &trail), "crossing");
+        assert!(!lies_along(&Segment::from_coordinates(80.0, 52.0, 120.0, 54.5), 30.0, &trail), "as bright");
     }
 
     #[test]

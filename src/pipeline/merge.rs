@@ -54,7 +54,7 @@ const LOWEST_RECALL: f64 = 4.0;
 const SEARCH_AGAIN_SNR: f64 = 12.0;
 
 /// Searches of one frame at most.
-const MAX_SEARCHES: usize = 4;
+const MAX_SEARCHES: usize = 3;
 
 /// Candidates refined in one search at most: one for so many pixels, and no fewer than [`MIN_CANDIDATES`]. Noise makes
 /// a tenth of that; a crowd of bright sources makes more, and the rest wait until the brightest are gone.

@@ -11,7 +11,7 @@ use crate::detection::{
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::judge::{Evidence, Scene, judge};
+use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
@@ -209,18 +209,24 @@ impl<'a> Findings<'a> {
 
     /// Sorts trails into stars, targets and rejected ones, and decides how the telescope moved.
     pub(crate) fn judge_trails(&mut self, measured: Vec<Measured>) {
-        let scene = Scene {
-            width: self.frame.width(),
-            height: self.frame.height(),
-            psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
-            min_length_px: self.config.search.min_length_px,
-            stars: &self.field.bright,
-        };
+        let trails: Vec<KnownTrail> = measured
+            .iter()
+            .map(|m| KnownTrail { segment: m.detection.segment, sigma_eff_px: m.sigma_eff_px, snr: m.detection.snr })
+            .collect();
         for m in measured {
+            let scene = Scene {
+                width: self.frame.width(),
+                height: self.frame.height(),
+                psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
+                min_length_px: self.config.search.min_length_px,
+                stars: &self.field.bright,
+                trails: &trails,
+            };
             let evidence = Evidence {
                 segment: m.detection.segment,
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
+                snr: m.detection.snr,
                 profile: &m.profile,
             };
             self.trails.push(m.trail);

@@ -52,6 +52,9 @@ pub(crate) struct CompactSource {
     pub(crate) wing_reach: [u8; WALK_DIRECTIONS],
 }
 
+/// Filtered value (in units of a pixel's noise) from which a star's wings are followed however far they go.
+const BRIGHT_PEAK: f64 = 20.0;
+
 /// What a local maximum is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceClass {
@@ -116,7 +119,11 @@ impl CompactSource {
             SourceClass::Hot => 1.5,
             _ => {
                 let walked = f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0;
-                if self.saturated { walked } else { walked.min(self.widest_px(sigma_eff_px, wing_level) as f32) }
+                if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
+                    walked
+                } else {
+                    walked.min(self.widest_px(sigma_eff_px, wing_level) as f32)
+                }
             }
         };
         Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
