@@ -180,23 +180,21 @@ impl Detector {
             return Ok(self.empty_report(frame, flag, clock));
         };
         backend.normalise(&sky)?;
-        let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
-        let some_missing = usable < (width * height) as u64;
         clock.stage("background");
 
         let mut field = stars::survey(backend, mesh, config.psf_sigma_px, &config.weigh)?;
-        let mut rest = self.weigh(backend, &sky, &field)?;
+        let mut sky_left = self.weigh(backend, &sky, &field)?;
         clock.stage("weigh");
 
-        let mut found = self.search(backend, frame, mesh, &field, some_missing)?;
+        let mut found = self.search(backend, frame, &sky, &field, sky_left.masked)?;
         if let Some(sigma) = stars::psf_from_trails(&field, &found.measured) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             backend.ingest(frame)?;
             backend.normalise(&sky)?;
             field = stars::survey(backend, mesh, Some(sigma), &config.weigh)?;
             field.psf_source = PsfSource::Trails { count: found.measured.len() };
-            rest = self.weigh(backend, &sky, &field)?;
-            found = self.search(backend, frame, mesh, &field, some_missing)?;
+            sky_left = self.weigh(backend, &sky, &field)?;
+            found = self.search(backend, frame, &sky, &field, sky_left.masked)?;
         }
         clock.stage("search");
 
@@ -206,8 +204,8 @@ impl Detector {
             // Points among trailed stars: with all weights back, and the trails taken out.
             backend.ingest(frame)?;
             backend.normalise(&sky)?;
-            if let Some(rest) = &rest {
-                backend.normalise(rest)?;
+            if let Some(map) = &sky_left.correction {
+                backend.normalise(map)?;
             }
             findings.add_points(backend)?;
         }
@@ -216,24 +214,19 @@ impl Detector {
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
     }
 
-    /// Weighs out the sources of the field, and takes the mean of what is left off the residual; gives that
-    /// correction, none where the sky is plain noise.
-    fn weigh(
-        &self,
-        backend: &mut dyn Backend,
-        sky: &BackgroundMap,
-        field: &StarField,
-    ) -> Result<Option<BackgroundMap>> {
-        if field.footprints.is_empty() && field.noise_excess == 1.0 {
-            return Ok(None);
-        }
+    /// Weighs out the sources of the field, and takes the mean of what is left off the residual.
+    fn weigh(&self, backend: &mut dyn Backend, sky: &BackgroundMap, field: &StarField) -> Result<SkyLeft> {
         backend.weigh_out(&field.footprints)?;
         backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
-        let correction = sky.correction(&backend.tile_statistics(sky.mesh, TileSource::Filtered)?);
+        let tiles = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
+        let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
+        let masked = 1.0 - usable as f64 / (sky.mesh.width * sky.mesh.height) as f64;
+        let plain = field.footprints.is_empty() && field.noise_excess == 1.0;
+        let correction = if plain { None } else { sky.correction(&tiles) };
         if let Some(map) = &correction {
             backend.normalise(map)?;
         }
-        Ok(correction)
+        Ok(SkyLeft { correction, masked })
     }
 
     /// Finds and measures the trails in what has not been weighed out.
@@ -241,14 +234,14 @@ impl Detector {
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
-        mesh: Mesh,
+        sky: &BackgroundMap,
         field: &StarField,
-        some_missing: bool,
+        masked: f64,
     ) -> Result<Found> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
-        let excess = threshold::noise_excess(backend, mesh, &segments.kernel)?;
+        let excess = threshold::noise_excess(backend, sky.mesh, &segments.kernel)?;
         let thresholds = Thresholds::new(
             self.config.false_alarms_per_frame,
             width * height,
@@ -258,10 +251,11 @@ impl Detector {
         );
         let mut search = Search {
             backend,
+            sky,
             segments: &segments,
             thresholds: &thresholds,
             config: &self.config.search,
-            weighted: some_missing || !field.footprints.is_empty(),
+            weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         };
         let trails = if segments.tasks.is_empty() { Vec::new() } else { search.find_trails()? };
@@ -307,6 +301,18 @@ impl std::fmt::Debug for Detector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Detector").field("device", &self.device_name()).field("config", &self.config).finish()
     }
+}
+
+/// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
+/// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.
+const LEAST_MASKED: f64 = 0.1;
+
+/// The sky after the sources are weighed out.
+struct SkyLeft {
+    /// What was taken off the residual; none where the sky is plain noise.
+    correction: Option<BackgroundMap>,
+    /// Fraction of the pixels with weight zero.
+    masked: f64,
 }
 
 /// What the search of one frame brings back.

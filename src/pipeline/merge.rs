@@ -5,8 +5,9 @@
 //! collinear pieces joined. Method: docs/algorithm.md, "Merge".
 
 use crate::Result;
-use crate::backend::{Backend, TrackProfile};
+use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
+use crate::pipeline::background::BackgroundMap;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
@@ -18,10 +19,11 @@ use crate::pipeline::threshold::Thresholds;
 /// What the search of one frame needs to know.
 pub(crate) struct Search<'a> {
     pub(crate) backend: &'a mut dyn Backend,
+    pub(crate) sky: &'a BackgroundMap,
     pub(crate) segments: &'a SegmentSet,
     pub(crate) thresholds: &'a Thresholds,
     pub(crate) config: &'a SearchConfig,
-    /// Some pixels have weight zero.
+    /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
     /// Variance per unit of flux from the source's own photons.
     pub(crate) photon_variance: f64,
@@ -50,15 +52,16 @@ fn recall_margin(kernel: &PsfKernel) -> f64 {
 /// Coarse peaks below this are noise in any frame.
 const LOWEST_RECALL: f64 = 4.0;
 
-/// Searches again in what is left once something this bright was taken out: it may have hidden a fainter streak.
-const SEARCH_AGAIN_SNR: f64 = 12.0;
+/// Trails of this S/N and more are believed before all others, and the frame is searched again without them: they hide
+/// fainter streaks, and lift the sky around them.
+const SEARCH_AGAIN_SNR: f64 = 20.0;
 
 /// Searches of one frame at most.
 const MAX_SEARCHES: usize = 3;
 
 /// Candidates refined in one search at most: one for so many pixels, and no fewer than [`MIN_CANDIDATES`]. Noise makes
-/// a tenth of that; a crowd of bright sources makes more, and the rest wait until the brightest are gone.
-const PIXELS_PER_CANDIDATE: usize = 1 << 14;
+/// a small part of that; a crowd of bright sources makes more, and the rest wait until the brightest are gone.
+const PIXELS_PER_CANDIDATE: usize = 1 << 12;
 const MIN_CANDIDATES: usize = 300;
 
 /// The PSF width may differ from the frame's by this factor while trails are told apart: with more freedom the first
@@ -69,25 +72,38 @@ impl Search<'_> {
     /// Finds every trail of the frame, by descending S/N. The residual image has been filtered.
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
-        for search in 0..MAX_SEARCHES {
-            if search > 0 {
-                self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
-            }
+        for search in 1..=MAX_SEARCHES {
             let (candidates, complete) = self.find_candidates()?;
-            let refined = self.refine(&candidates)?;
+            let mut refined = self.refine(&candidates)?;
+            let bright = search < MAX_SEARCHES && refined.first().is_some_and(|f| f.snr >= SEARCH_AGAIN_SNR);
+            if bright {
+                refined.retain(|f| f.snr >= SEARCH_AGAIN_SNR);
+            }
             let new = self.peel(&refined)?;
-            let bright = new.iter().any(|b| b.fit.snr >= SEARCH_AGAIN_SNR);
-            let any = !new.is_empty();
+            let nothing_new = new.is_empty();
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
-            if !any || (!bright && complete) {
+            if nothing_new || (!bright && complete) {
                 break;
             }
+            self.measure_sky_again()?;
         }
         self.join_pieces(&mut believed)?;
         self.drop_insignificant(&mut believed)?;
         sort_believed(&mut believed);
         Ok(believed)
+    }
+
+    /// Bright trails have lifted the sky around them: with their light taken out it is measured again.
+    fn measure_sky_again(&mut self) -> Result<()> {
+        let clip = self.config.clip_sigmas as f32;
+        self.backend.filter(&self.segments.kernel, clip, false)?;
+        let tiles = self.backend.tile_statistics(self.sky.mesh, TileSource::Filtered)?;
+        if let Some(correction) = self.sky.correction(&tiles) {
+            self.backend.normalise(&correction)?;
+            self.backend.filter(&self.segments.kernel, clip, false)?;
+        }
+        Ok(())
     }
 
     fn sigma(&self) -> f64 {

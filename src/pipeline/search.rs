@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::geometry::Segment;
+use crate::geometry::{Point, Segment};
 use crate::{Error, Result};
 
 /// What is searched for.
@@ -97,27 +97,38 @@ pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
 /// better one's light would give it. `peaks` must be in their defined order.
 pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64, most: usize) -> Vec<Peak> {
     let mut kept: Vec<Peak> = Vec::new();
+    // Circles around the kept segments: most pairs are apart, and need no correlation.
+    let mut circles: Vec<(Point, f64)> = Vec::new();
+    let reach = FAR_WIDTHS * sigma_eff_px;
     for peak in peaks {
         if kept.len() == most {
             break;
         }
-        let explained = kept.iter().any(|better| {
+        let (middle, radius) = (peak.segment.midpoint(), 0.5 * peak.segment.length_px() + reach);
+        let explained = kept.iter().zip(&circles).any(|(better, (other, other_radius))| {
+            if (middle.x - other.x).powi(2) + (middle.y - other.y).powi(2) > (radius + other_radius).powi(2) {
+                return false;
+            }
             let rho = template_correlation(&better.segment, &peak.segment, sigma_eff_px);
             rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * better.snr
         });
         if !explained {
             kept.push(*peak);
+            circles.push((middle, radius - reach));
         }
     }
     kept
 }
+
+/// Tracks further apart than this many PSF widths have nothing in common.
+const FAR_WIDTHS: f64 = 6.0;
 
 /// Correlation of two unit-norm trail templates, ends taken as square:
 /// `∫ exp(−v²/4σ²) dl / √(La Lb)` over the part of `b` that lies beside `a`.
 pub(crate) fn template_correlation(a: &Segment, b: &Segment, sigma_eff_px: f64) -> f64 {
     let (la, lb) = (a.length_px().max(1.0), b.length_px().max(1.0));
     let ((u1, v1), (u2, v2)) = (a.along_across(b.start), a.along_across(b.end));
-    let far = 6.0 * sigma_eff_px;
+    let far = FAR_WIDTHS * sigma_eff_px;
     if v1.min(v2) > far || v1.max(v2) < -far || u1.min(u2) > la || u1.max(u2) < 0.0 {
         return 0.0;
     }
@@ -146,7 +157,6 @@ pub(crate) fn template_correlation(a: &Segment, b: &Segment, sigma_eff_px: f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Point;
 
     #[test]
     fn correlation_of_known_pairs() {

@@ -79,19 +79,20 @@ impl CompactSource {
         Point::new(f64::from(self.x), f64::from(self.y))
     }
 
-    /// Longest and median width through the core, px.
+    /// Longest width through the core, and the third smallest of eight: across a short streak all but a few directions
+    /// see some of its length.
     fn core_diameters(&self) -> (u32, u32) {
         let half = WALK_DIRECTIONS / 2;
         let mut diameters: Vec<u32> =
             (0..half).map(|k| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + half])).collect();
         diameters.sort_unstable();
-        (diameters[half - 1], diameters[half / 2])
+        (diameters[half - 1], diameters[2])
     }
 
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
     pub(crate) fn classify(&self, sigma_eff_px: f64) -> SourceClass {
-        let (longest, median) = self.core_diameters();
-        if f64::from(longest) >= 1.8 * f64::from(median) + 2.0 {
+        let (longest, across) = self.core_diameters();
+        if f64::from(longest) >= 1.8 * f64::from(across) + 2.0 {
             return SourceClass::Elongated;
         }
         // Over its filtered value a star's central pixel stands 2 times, a lone pixel 2πσ² times: the geometric mean
