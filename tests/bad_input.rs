@@ -77,7 +77,7 @@ fn frames_too_small_for_a_streak() {
 
 #[test]
 fn frames_of_odd_shapes() {
-    for (width, height) in [(1, 63), (65, 1), (2, 64), (3, 5000), (5000, 3), (63, 65), (MAX_SIDE_PX, 2)] {
+    for (width, height) in [(1, 63), (65, 1), (2, 64), (3, 5000), (5000, 3), (63, 65)] {
         check(&format!("{width} x {height} pixels"), noise(width, height), &[]);
     }
     let (width, height) = (150, 120);

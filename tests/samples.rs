@@ -1,6 +1,6 @@
 //! Every source of the sample frames is found where its truth says.
 //!
-//! The frames are fixed, so luck plays no part. Limits are those a good measurement of fresh noise would meet 99 times
+//! The frames are fixed, so luck plays no part. In fresh noise a good measurement would keep each limit 99 times
 //! in 100.
 #![cfg(feature = "fits")]
 #![expect(unreachable_pub, reason = "the helper module is part of this program")]
