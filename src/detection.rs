@@ -142,7 +142,8 @@ pub struct Detection {
     pub role: Role,
     /// The geometric ends of the track; `start` is the end of smaller x (then y).
     pub segment: Segment,
-    /// Covariance of (x1, y1, x2, y2), px², from the fit's Fisher information.
+    /// Covariance of (x1, y1, x2, y2), px²: the fit's Fisher information, widened along the track by the change-point
+    /// floor of faint ends, and to the track's length for an end that was not seen.
     pub covariance_px2: EndCovariance,
     /// Gaussian PSF width across the track, px, as fitted.
     pub sigma_px: f64,
@@ -154,7 +155,8 @@ pub struct Detection {
     pub flux_err: f64,
     /// Electrons when the gain is known, else ADU.
     pub flux_unit: FluxUnit,
-    /// Matched-filter S/N of the whole track against background noise.
+    /// Matched-filter S/N of the whole track against background noise: the statistic that was compared with the
+    /// threshold, with the background held and the width within 8 % of the PSF's.
     pub snr: f64,
     /// χ² per degree of freedom of the fit.
     pub chi2_reduced: f64,
@@ -348,7 +350,7 @@ pub enum FrameFlag {
     NoUsablePixels,
     /// The usable pixels are all equal: there is no noise to measure a signal against.
     NoNoise,
-    /// Both sides are shorter than the shortest streak searched for.
+    /// Both sides are shorter than 8 px, the shortest streak searched for.
     TooSmall,
     /// Too few stars to measure the PSF width: 1.5 px was assumed.
     PsfAssumed,

@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::Result;
 use crate::backend::{Backend, TileSource};
 use crate::detection::{FrameFlag, PsfSource, Report, TrackingMode};
 use crate::device::{Device, Engine};
+use crate::error::require;
 use crate::frame::Frame;
 use crate::pipeline::background::{BackgroundConfig, BackgroundMap, Mesh};
 use crate::pipeline::judge::JudgeConfig;
@@ -18,7 +20,6 @@ use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{self, Thresholds};
 use crate::pipeline::tracking::Tracking;
 use crate::pipeline::weigh::WeighConfig;
-use crate::{Error, Result};
 
 /// Everything that can be set. The default suits a raw frame of unknown origin.
 ///
@@ -32,7 +33,7 @@ use crate::{Error, Result};
 pub struct DetectorConfig {
     /// Where to compute.
     pub device: Device,
-    /// Gaussian width of the PSF, px; measured on each frame's stars when not given.
+    /// Gaussian width of the PSF, px; measured on each frame's stars, or bright trails, when not given.
     pub psf_sigma_px: Option<f64>,
     /// Expected number of false detections in a frame of pure noise: the only threshold there is.
     ///
@@ -67,17 +68,10 @@ impl Default for DetectorConfig {
 
 impl DetectorConfig {
     fn validate(&self) -> Result<()> {
-        if let Some(sigma) = self.psf_sigma_px
-            && !(0.3..=8.0).contains(&sigma)
-        {
-            return Err(Error::Config(format!("psf_sigma_px is {sigma}, it must be from 0.3 to 8")));
+        if let Some(sigma) = self.psf_sigma_px {
+            require("psf_sigma_px", sigma, 0.3..=8.0, "from 0.3 to 8")?;
         }
-        if !(1e-6..=100.0).contains(&self.false_alarms_per_frame) {
-            return Err(Error::Config(format!(
-                "false_alarms_per_frame is {}, it must be from 1e-6 to 100",
-                self.false_alarms_per_frame
-            )));
-        }
+        require("false_alarms_per_frame", self.false_alarms_per_frame, 1e-6..=100.0, "from 1e-6 to 100")?;
         self.tracking.validate()?;
         self.background.validate()?;
         self.weigh.validate()?;

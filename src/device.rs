@@ -25,7 +25,7 @@ pub enum Device {
 pub struct DeviceInfo {
     /// The adapter's name, or `"cpu"`.
     pub name: String,
-    /// How it is reached: `"vulkan"`, `"metal"`, `"dx12"`, `"gl"`, or `"rayon"` for the CPU backend.
+    /// How it is reached: `"vulkan"`, `"metal"`, `"dx12"`, or `"rayon"` for the CPU backend.
     pub backend: String,
     /// A driver that computes on the CPU, for tests.
     pub is_software: bool,
@@ -42,10 +42,11 @@ pub(crate) const CPU_NAME: &str = "cpu";
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
     let cpu = DeviceInfo { name: CPU_NAME.into(), backend: "rayon".into(), is_software: false };
-    let mut all = vec![cpu];
     #[cfg(feature = "gpu")]
-    all.extend(gpu::adapters());
-    all
+    let adapters = gpu::adapters();
+    #[cfg(not(feature = "gpu"))]
+    let adapters = Vec::new();
+    std::iter::once(cpu).chain(adapters).collect()
 }
 
 /// An opened device, which makes as many backends as are needed.

@@ -1,5 +1,6 @@
 //! The one error type, sorted by who has to act.
 
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
 /// What went wrong, sorted by who has to act on it.
@@ -62,6 +63,11 @@ impl Error {
     pub fn is_device(&self) -> bool {
         matches!(self, Self::Device(_))
     }
+}
+
+/// A setting's value must lie in a range; a NaN lies in none.
+pub(crate) fn require(name: &str, value: f64, range: impl RangeBounds<f64>, rule: &str) -> Result<()> {
+    if range.contains(&value) { Ok(()) } else { Err(Error::Config(format!("{name} is {value}, it must be {rule}"))) }
 }
 
 /// Result with this crate's [`Error`].

@@ -97,16 +97,16 @@ pub(crate) trait Backend: Send {
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()>;
 
     /// The residual image and its weights, for tests that compare backends.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)>;
 
     /// The filtered image and the weights it was made with, for tests that compare backends.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)>;
 
     /// Puts a residual image with its weights, and a filtered image with its coverage, in place of what is there: so
     /// that tests compare one stage of two backends on equal input.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()>;
 }
 

@@ -481,7 +481,7 @@ mod tests {
         let dome = |x: f64, y: f64| 1000.0 - curvature * ((x - centre).powi(2) + (y - centre).powi(2));
         let tiles: Vec<TileStatistics> = (0..100)
             .map(|i| {
-                let (x, y) = ((i % 10) as f64 * 64.0 + 32.0, (i / 10) as f64 * 64.0 + 32.0);
+                let (x, y) = (f64::from(i % 10) * 64.0 + 32.0, f64::from(i / 10) * 64.0 + 32.0);
                 // The mean of a curved tile lies below the level at its centre.
                 let mean = dome(x, y) - curvature * 2.0 * 4096.0 / 12.0;
                 tile(mean as f32 + if i == 34 { 40.0 } else { 0.0 })

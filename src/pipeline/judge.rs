@@ -2,10 +2,11 @@
 //!
 //! Method: docs/algorithm.md, "Judge".
 
+use crate::Result;
 use crate::backend::TrackProfile;
 use crate::detection::RejectReason;
+use crate::error::require;
 use crate::geometry::{Point, Segment};
-use crate::{Error, Result};
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,22 +32,10 @@ impl Default for JudgeConfig {
 
 impl JudgeConfig {
     pub(crate) fn validate(&self) -> Result<()> {
-        if !(0.0..1.0).contains(&self.min_width) || !(self.max_width > 1.0) {
-            return Err(Error::Config(format!(
-                "judge.min_width is {} and judge.max_width is {}: the first must be from 0 to 1, the second above 1",
-                self.min_width, self.max_width
-            )));
-        }
-        if !(self.min_median < 1.0) {
-            return Err(Error::Config(format!("judge.min_median is {}, it must be below 1", self.min_median)));
-        }
-        if !(self.min_spread_snr >= 0.0) {
-            return Err(Error::Config(format!(
-                "judge.min_spread_snr is {}, it must be 0 or more",
-                self.min_spread_snr
-            )));
-        }
-        Ok(())
+        require("judge.min_width", self.min_width, 0.0..1.0, "from 0 to below 1")?;
+        require("judge.max_width", self.max_width, 1.0..f64::INFINITY, "1 or more")?;
+        require("judge.min_median", self.min_median, ..1.0, "below 1")?;
+        require("judge.min_spread_snr", self.min_spread_snr, 0.0.., "0 or more")
     }
 }
 
@@ -141,7 +130,7 @@ fn hugs_border(s: &Segment, scene: &Scene<'_>) -> bool {
 }
 
 /// Most of the track within the width of a trail of at least twice its S/N.
-fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
+pub(crate) fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
     let ratio = trail.snr / snr;
     if ratio < 2.0 {
         return false;

@@ -276,9 +276,9 @@ mod tests {
             }
         }
         let inverse = invert(&m).unwrap();
-        for i in 0..N_PARAMETERS {
+        for (i, row) in m.iter().enumerate() {
             for j in 0..N_PARAMETERS {
-                let dot: f64 = (0..N_PARAMETERS).map(|k| m[i][k] * inverse[k][j]).sum();
+                let dot: f64 = row.iter().zip(&inverse).map(|(a, b)| a * b[j]).sum();
                 assert!((dot - f64::from(u8::from(i == j))).abs() < 1e-6);
             }
         }

@@ -2,7 +2,7 @@
 
 /// Variance of a pixel's own box, px²: `sigma_eff² = sigma² + 1/12` stands for pixel integration.
 ///
-/// The S/N lost by it is 5e-5 at sigma 0.5 px, 6e-6 at 0.7 and less above (docs/algorithm.md, "Pixel integration").
+/// The S/N lost by it is below 1e-4 at sigma 0.5 px and less above (docs/algorithm.md, "Pixel integration").
 const PIXEL_VARIANCE_PX2: f64 = 1.0 / 12.0;
 
 /// Width of the Gaussian that, sampled at pixel centres, stands for a Gaussian of `sigma_px` integrated over pixels.
@@ -32,6 +32,7 @@ impl PsfKernel {
         Self { taps: raw.iter().map(|t| (t / sum) as f32).collect(), sigma_eff_px: sigma }
     }
 
+    #[cfg(any(test, feature = "gpu"))]
     pub(crate) fn radius(&self) -> usize {
         self.taps.len() / 2
     }

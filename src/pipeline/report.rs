@@ -11,7 +11,7 @@ use crate::detection::{
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
+use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
@@ -55,11 +55,20 @@ pub(crate) fn measure_trails(
 ) -> Result<Vec<Measured>> {
     let sigma_eff = effective_sigma(field.psf_sigma_px);
     let settings = final_settings(Shape::Trail, sigma_eff, frame);
+    // A piece that lies along a brighter trail, or is too short for a streak, may be that trail's end: its light is
+    // there when the others are fitted.
+    let known: Vec<KnownTrail> = trails.iter().map(known_trail).collect();
+    let is_part = |b: &Believed| {
+        let segment = &b.fit.trail.segment;
+        segment.length_px() < 3.0 * sigma_eff || known.iter().any(|k| lies_along(segment, b.fit.snr, k))
+    };
+    let models =
+        |part: bool| -> Vec<Trail> { trails.iter().filter(|b| is_part(b) == part).map(|b| b.fit.trail).collect() };
+    backend.add_trails(&models(true), 1.0)?;
     let requests: Vec<FitRequest> =
-        trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: true }).collect();
+        trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
     let fits = backend.fit(&requests, &settings)?;
-    let models: Vec<Trail> = trails.iter().map(|b| b.fit.trail).collect();
-    backend.add_trails(&models, 1.0)?;
+    backend.add_trails(&models(false), 1.0)?;
     let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let segments: Vec<Segment> = usable.iter().map(|f| f.trail.segment).collect();
     let profiles = backend.profiles(&segments, sigma_eff as f32)?;
@@ -74,6 +83,10 @@ pub(crate) fn measure_trails(
             Measured { detection, sigma_eff_px: fit.trail.sigma_eff_px, sigma_eff_err_px, profile, trail: fit.trail }
         })
         .collect())
+}
+
+fn known_trail(b: &Believed) -> KnownTrail {
+    KnownTrail { segment: b.fit.trail.segment, sigma_eff_px: b.fit.trail.sigma_eff_px, snr: b.fit.snr }
 }
 
 /// The free fit, or where it wandered off the one it started from.
@@ -233,7 +246,7 @@ impl<'a> Findings<'a> {
             match judge(&evidence, &scene, &self.config.judge) {
                 None => self.detections.push(m.detection),
                 Some(reason) => {
-                    self.rejected.push(Rejected { segment: m.detection.segment, snr: m.detection.snr, reason })
+                    self.rejected.push(Rejected { segment: m.detection.segment, snr: m.detection.snr, reason });
                 }
             }
         }

@@ -4,8 +4,9 @@
 
 use std::collections::HashSet;
 
+use crate::Result;
+use crate::error::require;
 use crate::geometry::{Point, Segment};
-use crate::{Error, Result};
 
 /// What is searched for.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,13 +26,8 @@ impl Default for SearchConfig {
 
 impl SearchConfig {
     pub(crate) fn validate(&self) -> Result<()> {
-        if !(self.clip_sigmas >= 3.0) {
-            return Err(Error::Config(format!("search.clip_sigmas is {}, it must be 3 or more", self.clip_sigmas)));
-        }
-        if !(self.min_length_px >= 4.0) {
-            return Err(Error::Config(format!("search.min_length_px is {}, it must be 4 or more", self.min_length_px)));
-        }
-        Ok(())
+        require("search.clip_sigmas", self.clip_sigmas, 3.0.., "3 or more")?;
+        require("search.min_length_px", self.min_length_px, 4.0.., "4 or more")
     }
 }
 

@@ -215,13 +215,18 @@ fn build_task(
     wedges: usize,
 ) -> Task {
     let mut levels = Vec::new();
-    let mut needed: Range<usize> = usize::MAX..0;
+    let mut needed = 0..0;
     for (&height, variances) in heights.iter().zip(variances).rev() {
         let owned = (wedge * height).div_ceil(wedges)..((wedge + 1) * height).div_ceil(wedges);
         let reported = if height >= MIN_HEIGHT { owned.start..owned.end.min(most_shift(columns)) } else { 0..0 };
         if !reported.is_empty() {
             // A peak is compared with the neighbouring shifts on either side.
-            needed = needed.start.min(reported.start.saturating_sub(1))..needed.end.max((reported.end + 1).min(height));
+            let compared = reported.start.saturating_sub(1)..(reported.end + 1).min(height);
+            needed = if needed.is_empty() {
+                compared
+            } else {
+                needed.start.min(compared.start)..needed.end.max(compared.end)
+            };
         }
         if needed.is_empty() {
             continue;

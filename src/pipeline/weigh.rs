@@ -3,9 +3,10 @@
 //! The device finds the local maxima of the PSF-filtered image and walks outwards from each; what they are, and how
 //! much of the frame they spoil, is decided here. Method: docs/algorithm.md, "Weigh".
 
+use crate::Result;
 use crate::backend::WALK_DIRECTIONS;
+use crate::error::require;
 use crate::geometry::Point;
-use crate::{Error, Result};
 
 /// How compact sources are told from streaks and weighed out.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,13 +26,8 @@ impl Default for WeighConfig {
 
 impl WeighConfig {
     pub(crate) fn validate(&self) -> Result<()> {
-        if !(self.source_snr >= 3.0) {
-            return Err(Error::Config(format!("weigh.source_snr is {}, it must be 3 or more", self.source_snr)));
-        }
-        if !(self.wing_sigmas > 0.0) {
-            return Err(Error::Config(format!("weigh.wing_sigmas is {}, it must be positive", self.wing_sigmas)));
-        }
-        Ok(())
+        require("weigh.source_snr", self.source_snr, 3.0.., "3 or more")?;
+        require("weigh.wing_sigmas", self.wing_sigmas, f64::MIN_POSITIVE.., "positive")
     }
 }
 

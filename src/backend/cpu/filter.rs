@@ -1,4 +1,4 @@
-//! The PSF filter: two separable passes, band by band. GPU twin: shaders/filter.wgsl.
+//! The PSF filter: two separable passes, band by band. GPU twin: shaders/filter_rows.wgsl, shaders/filter_columns.wgsl.
 
 use rayon::prelude::*;
 

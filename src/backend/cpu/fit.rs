@@ -186,7 +186,7 @@ fn cholesky_solve(
             let dot: f64 = (0..j).map(|k| lower[i][k] * lower[j][k]).sum();
             let rest = matrix[i][j] - dot;
             if i == j {
-                if !(rest > 1e-7 * matrix[i][i]) {
+                if rest <= 1e-7 * matrix[i][i] || rest.is_nan() {
                     return None;
                 }
                 lower[i][i] = rest.sqrt();

@@ -11,9 +11,9 @@ const BLOCK: usize = 1 << 15;
 pub(super) fn ingest(frame: &Frame<'_>, value: &mut [f32], weight: &mut [f32]) {
     // One loop per pixel type, so that the conversion is a plain cast the compiler can vectorise.
     match frame.pixels() {
-        Pixels::U8(p) => convert(frame, p, |v| f32::from(v), |v| i32::from(v), value, weight),
-        Pixels::U16(p) => convert(frame, p, |v| f32::from(v), |v| i32::from(v), value, weight),
-        Pixels::I16(p) => convert(frame, p, |v| f32::from(v), |v| i32::from(v), value, weight),
+        Pixels::U8(p) => convert(frame, p, f32::from, i32::from, value, weight),
+        Pixels::U16(p) => convert(frame, p, f32::from, i32::from, value, weight),
+        Pixels::I16(p) => convert(frame, p, f32::from, i32::from, value, weight),
         Pixels::I32(p) => convert(frame, p, |v| v as f32, |v| v, value, weight),
         Pixels::F32(p) => convert_float(frame, p, value, weight),
     }

@@ -137,17 +137,17 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     fn read_images(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((self.residual.data.clone(), self.weight.data.clone()))
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((self.filtered.data.clone(), self.coverage.data.clone()))
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()> {
         let places = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
         places.into_iter().zip(images).for_each(|(place, image)| place.data.copy_from_slice(image));

@@ -69,8 +69,9 @@ fn view(image: &Image, octant: Octant, out: &mut Image) {
         out.data.chunks_mut(BLOCK * columns).enumerate().for_each(|(band, out)| {
             for first in (0..columns).step_by(BLOCK) {
                 for (r, line) in out.chunks_exact_mut(columns).enumerate() {
-                    for c in first..(first + BLOCK).min(columns) {
-                        line[c] = image.data[c * image.width + band * BLOCK + r];
+                    let last = (first + BLOCK).min(columns);
+                    for (c, value) in line[first..last].iter_mut().enumerate() {
+                        *value = image.data[(first + c) * image.width + band * BLOCK + r];
                     }
                 }
             }
