@@ -117,7 +117,7 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when a setting is out of its range, [`Error::Device`] when there is no such device.
+    /// [`Error::Config`](crate::Error::Config) when a setting is out of its range, [`Error::Device`](crate::Error::Device) when there is no such device.
     pub fn new(config: DetectorConfig) -> Result<Self> {
         config.validate()?;
         let engine = Engine::open(&config.device)?;
@@ -143,7 +143,7 @@ impl Detector {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] when the frame is too large for the device, [`Error::Device`] when the device fails.
+    /// [`Error::Limit`](crate::Error::Limit) when the frame is too large for the device, [`Error::Device`](crate::Error::Device) when the device fails.
     pub fn detect(&self, frame: &Frame<'_>) -> Result<Report> {
         let idle = lock(&self.idle).pop();
         let mut backend = match idle {

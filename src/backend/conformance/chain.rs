@@ -44,7 +44,7 @@ fn run(backend: &mut dyn Backend, frame: &Frame<'_>, track: Segment) -> Outcome 
         .iter()
         .map(|s| (s, s.classify(kernel.sigma_eff_px)))
         .filter(|(_, class)| *class != SourceClass::Elongated)
-        .map(|(s, class)| s.footprint(class))
+        .map(|(s, class)| s.footprint(class, kernel.sigma_eff_px, 0.5))
         .collect();
     backend.weigh_out(&spoilt).unwrap();
     backend.filter(&kernel, 6.0, false).unwrap();

@@ -116,7 +116,8 @@ fn a_streak_is_found_at_the_same_place() {
         pair.each(|b| b.filter(&kernel, 6.0, false).unwrap());
         let set = SegmentSet::new(256, 200, kernel.clone(), 1, usize::MAX);
         let request = SearchRequest { threshold: 8.0, weighted: true };
-        let (cpu, gpu) = pair.each(|b| suppress(&b.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px));
+        let (cpu, gpu) =
+            pair.each(|b| suppress(&b.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px, usize::MAX));
         assert!(!cpu.is_empty(), "slope {slope}");
         assert_eq!(cpu[0].segment, gpu[0].segment, "slope {slope}");
         // 256 additions of noise of order one and the filter's own roundings.
