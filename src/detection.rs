@@ -105,6 +105,12 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// These bits without those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// True when none is set.
     #[must_use]
     pub const fn is_empty(self) -> bool {

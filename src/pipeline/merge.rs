@@ -186,7 +186,7 @@ impl Search<'_> {
             reach_px: 5.0 * sigma + 2.0,
             photon_variance: self.photon_variance,
             clip_sigmas: UNCLIPPED_SIGMAS,
-            max_iterations: 10,
+            max_iterations: 20,
         }
     }
 

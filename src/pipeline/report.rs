@@ -42,7 +42,7 @@ fn final_settings(shape: Shape, psf_sigma_eff_px: f64, frame: &Frame<'_>) -> Fit
         reach_px: 6.0 * psf_sigma_eff_px + 3.0,
         photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         clip_sigmas: UNCLIPPED_SIGMAS,
-        max_iterations: 12,
+        max_iterations: 40,
     }
 }
 
