@@ -74,12 +74,14 @@ impl Search<'_> {
         let mut believed: Vec<Believed> = Vec::new();
         for search in 1..=MAX_SEARCHES {
             let (candidates, complete) = self.find_candidates()?;
-            let mut refined = self.refine(&candidates)?;
-            let bright = search < MAX_SEARCHES && refined.first().is_some_and(|f| f.snr >= SEARCH_AGAIN_SNR);
-            if bright {
-                refined.retain(|f| f.snr >= SEARCH_AGAIN_SNR);
+            let refined = self.refine(&candidates)?;
+            let is_bright = |f: &&TrailFit| search < MAX_SEARCHES && f.snr >= SEARCH_AGAIN_SNR;
+            let brightest: Vec<TrailFit> = refined.iter().filter(is_bright).copied().collect();
+            let mut new = self.peel(&brightest)?;
+            let bright = !new.is_empty();
+            if !bright {
+                new = self.peel(&refined)?;
             }
-            let new = self.peel(&refined)?;
             let nothing_new = new.is_empty();
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
