@@ -12,7 +12,7 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use skystreak::export::{csv, json, mask, overlay, regions};
 use skystreak::io::fits::{self, HduChoice, ReadOptions};
-use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Kind, Report, Role, Tracking};
+use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Kind, Report, Role, Sky, Tracking};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -37,6 +37,9 @@ struct Options {
     /// Write a FITS mask (1 = affected) of each frame to this folder.
     #[arg(long, value_name = "DIR")]
     mask: Option<PathBuf>,
+    /// Write FITS images of each frame's sky level and noise to this folder.
+    #[arg(long, value_name = "DIR")]
+    sky: Option<PathBuf>,
     /// Write one table of all detections.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -107,7 +110,8 @@ fn process(path: &Path, options: &Options, detector: &Detector, outputs: &mut Ou
     let choice = ReadOptions { hdu: options.hdu.clone(), plane: options.plane };
     let frame = fits::read_frame_with(path, &choice)?;
     let report = detector.detect(&frame)?;
-    outputs.write(path, &frame, &report)?;
+    let sky = if options.sky.is_some() { detector.sky(&frame)? } else { None };
+    outputs.write(path, &frame, &report, sky)?;
     let name = path.display().to_string();
     Ok(if options.json {
         json::report_line(&name, &report, options.rejected) + "\n"
@@ -198,7 +202,8 @@ struct Outputs<'o> {
 
 impl<'o> Outputs<'o> {
     fn create(options: &'o Options) -> AnyResult<Self> {
-        for folder in [&options.overlay, &options.regions, &options.mask].into_iter().flatten() {
+        let folders = [&options.overlay, &options.regions, &options.mask, &options.sky];
+        for folder in folders.into_iter().flatten() {
             fs::create_dir_all(folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
         }
         let mut table = None;
@@ -212,7 +217,7 @@ impl<'o> Outputs<'o> {
         Ok(Self { options, table, taken: HashSet::new() })
     }
 
-    fn write(&mut self, path: &Path, frame: &Frame<'_>, report: &Report) -> AnyResult<()> {
+    fn write(&mut self, path: &Path, frame: &Frame<'_>, report: &Report, sky: Option<Sky>) -> AnyResult<()> {
         let stem = self.unused_stem(path);
         if let Some(folder) = &self.options.overlay {
             overlay::save_png(&folder.join(format!("{stem}.png")), frame, report)?;
@@ -224,6 +229,12 @@ impl<'o> Outputs<'o> {
         if let Some(folder) = &self.options.mask {
             let affected = mask::affected(report, mask::DEFAULT_WIDTH_IN_SIGMAS);
             fits::write_mask(&folder.join(format!("{stem}.mask.fits")), report.width, report.height, &affected)?;
+        }
+        if let (Some(folder), Some(sky)) = (&self.options.sky, sky) {
+            for (name, map) in [("level", sky.level), ("noise", sky.noise)] {
+                let map = Frame::new(map, frame.width(), frame.height())?;
+                fits::write_frame(&folder.join(format!("{stem}.{name}.fits")), &map)?;
+            }
         }
         if let Some(table) = &mut self.table {
             csv::write_rows(table, &path.display().to_string(), report)?;

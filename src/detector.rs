@@ -80,6 +80,15 @@ impl DetectorConfig {
     }
 }
 
+/// The sky of a frame, in the frame's unit, `[height, width]` row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sky {
+    /// Background level of every pixel.
+    pub level: Vec<f32>,
+    /// Standard deviation of the background noise of every pixel.
+    pub noise: Vec<f32>,
+}
+
 /// Finds streaks in frames. Made once, used for many frames, from any thread.
 ///
 /// Buffers and tables for a frame shape are made at its first frame and reused. Calls from several threads at once
@@ -154,6 +163,35 @@ impl Detector {
         let report = self.run(&mut *backend, frame)?;
         lock(&self.idle).push(backend);
         Ok(report)
+    }
+
+    /// The sky level and its noise at every pixel, as the first stage estimates them: before sources are weighed out.
+    ///
+    /// None where no pixel is usable, or the usable ones have no noise.
+    ///
+    /// ```
+    /// use skystreak::{Detector, DetectorConfig, Device, Frame, simulate};
+    ///
+    /// let pixels: Vec<f32> = simulate::gaussian_frame(128, 128, 1, 3.0).iter().map(|v| v + 500.0).collect();
+    /// let detector = Detector::new(DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() })?;
+    /// let sky = detector.sky(&Frame::new(&pixels, 128, 128)?)?.unwrap();
+    /// assert!((sky.level[0] - 500.0).abs() < 1.0 && (sky.noise[0] - 3.0).abs() < 0.3);
+    /// # Ok::<(), skystreak::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`detect`](Self::detect).
+    pub fn sky(&self, frame: &Frame<'_>) -> Result<Option<Sky>> {
+        let mut backend = self.engine.backend()?;
+        backend.prepare(frame.width(), frame.height())?;
+        backend.ingest(frame)?;
+        let mesh = Mesh::new(frame.width(), frame.height(), self.config.background.mesh_px);
+        let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
+        Ok(BackgroundMap::from_tiles(mesh, &tiles).map(|map| {
+            let (level, noise) = map.evaluate();
+            Sky { level, noise }
+        }))
     }
 
     fn run(&self, backend: &mut dyn Backend, frame: &Frame<'_>) -> Result<Report> {

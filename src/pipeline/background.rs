@@ -168,6 +168,24 @@ impl BackgroundMap {
         Some(Self { level: spline_coefficients(mesh, |x, y| level.value(x, y)), ..self.clone() })
     }
 
+    /// Level and noise at every pixel, row-major.
+    pub(crate) fn evaluate(&self) -> (Vec<f32>, Vec<f32>) {
+        let stride = self.mesh.nx + 4;
+        let columns: Vec<_> =
+            (0..self.mesh.width).map(|x| Self::spline_weights(x, self.mesh.width, self.mesh.nx)).collect();
+        let row = |y: usize, coefficients: &[f32]| -> Vec<f32> {
+            let (iy, wy) = Self::spline_weights(y, self.mesh.height, self.mesh.ny);
+            let at = |(ix, wx): &(usize, [f32; 4])| -> f32 {
+                let line = |j: usize| -> f32 { (0..4).map(|i| wx[i] * coefficients[(iy + j) * stride + ix + i]).sum() };
+                (0..4).map(|j| wy[j] * line(j)).sum()
+            };
+            columns.iter().map(at).collect()
+        };
+        let level = (0..self.mesh.height).flat_map(|y| row(y, &self.level)).collect();
+        let noise = (0..self.mesh.height).flat_map(|y| row(y, &self.noise)).map(|n| n.max(self.noise_floor)).collect();
+        (level, noise)
+    }
+
     /// Position of a pixel on one axis of the mesh: index of the first of four coefficients, and their weights.
     pub(crate) fn spline_weights(pixel: usize, side: usize, tiles: usize) -> (usize, [f32; 4]) {
         let u = (pixel as f32 + 0.5) * tiles as f32 / side as f32 - 0.5;
@@ -439,13 +457,7 @@ mod tests {
     use super::*;
 
     fn evaluate(map: &BackgroundMap, x: usize, y: usize) -> f32 {
-        let (ix, wx) = BackgroundMap::spline_weights(x, map.mesh.width, map.mesh.nx);
-        let (iy, wy) = BackgroundMap::spline_weights(y, map.mesh.height, map.mesh.ny);
-        let stride = map.mesh.nx + 4;
-        (0..4)
-            .flat_map(|j| (0..4).map(move |i| (i, j)))
-            .map(|(i, j)| wx[i] * wy[j] * map.level[(iy + j) * stride + ix + i])
-            .sum()
+        map.evaluate().0[y * map.mesh.width + x]
     }
 
     fn tile(mean: f32) -> TileStatistics {

@@ -116,6 +116,7 @@ fn layouts() -> Vec<Layout> {
         layout!(compact::COMPACT, "Source" = compact::DeviceSource {
             x, y, peak, centre, saturated, core_reach, wing_reach
         }),
+        layout!(compact::HOT, "Params" = compact::HotParams { width, height, threshold, ratio }),
         layout!(compact::WEIGH, "Params" = compact::WeighParams { width, height, first }),
         layout!(compact::WEIGH, "Footprint" = compact::DeviceFootprint { x, y, radius }),
         layout!(radon::RADON_FIRST, "Params" = radon::FirstParams {
@@ -140,7 +141,7 @@ fn layouts() -> Vec<Layout> {
         layout!(trail::TRAIL, "Trail" = trail::DeviceTrail { walk, model }),
         layout!(fit::FIT, "Params" = fit::Params {
             width, height, first, max_iterations, free, is_point, reach, photon_variance, least_sigma, most_sigma,
-            stop_delta_chi2
+            stop_delta_chi2, clip_sigmas
         }),
         layout!(fit::FIT, "Request" = fit::DeviceRequest { walk, start, x2, y2, background, subtracted }),
         layout!(fit::FIT, "State" = fit::DeviceState { x1, y1, x2, y2, flux, background, sigma }),
