@@ -1,4 +1,33 @@
 //! Finds streaks in raw optical sensor frames, on any GPU or none.
+//!
+//! A [`Frame`] of raw pixels goes in, a [`Report`] with [`Detection`]s comes out: end points with their covariance, flux,
+//! width, S/N and doubts. The search is blind; [`DetectorConfig::false_alarms_per_frame`] is its only threshold.
+//!
+//! ```
+//! use skystreak::{Detector, DetectorConfig, Device, Frame, Segment, simulate};
+//!
+//! let (width, height) = (200, 160);
+//! let mut pixels = simulate::gaussian_frame(width, height, 7, 1.0);
+//! let truth = Segment::from_coordinates(40.0, 30.0, 140.0, 90.0);
+//! simulate::add_streak(&mut pixels, width, &truth, 1.5, 700.0);
+//!
+//! let config = DetectorConfig { device: Device::Cpu, psf_sigma_px: Some(1.5), ..DetectorConfig::default() };
+//! let report = Detector::new(config)?.detect(&Frame::new(&pixels, width, height)?)?;
+//! let streak = &report.detections[0];
+//! assert!(streak.midpoint_along_across_err_px().1 < 0.5);
+//! # Ok::<(), skystreak::Error>(())
+//! ```
+//!
+//! # Conventions
+//!
+//! Pixel (0, 0) has its centre at (0.0, 0.0); `x` runs along a row. Angles are radians from +x towards +y. End points
+//! are the geometric ends of the track, the one of smaller x (then y) first. Missing pixels have weight zero; no pixel
+//! value is special. All of them: `docs/conventions.md`.
+//!
+//! # Features
+//!
+//! - `gpu` (default): the GPU backend, through wgpu. Without it every capability remains, on the CPU.
+//! - `fits` (default): [`io::fits`], with a bundled CFITSIO.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
@@ -27,3 +56,8 @@ pub use pipeline::judge::JudgeConfig;
 pub use pipeline::search::SearchConfig;
 pub use pipeline::tracking::Tracking;
 pub use pipeline::weigh::WeighConfig;
+
+/// The README's example is compiled and run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
