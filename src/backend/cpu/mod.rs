@@ -36,14 +36,7 @@ impl Image {
         self.data.clear();
         self.data.resize(width * height, 0.0);
     }
-
-    fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
-        self.data.chunks_exact(self.width)
-    }
 }
-
-/// Wedges of slopes: enough tasks for all cores, small enough for their caches, and little summed twice.
-const WEDGES: usize = 8;
 
 /// The frame being worked on, in main memory.
 #[derive(Debug, Default)]
@@ -61,7 +54,8 @@ pub(crate) struct CpuBackend {
 
 impl Backend for CpuBackend {
     fn task_size(&self) -> (usize, usize) {
-        (WEDGES, usize::MAX)
+        // The transform cuts its work itself.
+        (1, usize::MAX)
     }
 
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {

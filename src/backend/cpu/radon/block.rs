@@ -1,0 +1,339 @@
+//! One block of a phase: its levels one after the other in two buffers, and the peaks of each.
+
+use std::ops::Range;
+
+use pulp::Arch;
+
+use super::lanes;
+use super::plan::{Block, Phase, Stage};
+use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest};
+
+/// Where the first level of a block comes from.
+pub(super) trait FirstLevel: Sync {
+    /// Fills the nodes `[shift, column]` that start at a row, the first column given; false when all of them are zero.
+    fn fill(&self, row: usize, first_column: i64, stage: &Stage<'_>, nodes: &mut [f32]) -> bool;
+}
+
+/// Nodes of one level that the next one needs: `[start, shift, column]`.
+#[derive(Debug, Default)]
+struct Kept {
+    values: Vec<f32>,
+    weights: Vec<f32>,
+    /// Starts that have anything in the frame; the nodes of the others are not filled in.
+    present: Vec<bool>,
+}
+
+/// Memory of one thread, kept from block to block.
+pub(super) struct Workspace {
+    arch: Arch,
+    lower: Kept,
+    upper: Kept,
+    zeros: Vec<f32>,
+    sums: Sums,
+}
+
+/// Sums of single shifts.
+#[derive(Default)]
+struct Sums {
+    values: Vec<f32>,
+    weights: Vec<f32>,
+    /// Significances of three neighbouring shifts, with one column more on either side.
+    rows: [Vec<f32>; 3],
+    /// Shifts of one start that may hold a peak.
+    promising: Vec<usize>,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self {
+            arch: Arch::new(),
+            lower: Kept::default(),
+            upper: Kept::default(),
+            zeros: Vec::new(),
+            sums: Sums::default(),
+        }
+    }
+}
+
+/// What a block is asked for.
+pub(super) struct Job<'a> {
+    pub(super) phase: &'a Phase<'a>,
+    pub(super) block: &'a Block,
+    pub(super) request: &'a SearchRequest,
+}
+
+impl Workspace {
+    /// Works through all levels of one block, and adds their peaks to `peaks`.
+    pub(super) fn transform(
+        &mut self,
+        job: &Job<'_>,
+        values: &impl FirstLevel,
+        weights: &impl FirstLevel,
+        peaks: &mut Vec<Peak>,
+    ) {
+        let stages = &job.phase.stages;
+        self.fill_first(job, values, weights);
+        if !self.upper.present.contains(&true) {
+            return;
+        }
+        for (index, stage) in stages.iter().enumerate().skip(1) {
+            std::mem::swap(&mut self.lower, &mut self.upper);
+            let keeps = index + 1 < stages.len() || job.phase.keeps_last;
+            let rows = stage.rows(job.block, job.phase.task);
+            let n_nodes = job.n_nodes(stage);
+            self.upper.make_room(if keeps { rows.len().div_ceil(stage.keep_step) } else { 0 }, n_nodes, job.request);
+            for buffer in [&mut self.zeros, &mut self.sums.values, &mut self.sums.weights] {
+                buffer.resize(buffer.len().max(stage.width(job.block)), 0.0);
+            }
+            let pass = Pass {
+                arch: self.arch,
+                job,
+                below: &stages[index - 1],
+                stage,
+                lower: &self.lower,
+                zeros: &self.zeros[..stage.width(job.block)],
+            };
+            for row in rows.step_by(stage.level.start_step.min(stage.keep_step)) {
+                let Some(start) = pass.start(row) else { continue };
+                let from_first = row - job.block.rows.start;
+                if keeps && from_first.is_multiple_of(stage.keep_step) {
+                    start.keep(&mut self.upper, from_first / stage.keep_step, &mut self.sums, peaks);
+                } else if start.is_reported() {
+                    start.look(&mut self.sums, peaks);
+                }
+            }
+        }
+    }
+
+    fn fill_first(&mut self, job: &Job<'_>, values: &impl FirstLevel, weights: &impl FirstLevel) {
+        let stage = &job.phase.stages[0];
+        let rows = stage.rows(job.block, job.phase.task);
+        let n_nodes = job.n_nodes(stage);
+        self.upper.make_room(rows.len().div_ceil(stage.keep_step), n_nodes, job.request);
+        for (start, row) in rows.step_by(stage.keep_step).enumerate() {
+            let nodes = start * n_nodes..(start + 1) * n_nodes;
+            let first_column = job.first_column(row) - stage.left as i64;
+            let present = values.fill(row, first_column, stage, &mut self.upper.values[nodes.clone()]);
+            if present && job.request.weighted {
+                weights.fill(row, first_column, stage, &mut self.upper.weights[nodes]);
+            }
+            self.upper.present[start] = present;
+        }
+    }
+
+    /// The block's own columns of a node row of the last level: values, or weights; none where all are zero.
+    pub(super) fn kept(&self, job: &Job<'_>, row: usize, shift: usize, weights: bool) -> Option<&[f32]> {
+        let stage = job.phase.stages.last()?;
+        let start = (row - job.block.rows.start) / stage.keep_step;
+        let nodes = if weights { &self.upper.weights } else { &self.upper.values };
+        let width = stage.width(job.block);
+        let first = (start * stage.shifts.len() + shift - stage.shifts.start) * width + stage.left;
+        self.upper.present[start].then(|| &nodes[first..first + job.block.n_columns])
+    }
+}
+
+impl Kept {
+    fn make_room(&mut self, n_starts: usize, n_nodes: usize, request: &SearchRequest) {
+        self.present.clear();
+        self.present.resize(n_starts, false);
+        self.values.resize(self.values.len().max(n_starts * n_nodes), 0.0);
+        if request.weighted {
+            self.weights.resize(self.weights.len().max(n_starts * n_nodes), 0.0);
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Nodes of one start.
+    fn n_nodes(&self, stage: &Stage<'_>) -> usize {
+        stage.width(self.block) * stage.shifts.len()
+    }
+
+    /// First of the block's own columns at a row.
+    fn first_column(&self, row: usize) -> i64 {
+        self.block.first_column + self.phase.wedge.lean(row) as i64
+    }
+}
+
+/// One level of a block being made from the one below.
+struct Pass<'a> {
+    arch: Arch,
+    job: &'a Job<'a>,
+    below: &'a Stage<'a>,
+    stage: &'a Stage<'a>,
+    lower: &'a Kept,
+    zeros: &'a [f32],
+}
+
+/// One start of a level: its nodes are sums of nodes at two starts below, one of which may lie beyond the frame.
+struct Start<'a> {
+    pass: &'a Pass<'a>,
+    row: usize,
+    halves: [Option<usize>; 2],
+    /// Columns that the block leans over in the upper half.
+    lean: usize,
+}
+
+impl<'a> Pass<'a> {
+    /// None where all nodes of the start are zero.
+    fn start(&'a self, row: usize) -> Option<Start<'a>> {
+        let first = self.job.block.rows.start;
+        let half = self.stage.level.height / 2;
+        let halves = [row, row + half].map(|row| {
+            let start = (row - first) / self.below.keep_step;
+            self.lower.present.get(start).is_some_and(|p| *p).then_some(start)
+        });
+        let wedge = self.job.phase.wedge;
+        let lean = wedge.lean(row + half) - wedge.lean(row);
+        halves.iter().any(Option::is_some).then_some(Start { pass: self, row, halves, lean })
+    }
+}
+
+impl<'a> Start<'a> {
+    fn is_reported(&self) -> bool {
+        let level = self.pass.stage.level;
+        !self.pass.stage.reported.is_empty()
+            && self.row < self.pass.job.block.rows.end
+            && self.row.is_multiple_of(level.start_step)
+            && self.row / level.start_step < level.reported_starts
+    }
+
+    /// The two rows that a shift's nodes are sums of.
+    fn halves<'n>(&self, nodes: &'n [f32], shift: usize) -> [&'n [f32]; 2]
+    where
+        'a: 'n,
+    {
+        let Pass { job, below, stage, zeros, .. } = *self.pass;
+        let (width, width_below) = (stage.width(job.block), below.width(job.block));
+        let row_of = |start: Option<usize>, column: usize| match start {
+            None => zeros,
+            Some(start) => {
+                let node = start * below.shifts.len() + shift / 2 - below.shifts.start;
+                let first = node * width_below + column - stage.left;
+                &nodes[first..first + width]
+            }
+        };
+        [row_of(self.halves[0], below.left), row_of(self.halves[1], below.left + shift.div_ceil(2) - self.lean)]
+    }
+
+    /// Largest value a shift may have without being looked at more closely.
+    fn limit(&self, shift: usize) -> f32 {
+        let stage = self.pass.stage;
+        // A rounding below the threshold itself, which the closer look applies.
+        0.999_99 * self.pass.job.request.threshold / stage.level.inverse_sd[shift - stage.level.shifts.start]
+    }
+
+    /// Whether a shift may hold a peak, its weights known.
+    fn may_exceed(&self, values: &[f32], weights: &[f32], shift: usize) -> bool {
+        let limit = self.limit(shift);
+        let per_weight = limit * limit / self.pass.stage.level.height as f32;
+        lanes::largest_excess(self.pass.arch, values, weights, per_weight) > 0.0
+    }
+
+    /// Keeps all nodes for the next level, and looks for peaks.
+    fn keep(&self, kept: &mut Kept, start: usize, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+        let Pass { arch, job, stage, lower, .. } = *self.pass;
+        let (width, n_nodes) = (stage.width(job.block), job.n_nodes(stage));
+        let values = &mut kept.values[start * n_nodes..(start + 1) * n_nodes];
+        let mut weights =
+            if job.request.weighted { Some(&mut kept.weights[start * n_nodes..(start + 1) * n_nodes]) } else { None };
+        kept.present[start] = true;
+        let reported = if self.is_reported() { stage.reported.clone() } else { 0..0 };
+        sums.promising.clear();
+        for (i, shift) in stage.shifts.clone().enumerate() {
+            let nodes = i * width..(i + 1) * width;
+            let [a, b] = self.halves(&lower.values, shift);
+            let largest = lanes::add(arch, &mut values[nodes.clone()], a, b);
+            let mut promising = largest > self.limit(shift);
+            if let Some(weights) = weights.as_deref_mut() {
+                let [a, b] = self.halves(&lower.weights, shift);
+                lanes::add(arch, &mut weights[nodes.clone()], a, b);
+                promising =
+                    reported.contains(&shift) && self.may_exceed(&values[nodes.clone()], &weights[nodes], shift);
+            }
+            if promising && reported.contains(&shift) {
+                sums.promising.push(shift);
+            }
+        }
+        self.find_peaks(sums, peaks);
+    }
+
+    /// Looks for peaks among the nodes, which no other level needs.
+    fn look(&self, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+        let Pass { arch, job, stage, lower, .. } = *self.pass;
+        let width = stage.width(job.block);
+        sums.promising.clear();
+        for shift in stage.reported.clone() {
+            let [a, b] = self.halves(&lower.values, shift);
+            let promising = if job.request.weighted {
+                lanes::add(arch, &mut sums.values[..width], a, b);
+                let [a, b] = self.halves(&lower.weights, shift);
+                lanes::add(arch, &mut sums.weights[..width], a, b);
+                self.may_exceed(&sums.values[..width], &sums.weights[..width], shift)
+            } else {
+                lanes::largest_sum(arch, a, b) > self.limit(shift)
+            };
+            if promising {
+                sums.promising.push(shift);
+            }
+        }
+        self.find_peaks(sums, peaks);
+    }
+
+    /// Significances of the block's own columns, and one more on either side.
+    fn significances(&self, shift: Option<usize>, out: &mut Vec<f32>) {
+        let Pass { job, stage, lower, .. } = *self.pass;
+        let own = stage.left - 1..stage.left + job.block.n_columns + 1;
+        out.clear();
+        let Some(shift) = shift.filter(|s| stage.level.shifts.contains(s)) else {
+            out.resize(own.len(), f32::NEG_INFINITY);
+            return;
+        };
+        let sum = |nodes: &[f32], own: &Range<usize>| -> Vec<f32> {
+            let [a, b] = self.halves(nodes, shift).map(|half| &half[own.clone()]);
+            a.iter().zip(b).map(|(a, b)| a + b).collect()
+        };
+        let scale = stage.level.inverse_sd[shift - stage.level.shifts.start];
+        out.extend(sum(&lower.values, &own).into_iter().map(|v| v * scale));
+        if job.request.weighted {
+            let per_row = 1.0 / stage.level.height as f32;
+            for (value, weight) in out.iter_mut().zip(sum(&lower.weights, &own)) {
+                let share = weight * per_row;
+                *value = if share > MIN_COVERAGE { *value / share.sqrt() } else { 0.0 };
+            }
+        }
+    }
+
+    /// Peaks of the promising shifts: greater than the neighbours before them in (shift, column), not less than those
+    /// after.
+    fn find_peaks(&self, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+        let Pass { job, stage, .. } = *self.pass;
+        let rows = &mut sums.rows;
+        let mut last = None;
+        for &shift in &sums.promising {
+            if last == shift.checked_sub(1) && last.is_some() {
+                rows.rotate_left(1);
+            } else {
+                self.significances(shift.checked_sub(1), &mut rows[0]);
+                self.significances(Some(shift), &mut rows[1]);
+            }
+            self.significances(Some(shift + 1), &mut rows[2]);
+            last = Some(shift);
+            for x in 1..=job.block.n_columns {
+                let value = rows[1][x];
+                if value > job.request.threshold && is_peak(rows, x, value) {
+                    let column = job.first_column(self.row) + x as i64 - 1;
+                    let start = self.row / stage.level.start_step;
+                    let segment = job.phase.task.segment(stage.index, start, shift, column);
+                    peaks.extend(segment.map(|segment| Peak { segment, snr: f64::from(value) }));
+                }
+            }
+        }
+    }
+}
+
+fn is_peak(rows: &[Vec<f32>; 3], x: usize, value: f32) -> bool {
+    let before = [rows[0][x - 1], rows[0][x], rows[0][x + 1], rows[1][x - 1]];
+    let after = [rows[1][x + 1], rows[2][x - 1], rows[2][x], rows[2][x + 1]];
+    before.iter().all(|v| value > *v) && after.iter().all(|v| value >= *v)
+}
