@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use skystreak::{Detection, Detector, Segment};
 
 use crate::AnyResult;
-use crate::matching::{self, RULE};
+use crate::matching::RULE;
 use crate::options::Common;
 use crate::plot::{self, Series};
-use crate::scenes::{Conditions, Placement, frame_seed, make, place_generator};
+use crate::scenes::Placement;
 use crate::statistics::{Response, share_interval};
 use crate::table::{Table, percent, with_error};
+use crate::trials::{Trial, search_frame};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -35,52 +35,6 @@ pub(crate) struct Options {
     /// Write a plot, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-}
-
-/// What became of one streak.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Trial {
-    pub(crate) snr: f64,
-    /// Found by the blind search.
-    pub(crate) blind: bool,
-    /// Found when the fits start at the truth.
-    pub(crate) from_truth: bool,
-    /// The blind search found it in several pieces.
-    pub(crate) broken: bool,
-}
-
-/// What one frame gave.
-pub(crate) struct Outcome {
-    pub(crate) trials: Vec<Trial>,
-    /// Detections of the blind search that belong to no streak.
-    pub(crate) false_alarms: usize,
-}
-
-/// Makes one frame with streaks of S/N from a list, in turn, and looks for them blindly and at the true places.
-pub(crate) fn search_frame(
-    detector: &Detector,
-    conditions: &Conditions,
-    placement: &Placement,
-    snrs: &[f64],
-    seed: u64,
-    frame: usize,
-) -> AnyResult<Outcome> {
-    let frame_seed = frame_seed(seed, frame);
-    let places = placement.draw(conditions.size, &mut place_generator(frame_seed))?;
-    let wanted: Vec<(Segment, f64)> =
-        places.iter().enumerate().map(|(i, place)| (*place, snrs[(frame * placement.n + i) % snrs.len()])).collect();
-    let made = make(conditions, &wanted, frame_seed)?;
-    let truths: Vec<Segment> = made.truths.iter().map(|t| t.segment).collect();
-    let matched = |found: &[Detection]| matching::assign(&truths, found, conditions.psf_sigma_px);
-    let blind = matched(&detector.detect(&made.frame)?.detections);
-    let from_truth = matched(&detector.detect_at(&made.frame, &truths)?.detections);
-    let trials = made.truths.iter().enumerate().map(|(i, truth)| Trial {
-        snr: truth.snr,
-        blind: blind.of_truth[i].is_some(),
-        from_truth: from_truth.of_truth[i].is_some(),
-        broken: blind.n_of_truth[i] > 1,
-    });
-    Ok(Outcome { trials: trials.collect(), false_alarms: blind.false_alarms.len() })
 }
 
 pub(crate) fn run(options: &Options) -> AnyResult<()> {
@@ -131,8 +85,16 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         ]);
     }
     println!("{fits}");
+    let only = |what: fn(&Trial) -> bool| trials.iter().filter(|t| what(t)).count();
+    println!(
+        "Found from the truth and not blindly: {}; blindly and not from the truth: {}.",
+        only(|t| t.from_truth && !t.blind),
+        only(|t| t.blind && !t.from_truth)
+    );
     let false_alarms: usize = outcomes.iter().map(|o| o.false_alarms).sum();
-    println!("Detections that belong to no streak: {false_alarms} in {} frames.", outcomes.len());
+    let touching: usize = outcomes.iter().map(|o| o.touching).sum();
+    let n_frames = outcomes.len();
+    println!("Detections that belong to no streak: {false_alarms} in {n_frames} frames; {touching} of them touch one.");
     options.plot.as_ref().map_or(Ok(()), |path| save_plot(path, options, &trials, Response::fit(&blind)))
 }
 

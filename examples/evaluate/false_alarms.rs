@@ -4,9 +4,9 @@ use clap::Args;
 
 use crate::AnyResult;
 use crate::options::Common;
-use crate::scenes::{frame_seed, make};
 use crate::statistics::poisson_interval;
 use crate::table::Table;
+use crate::trials::{FalseAlarm, find_nothing};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -29,13 +29,6 @@ pub(crate) struct CalibrateOptions {
     levels: Vec<f64>,
 }
 
-/// A detection in a frame of noise.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FalseAlarm {
-    pub(crate) snr: f64,
-    pub(crate) length_px: f64,
-}
-
 /// Octaves of length the thresholds are set for: from 8 px, and all from 256 px.
 const OCTAVES: [&str; 6] = ["8–16", "16–32", "32–64", "64–128", "128–256", "256–"];
 
@@ -53,12 +46,7 @@ fn n_octaves(size: usize) -> usize {
 fn count(common: &Common, asked: f64) -> AnyResult<(Vec<FalseAlarm>, usize)> {
     let conditions = common.conditions()?;
     let detector = common.detector(asked)?;
-    let frames = common.over_frames(|frame| {
-        let made = make(&conditions, &[], frame_seed(common.seed, frame))?;
-        let report = detector.detect(&made.frame)?;
-        let found = report.detections.iter().map(|d| FalseAlarm { snr: d.snr, length_px: d.length_px() });
-        Ok((found.collect::<Vec<_>>(), report.rejected.len()))
-    })?;
+    let frames = common.over_frames(|frame| find_nothing(&detector, &conditions, common.seed, frame))?;
     let n_rejected = frames.iter().map(|f| f.1).sum();
     Ok((frames.into_iter().flat_map(|f| f.0).collect(), n_rejected))
 }

@@ -22,6 +22,7 @@ mod plot;
 mod scenes;
 mod statistics;
 mod table;
+mod trials;
 
 use std::process::ExitCode;
 use std::time::Instant;

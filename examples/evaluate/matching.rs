@@ -59,6 +59,12 @@ pub(crate) fn belongs(found: &Segment, truth: &Segment, psf_sigma_px: f64) -> bo
     across.abs() <= (3.0 * psf_sigma_px).max(3.0) && angle <= 5.0_f64.to_radians().max((6.0 / length).atan())
 }
 
+/// True when a segment comes within 3 PSF widths (at least 3 px) of a streak anywhere.
+pub(crate) fn touches(found: &Segment, truth: &Segment, psf_sigma_px: f64) -> bool {
+    let n = found.length_px().ceil().max(1.0);
+    (0..=n as usize).any(|k| truth.distance_to(found.at(k as f64 / n)) <= (3.0 * psf_sigma_px).max(3.0))
+}
+
 /// Summed distance of both ends from the true ones, px.
 pub(crate) fn ends_apart_px(found: &Segment, truth: &Segment) -> f64 {
     worst_and_sum(found, truth).1
