@@ -385,7 +385,7 @@ impl Detector {
         sky: &'a BackgroundMap,
         field: &StarField,
         masked: f64,
-        places: Option<&'a [Segment]>,
+        places: Option<&[Segment]>,
     ) -> Result<Search<'a>> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
@@ -402,7 +402,7 @@ impl Detector {
             backend,
             sky,
             segments,
-            places,
+            places: places.map(<[Segment]>::to_vec),
             thresholds,
             config: &self.config.search,
             weighted: masked > LEAST_MASKED,

@@ -13,7 +13,7 @@ use crate::pipeline::background::BackgroundMap;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
-    Peak, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
+    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
@@ -24,7 +24,7 @@ pub(crate) struct Search<'a> {
     pub(crate) sky: &'a BackgroundMap,
     pub(crate) segments: Arc<SegmentSet>,
     /// Where to look; everywhere when not given.
-    pub(crate) places: Option<&'a [Segment]>,
+    pub(crate) places: Option<Vec<Segment>>,
     pub(crate) thresholds: Thresholds,
     pub(crate) config: &'a SearchConfig,
     /// So many pixels have weight zero that the search has to know.
@@ -89,6 +89,7 @@ impl Search<'_> {
             let nothing_new = new.is_empty();
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
+            self.leave_found_places(&believed);
             if nothing_new || (!bright && complete) {
                 break;
             }
@@ -122,7 +123,7 @@ impl Search<'_> {
         if self.segments.tasks.is_empty() {
             return Ok((Vec::new(), true));
         }
-        if let Some(places) = self.places {
+        if let Some(places) = &self.places {
             return Ok((places.iter().filter_map(|place| self.candidate_at(place)).collect(), true));
         }
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
@@ -133,6 +134,15 @@ impl Search<'_> {
         let candidates = suppress(&best_of_cells(&peaks), self.sigma(), most);
         let complete = candidates.len() < most;
         Ok((candidates, complete))
+    }
+
+    /// A place whose streak is found is not looked at again: what is near would be taken for it.
+    fn leave_found_places(&mut self, believed: &[Believed]) {
+        let sigma = self.sigma();
+        let is_at = |b: &Believed, p: &Segment| template_correlation(&b.trail().segment, p, sigma) > SAME_CORRELATION;
+        if let Some(places) = &mut self.places {
+            places.retain(|place| !believed.iter().any(|b| is_at(b, place)));
+        }
     }
 
     /// The part of a given place inside the frame, long enough to fit two ends.
