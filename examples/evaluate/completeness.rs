@@ -1,5 +1,6 @@
 //! Completeness: the share of streaks found as a function of S/N.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -49,7 +50,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
     common.describe();
     let cut = if options.cut { ", some cut by the border" } else { "" };
     println!("{} streaks of {} px{cut}, {} in a frame. Found: {RULE}.\n", trials.len(), options.length, placement.n);
-    let mut by_snr = Table::new(["S/N", "streaks", "found", "± 1 sigma", "from the truth", "in pieces"]);
+    let mut by_snr = Table::new(["S/N", "streaks", "found", "± 1 sigma", "from the truth", "in pieces", "rejected"]);
     for &snr in &options.snr {
         let here: Vec<&Trial> = trials.iter().filter(|t| t.snr == snr).collect();
         if here.is_empty() {
@@ -65,6 +66,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
             format!("{:.1} – {:.1} %", 100.0 * low, 100.0 * high),
             percent(share(count(|t| t.from_truth))),
             percent(share(count(|t| t.broken))),
+            percent(share(count(|t| t.rejected.is_some()))),
         ]);
     }
     println!("{by_snr}");
@@ -91,6 +93,13 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         only(|t| t.from_truth && !t.blind),
         only(|t| t.blind && !t.from_truth)
     );
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in trials.iter().filter_map(|t| t.rejected) {
+        *reasons.entry(reason.name()).or_default() += 1;
+    }
+    let reasons: Vec<String> = reasons.iter().map(|(name, n)| format!("{n} as {name}")).collect();
+    let reasons = if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") };
+    println!("Missed streaks that were found and rejected: {reasons}.");
     let false_alarms: usize = outcomes.iter().map(|o| o.false_alarms).sum();
     let touching: usize = outcomes.iter().map(|o| o.touching).sum();
     let n_frames = outcomes.len();

@@ -1,6 +1,6 @@
 //! One frame of the benchmark: made, searched, and compared with the truth.
 
-use skystreak::{Detection, Detector, Segment};
+use skystreak::{Detection, Detector, RejectReason, Rejected, Report, Segment};
 
 use crate::AnyResult;
 use crate::matching;
@@ -16,6 +16,8 @@ pub(crate) struct Trial {
     pub(crate) from_truth: bool,
     /// The blind search found it in several pieces.
     pub(crate) broken: bool,
+    /// The blind search found it, and it was rejected by its looks.
+    pub(crate) rejected: Option<RejectReason>,
 }
 
 /// What one frame gave.
@@ -43,7 +45,11 @@ pub(crate) fn search_frame(
     let made = make(conditions, &wanted, frame_seed)?;
     let truths: Vec<Segment> = made.truths.iter().map(|t| t.segment).collect();
     let matched = |found: &[Detection]| matching::assign(&truths, found, conditions.psf_sigma_px);
-    let detections = detector.detect(&made.frame)?.detections;
+    let Report { detections, rejected, .. } = detector.detect(&made.frame)?;
+    let reason_at = |truth: &Segment| {
+        let at_truth = |r: &&Rejected| matching::belongs(&r.segment, truth, conditions.psf_sigma_px);
+        rejected.iter().find(at_truth).map(|r| r.reason)
+    };
     let blind = matched(&detections);
     let from_truth = matched(&detector.detect_at(&made.frame, &truths)?.detections);
     let trials = made.truths.iter().enumerate().map(|(i, truth)| Trial {
@@ -51,6 +57,7 @@ pub(crate) fn search_frame(
         blind: blind.of_truth[i].is_some(),
         from_truth: from_truth.of_truth[i].is_some(),
         broken: blind.n_of_truth[i] > 1,
+        rejected: reason_at(&truth.segment).filter(|_| blind.of_truth[i].is_none()),
     });
     let touches = |j: &&usize| {
         truths.iter().any(|truth| matching::touches(&detections[**j].segment, truth, conditions.psf_sigma_px))
