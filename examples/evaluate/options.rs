@@ -11,6 +11,9 @@ use skystreak::{Detector, DetectorConfig, Device};
 use crate::AnyResult;
 use crate::scenes::{Conditions, Photons};
 
+/// Nothing is as bright.
+pub(crate) const NO_SOURCE_SNR: f64 = 1e9;
+
 /// The frames, and who works on them.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Common {
@@ -32,6 +35,9 @@ pub(crate) struct Common {
     /// Frames worked on at once. Default: the number of cores.
     #[arg(long)]
     threads: Option<usize>,
+    /// Weigh no compact source out, as a search for streaks in empty sky would.
+    #[arg(long)]
+    keep_sources: bool,
     /// Change of the sky across the frame, in units of the noise.
     #[arg(long, default_value_t = 10.0)]
     gradient: f64,
@@ -81,12 +87,16 @@ impl Common {
 
     /// The detector's settings: PSF width given, all else as it comes.
     pub(crate) fn config(&self, false_alarms_per_frame: f64) -> DetectorConfig {
-        DetectorConfig {
+        let mut config = DetectorConfig {
             device: self.device.clone(),
             psf_sigma_px: Some(self.sigma),
             false_alarms_per_frame,
             ..DetectorConfig::default()
+        };
+        if self.keep_sources {
+            config.weigh.source_snr = NO_SOURCE_SNR;
         }
+        config
     }
 
     /// A detector with these settings.
