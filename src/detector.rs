@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::Result;
 use crate::backend::{Backend, TileSource};
 use crate::detection::{FrameFlag, PsfSource, Report, TrackingMode};
 use crate::device::{Device, Engine};
-use crate::error::require;
+use crate::error::{Error, Result, require};
 use crate::frame::Frame;
+use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundConfig, BackgroundMap, Mesh};
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::merge::Search;
@@ -89,6 +89,15 @@ pub struct Sky {
     pub noise: Vec<f32>,
 }
 
+/// A place the coarse step of the search proposes: a segment of the transform, before any fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Roughly where the light lies: ends to some quarter of the length, angle to about a PSF width over the length.
+    pub segment: Segment,
+    /// S/N of the light along it; of a real streak mostly a little below that of the fit.
+    pub snr: f64,
+}
+
 /// Finds streaks in frames. Made once, used for many frames, from any thread.
 ///
 /// Buffers and tables for a frame shape are made at its first frame and reused. Calls from several threads at once
@@ -154,15 +163,94 @@ impl Detector {
     ///
     /// [`Error::Limit`](crate::Error::Limit) when the frame is too large for the device, [`Error::Device`](crate::Error::Device) when the device fails.
     pub fn detect(&self, frame: &Frame<'_>) -> Result<Report> {
+        self.on_backend(|backend| self.run(backend, frame, None))
+    }
+
+    /// Looks for streaks at given places only: where a prediction, another frame or a person says that there is one.
+    ///
+    /// As [`detect`](Self::detect), with these places in the stead of the coarse search. A place has to overlap the
+    /// streak and point along it, to about two PSF widths at its ends; from there the ends are free, and what comes
+    /// out may lie beside the place given or be brighter than what was meant. The thresholds are those of the blind
+    /// search. A few places make far fewer false alarms than a whole frame, so that a much larger
+    /// [`false_alarms_per_frame`](DetectorConfig::false_alarms_per_frame) is in order. Places outside of the frame
+    /// are left out, point sources are not looked for.
+    ///
+    /// ```
+    /// use skystreak::{Detector, DetectorConfig, Device, Frame, Segment, simulate};
+    ///
+    /// let mut pixels = simulate::gaussian_frame(200, 160, 7, 1.0);
+    /// let truth = Segment::from_coordinates(40.0, 30.0, 140.0, 90.0);
+    /// simulate::add_streak(&mut pixels, 200, &truth, 1.5, 400.0);
+    /// let frame = Frame::new(&pixels, 200, 160)?;
+    ///
+    /// let config = DetectorConfig {
+    ///     device: Device::Cpu,
+    ///     psf_sigma_px: Some(1.5),
+    ///     false_alarms_per_frame: 10.0,
+    ///     ..DetectorConfig::default()
+    /// };
+    /// let predicted = Segment::from_coordinates(42.0, 32.0, 138.0, 90.0);
+    /// let report = Detector::new(config)?.detect_at(&frame, &[predicted])?;
+    /// assert_eq!(report.detections.len(), 1);
+    /// # Ok::<(), skystreak::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`detect`](Self::detect), and [`Error::Input`](crate::Error::Input) when a coordinate is not finite.
+    pub fn detect_at(&self, frame: &Frame<'_>, places: &[Segment]) -> Result<Report> {
+        for place in places {
+            let coordinates = [place.start.x, place.start.y, place.end.x, place.end.y];
+            if !coordinates.iter().all(|c| c.is_finite()) {
+                return Err(Error::Input(format!("the place {place:?}: coordinates must be finite")));
+            }
+        }
+        self.on_backend(|backend| self.run(backend, frame, Some(places)))
+    }
+
+    /// What the coarse step of the search proposes, best first, one for each place: for diagnosis.
+    ///
+    /// [`detect`](Self::detect) fits each of them and keeps what then meets the threshold, which lies 1.2 (1.6 for a
+    /// PSF below 1 px) above the least S/N proposed here. Most are noise. A frame in which nothing can be found has
+    /// none.
+    ///
+    /// ```
+    /// use skystreak::{Detector, DetectorConfig, Device, Frame, Segment, simulate};
+    ///
+    /// let mut pixels = simulate::gaussian_frame(200, 160, 7, 1.0);
+    /// let truth = Segment::from_coordinates(40.0, 30.0, 140.0, 90.0);
+    /// simulate::add_streak(&mut pixels, 200, &truth, 1.5, 700.0);
+    ///
+    /// let config = DetectorConfig { device: Device::Cpu, psf_sigma_px: Some(1.5), ..DetectorConfig::default() };
+    /// let candidates = Detector::new(config)?.candidates(&Frame::new(&pixels, 200, 160)?)?;
+    /// assert!(candidates[0].segment.distance_to(truth.midpoint()) < 3.0);
+    /// # Ok::<(), skystreak::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`detect`](Self::detect).
+    pub fn candidates(&self, frame: &Frame<'_>) -> Result<Vec<Candidate>> {
+        self.on_backend(|backend| {
+            let Ok(sky) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
+            backend.normalise(&sky)?;
+            let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
+            let masked = self.weigh(backend, &sky, &field)?.masked;
+            let peaks = self.begin_search(backend, frame, &sky, &field, masked, None)?.find_candidates()?.0;
+            Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
+        })
+    }
+
+    /// Works on a backend that nobody else uses. One whose stage failed is dropped, not reused.
+    fn on_backend<T>(&self, work: impl FnOnce(&mut dyn Backend) -> Result<T>) -> Result<T> {
         let idle = lock(&self.idle).pop();
         let mut backend = match idle {
             Some(backend) => backend,
             None => self.engine.backend()?,
         };
-        // A backend whose stage failed is dropped, not reused.
-        let report = self.run(&mut *backend, frame)?;
+        let result = work(&mut *backend)?;
         lock(&self.idle).push(backend);
-        Ok(report)
+        Ok(result)
     }
 
     /// The sky level and its noise at every pixel, as the first stage estimates them: before sources are weighed out.
@@ -183,34 +271,22 @@ impl Detector {
     ///
     /// As [`detect`](Self::detect).
     pub fn sky(&self, frame: &Frame<'_>) -> Result<Option<Sky>> {
-        let mut backend = self.engine.backend()?;
-        backend.prepare(frame.width(), frame.height())?;
-        backend.ingest(frame)?;
-        let mesh = Mesh::new(frame.width(), frame.height(), self.config.background.mesh_px);
-        let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        Ok(BackgroundMap::from_tiles(mesh, &tiles).map(|map| {
+        let map = self.on_backend(|backend| self.measure_sky(backend, frame, &mut Clock::start()))?;
+        Ok(map.ok().map(|map| {
             let (level, noise) = map.evaluate();
             Sky { level, noise }
         }))
     }
 
-    fn run(&self, backend: &mut dyn Backend, frame: &Frame<'_>) -> Result<Report> {
+    /// All stages in a row. With `places` they take the place of the coarse search.
+    fn run(&self, backend: &mut dyn Backend, frame: &Frame<'_>, places: Option<&[Segment]>) -> Result<Report> {
         let mut clock = Clock::start();
-        let (width, height) = (frame.width(), frame.height());
         let config = &self.config;
-        backend.prepare(width, height)?;
-
-        backend.ingest(frame)?;
-        clock.stage("ingest");
-
-        let mesh = Mesh::new(width, height, config.background.mesh_px);
-        let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        let Some(sky) = BackgroundMap::from_tiles(mesh, &tiles) else {
-            let seen = tiles.iter().any(|t| t.n_usable > 0);
-            let flag = if seen { FrameFlag::NoNoise } else { FrameFlag::NoUsablePixels };
-            clock.stage("background");
-            return Ok(self.empty_report(frame, flag, clock));
+        let sky = match self.measure_sky(backend, frame, &mut clock)? {
+            Ok(sky) => sky,
+            Err(flag) => return Ok(self.empty_report(frame, flag, clock)),
         };
+        let mesh = sky.mesh;
         backend.normalise(&sky)?;
         clock.stage("background");
 
@@ -218,7 +294,7 @@ impl Detector {
         let mut sky_left = self.weigh(backend, &sky, &field)?;
         clock.stage("weigh");
 
-        let mut found = self.search(backend, frame, &sky, &field, sky_left.masked)?;
+        let mut found = self.search(backend, frame, &sky, &field, sky_left.masked, places)?;
         if let Some(sigma) = stars::psf_from_trails(&field, &found.measured) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             backend.ingest(frame)?;
@@ -226,13 +302,13 @@ impl Detector {
             field = stars::survey(backend, mesh, Some(sigma), &config.weigh)?;
             field.psf_source = PsfSource::Trails { count: found.measured.len() };
             sky_left = self.weigh(backend, &sky, &field)?;
-            found = self.search(backend, frame, &sky, &field, sky_left.masked)?;
+            found = self.search(backend, frame, &sky, &field, sky_left.masked, places)?;
         }
         clock.stage("search");
 
         let mut findings = Findings::new(frame, &field, config, found.thresholds, found.longest_px);
         findings.judge_trails(found.measured);
-        if let TrackingMode::Rate { .. } = findings.tracking {
+        if let (TrackingMode::Rate { .. }, None) = (findings.tracking, places) {
             // Points among trailed stars: with all weights back, and the trails taken out.
             backend.ingest(frame)?;
             backend.normalise(&sky)?;
@@ -244,6 +320,29 @@ impl Detector {
         clock.stage("measure");
 
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
+    }
+
+    /// Takes the frame in and measures its sky; a flag says why where there is none.
+    fn measure_sky(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        clock: &mut Clock,
+    ) -> Result<std::result::Result<BackgroundMap, FrameFlag>> {
+        backend.prepare(frame.width(), frame.height())?;
+        backend.ingest(frame)?;
+        clock.stage("ingest");
+
+        let mesh = Mesh::new(frame.width(), frame.height(), self.config.background.mesh_px);
+        let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
+        let sky = BackgroundMap::from_tiles(mesh, &tiles).ok_or_else(|| {
+            let seen = tiles.iter().any(|t| t.n_usable > 0);
+            if seen { FrameFlag::NoNoise } else { FrameFlag::NoUsablePixels }
+        });
+        if sky.is_err() {
+            clock.stage("background");
+        }
+        Ok(sky)
     }
 
     /// Weighs out the sources of the field, and takes the mean of what is left off the residual.
@@ -269,7 +368,25 @@ impl Detector {
         sky: &BackgroundMap,
         field: &StarField,
         masked: f64,
+        places: Option<&[Segment]>,
     ) -> Result<Found> {
+        let mut search = self.begin_search(backend, frame, sky, field, masked, places)?;
+        let trails = search.find_trails()?;
+        let (thresholds, longest_px) = (search.thresholds, search.segments.longest_px());
+        let measured = report::measure_trails(backend, frame, field, trails)?;
+        Ok(Found { measured, thresholds, longest_px })
+    }
+
+    /// Filters what has not been weighed out, and sets the thresholds.
+    fn begin_search<'a>(
+        &'a self,
+        backend: &'a mut dyn Backend,
+        frame: &Frame<'_>,
+        sky: &'a BackgroundMap,
+        field: &StarField,
+        masked: f64,
+        places: Option<&[Segment]>,
+    ) -> Result<Search<'a>> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
@@ -281,18 +398,16 @@ impl Detector {
             segments.longest_px(),
             excess,
         );
-        let mut search = Search {
+        Ok(Search {
             backend,
             sky,
-            segments: &segments,
-            thresholds: &thresholds,
+            segments,
+            places: places.map(<[Segment]>::to_vec),
+            thresholds,
             config: &self.config.search,
             weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
-        };
-        let trails = if segments.tasks.is_empty() { Vec::new() } else { search.find_trails()? };
-        let measured = report::measure_trails(backend, frame, field, trails)?;
-        Ok(Found { measured, thresholds, longest_px: segments.longest_px() })
+        })
     }
 
     fn segment_set(&self, backend: &dyn Backend, width: usize, height: usize, psf_sigma_px: f64) -> Arc<SegmentSet> {

@@ -46,7 +46,7 @@ pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
     TrackingMode,
 };
-pub use detector::{Detector, DetectorConfig, Sky};
+pub use detector::{Candidate, Detector, DetectorConfig, Sky};
 pub use device::{Device, DeviceInfo, devices};
 pub use error::{Error, Result};
 pub use frame::{Frame, MAX_SIDE_PX, Pixels, Times};

@@ -5,7 +5,7 @@
 use skystreak::simulate::gaussian_frame;
 use skystreak::{
     BackgroundConfig, Detector, DetectorConfig, Device, Error, Frame, FrameFlag, JudgeConfig, MAX_SIDE_PX, Pixels,
-    SearchConfig, Tracking, WeighConfig,
+    SearchConfig, Segment, Tracking, WeighConfig,
 };
 
 fn cpu() -> DetectorConfig {
@@ -18,13 +18,29 @@ fn check(what: &str, frame: skystreak::Result<Frame<'_>>, reasons: &[FrameFlag])
     let frame = frame.unwrap_or_else(|e| panic!("{what}: {e}"));
     // With and without a PSF to be measured.
     for psf_sigma_px in [None, Some(1.5)] {
-        let report = Detector::new(DetectorConfig { psf_sigma_px, ..cpu() }).unwrap().detect(&frame);
+        let detector = Detector::new(DetectorConfig { psf_sigma_px, ..cpu() }).unwrap();
+        let at_places = detector.detect_at(&frame, &places()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(at_places.detections.is_empty(), "{what}: {:?}", at_places.detections);
+        let candidates = detector.candidates(&frame).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(candidates.is_empty() || at_places.flags.iter().all(|flag| *flag == FrameFlag::PsfAssumed), "{what}");
+        let report = detector.detect(&frame);
         let report = report.unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!((report.width, report.height), (frame.width(), frame.height()), "{what}");
         assert!(report.detections.is_empty(), "{what}: {:?}", report.detections);
         let told = reasons.is_empty() || reasons.iter().any(|reason| report.flags.contains(reason));
         assert!(told, "{what}: {:?} instead of {reasons:?}", report.flags);
     }
+}
+
+/// Places across, beside and beyond any frame, and one of no length.
+fn places() -> [Segment; 5] {
+    [
+        Segment::from_coordinates(0.0, 0.0, 60.0, 40.0),
+        Segment::from_coordinates(-500.0, 3.0, 900.0, 3.0),
+        Segment::from_coordinates(-90.0, -90.0, -50.0, -50.0),
+        Segment::from_coordinates(1e300, 0.0, -1e300, 1.0),
+        Segment::from_coordinates(2.0, 2.0, 2.0, 2.0),
+    ]
 }
 
 fn noise(width: usize, height: usize) -> skystreak::Result<Frame<'static>> {
@@ -122,6 +138,16 @@ fn wrong_shapes_are_refused() {
     let too_long = Frame::new(vec![0_u8; MAX_SIDE_PX + 1], 1, MAX_SIDE_PX + 1).unwrap_err();
     let Error::Limit { requested, allowed, .. } = too_long else { panic!("{too_long}") };
     assert_eq!((requested, allowed), (MAX_SIDE_PX as u64 + 1, MAX_SIDE_PX as u64));
+}
+
+#[test]
+fn places_that_are_no_numbers_are_refused() {
+    let detector = Detector::new(cpu()).unwrap();
+    for x in [f64::NAN, f64::INFINITY] {
+        let place = Segment::from_coordinates(10.0, 10.0, x, 20.0);
+        let error = detector.detect_at(&noise(64, 64).unwrap(), &[place]).unwrap_err();
+        assert!(matches!(&error, Error::Input(text) if text.contains("finite")), "{error}");
+    }
 }
 
 #[test]

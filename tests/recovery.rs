@@ -239,3 +239,35 @@ fn equal_runs_give_equal_reports() {
     });
     assert_eq!(run(&shared, &frames[0]), alone[0]);
 }
+
+#[test]
+fn given_places_are_searched_and_no_others() {
+    let streaks = [
+        Segment::from_coordinates(30.3, 40.6, 130.2, 67.1),
+        Segment::from_coordinates(50.0, 130.0, 150.0, 80.0),
+        Segment::from_coordinates(170.5, 20.0, 170.5, 100.0),
+    ];
+    // Bright ones: with their light gone a frame is searched once more, and so would a place be.
+    let frame = noisy(200, 150, 910, &streaks, 25.0, 1.5);
+    let detector = detector(1.5, FALSE_ALARMS);
+    let blind = detector.detect(&frame).unwrap();
+    assert_eq!(blind.detections.len(), 3);
+    assert!(detector.detect_at(&frame, &[]).unwrap().detections.is_empty());
+    for truth in &streaks {
+        let report = detector.detect_at(&frame, &[truth.extended(-6.0, 3.0)]).unwrap();
+        let (found, same) = (found_once(&report, truth), found_once(&blind, truth));
+        // One optimum, reached from two starts: to the tenth of the error at which fits stop.
+        let apart = found.segment.start.distance(same.segment.start).max(found.segment.end.distance(same.segment.end));
+        let err = found.ends_along_err_px().0.max(found.ends_along_err_px().1);
+        assert!(apart < 0.1 * err, "{found:?} {same:?}");
+        assert_eq!(report.detections.len(), 1, "{:#?}", report.detections);
+    }
+    // Best first, each of the three ahead of all noise: S/N 25 less what the coarse step loses.
+    let candidates = detector.candidates(&frame).unwrap();
+    assert!(candidates.is_sorted_by(|a, b| a.snr >= b.snr));
+    for truth in &streaks {
+        let beside = |c: &&skystreak::Candidate| truth.distance_to(c.segment.midpoint()) < 3.0;
+        let best = candidates.iter().find(beside).unwrap();
+        assert!((15.0..30.0).contains(&best.snr), "{best:?}");
+    }
+}

@@ -4,6 +4,8 @@
 //! image, and only what is still significant in what is left is believed next. Neighbours are fitted again together,
 //! collinear pieces joined. Method: docs/algorithm.md, "Merge".
 
+use std::sync::Arc;
+
 use crate::Result;
 use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
@@ -11,7 +13,7 @@ use crate::pipeline::background::BackgroundMap;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
-    Peak, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
+    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
@@ -20,8 +22,10 @@ use crate::pipeline::threshold::Thresholds;
 pub(crate) struct Search<'a> {
     pub(crate) backend: &'a mut dyn Backend,
     pub(crate) sky: &'a BackgroundMap,
-    pub(crate) segments: &'a SegmentSet,
-    pub(crate) thresholds: &'a Thresholds,
+    pub(crate) segments: Arc<SegmentSet>,
+    /// Where to look; everywhere when not given.
+    pub(crate) places: Option<Vec<Segment>>,
+    pub(crate) thresholds: Thresholds,
     pub(crate) config: &'a SearchConfig,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
@@ -85,6 +89,7 @@ impl Search<'_> {
             let nothing_new = new.is_empty();
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
+            self.leave_found_places(&believed);
             if nothing_new || (!bright && complete) {
                 break;
             }
@@ -112,16 +117,40 @@ impl Search<'_> {
         self.segments.kernel.sigma_eff_px
     }
 
-    /// One coarse search of the filtered residual image, and whether all of its candidates are returned.
-    fn find_candidates(&mut self) -> Result<(Vec<Peak>, bool)> {
+    /// One coarse search of the filtered residual image, or the places to look at instead, and whether all of its
+    /// candidates are returned.
+    pub(crate) fn find_candidates(&mut self) -> Result<(Vec<Peak>, bool)> {
+        if self.segments.tasks.is_empty() {
+            return Ok((Vec::new(), true));
+        }
+        if let Some(places) = &self.places {
+            return Ok((places.iter().filter_map(|place| self.candidate_at(place)).collect(), true));
+        }
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let request = SearchRequest { threshold: recall as f32, weighted: self.weighted };
-        let peaks = self.backend.find_peaks(self.segments, &request)?;
+        let peaks = self.backend.find_peaks(&self.segments, &request)?;
         let pixels = self.segments.width * self.segments.height;
         let most = (pixels / PIXELS_PER_CANDIDATE).max(MIN_CANDIDATES);
         let candidates = suppress(&best_of_cells(&peaks), self.sigma(), most);
         let complete = candidates.len() < most;
         Ok((candidates, complete))
+    }
+
+    /// A place whose streak is found is not looked at again: what is near would be taken for it.
+    fn leave_found_places(&mut self, believed: &[Believed]) {
+        let sigma = self.sigma();
+        let is_at = |b: &Believed, p: &Segment| template_correlation(&b.trail().segment, p, sigma) > SAME_CORRELATION;
+        if let Some(places) = &mut self.places {
+            places.retain(|place| !believed.iter().any(|b| is_at(b, place)));
+        }
+    }
+
+    /// The part of a given place inside the frame, long enough to fit two ends.
+    fn candidate_at(&self, place: &Segment) -> Option<Peak> {
+        let inside = place.clipped_to(self.segments.width, self.segments.height)?;
+        let length = inside.length_px().max(self.config.min_length_px);
+        let segment = Segment::around(inside.midpoint(), length, inside.angle_rad());
+        Some(Peak { segment, snr: 0.0 })
     }
 
     /// Maximises the exact matched-filter S/N of every candidate over its ends, and keeps the significant ones, one

@@ -67,7 +67,7 @@ pub(crate) fn sort_peaks(peaks: &mut [Peak]) {
 
 /// Correlation above which two templates stand for the same thing: at 0.2 real streaks begin to lose S/N, at 0.5
 /// there are several times as many duplicates (docs/algorithm.md, "Search").
-const SAME_CORRELATION: f64 = 0.3;
+pub(crate) const SAME_CORRELATION: f64 = 0.3;
 
 /// A peak is explained by a brighter one if it is no more than this many times the light that one spreads into it.
 const EXPLAINED_BY: f64 = 1.5;

@@ -1,0 +1,154 @@
+//! Options that all measurements share, and the loop over frames.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use skystreak::{Detector, DetectorConfig, Device};
+
+use crate::AnyResult;
+use crate::scenes::{Conditions, Photons};
+
+/// Nothing is as bright.
+pub(crate) const NO_SOURCE_SNR: f64 = 1e9;
+
+/// The frames, and who works on them.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Common {
+    /// Number of frames.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) frames: usize,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Side of the square frames, px.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) size: usize,
+    /// Gaussian width of the PSF, px; the detector is told.
+    #[arg(long, default_value_t = 1.5)]
+    pub(crate) sigma: f64,
+    /// cpu, gpu, auto, or an adapter by (part of) its name.
+    #[arg(long, default_value = "cpu", value_parser = parse_device)]
+    device: Device,
+    /// Frames worked on at once. Default: the number of cores.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Weigh no compact source out, as a search for streaks in empty sky would.
+    #[arg(long)]
+    keep_sources: bool,
+    /// Change of the sky across the frame, in units of the noise.
+    #[arg(long, default_value_t = 10.0)]
+    gradient: f64,
+    /// Noise at the right border over the noise at the left one.
+    #[arg(long, default_value_t = 1.0)]
+    noise_gradient: f64,
+    /// Share of the pixels under round masks.
+    #[arg(long, default_value_t = 0.0)]
+    masked: f64,
+    /// Number of masked columns.
+    #[arg(long, default_value_t = 0)]
+    bad_columns: usize,
+    /// Count photons, with this gain in electrons per ADU; else the noise is white.
+    #[arg(long, value_name = "E_PER_ADU")]
+    gain: Option<f64>,
+    /// Sky where photons are counted, electrons per pixel.
+    #[arg(long, default_value_t = 400.0)]
+    sky_e: f64,
+    /// Read noise where photons are counted, electrons.
+    #[arg(long, default_value_t = 8.0)]
+    read_noise_e: f64,
+}
+
+impl Common {
+    /// What the frames look like.
+    pub(crate) fn conditions(&self) -> AnyResult<Conditions> {
+        let photons = self.gain.map(|gain_e_per_adu| Photons {
+            gain_e_per_adu,
+            sky_e: self.sky_e,
+            read_noise_e: self.read_noise_e,
+        });
+        if photons.is_some() && self.noise_gradient != 1.0 {
+            return Err("--noise-gradient goes with white noise, not with --gain".into());
+        }
+        if !(0.0..0.9).contains(&self.masked) || self.noise_gradient <= 0.0 || self.size < 16 {
+            return Err("--masked below 0.9, --noise-gradient above 0 and --size of 16 and more, please".into());
+        }
+        Ok(Conditions {
+            gradient: self.gradient,
+            noise_ratio: self.noise_gradient,
+            masked: self.masked,
+            bad_columns: self.bad_columns,
+            photons,
+            ..Conditions::white(self.size, self.sigma)
+        })
+    }
+
+    /// The detector's settings: PSF width given, all else as it comes.
+    pub(crate) fn config(&self, false_alarms_per_frame: f64) -> DetectorConfig {
+        let mut config = DetectorConfig {
+            device: self.device.clone(),
+            psf_sigma_px: Some(self.sigma),
+            false_alarms_per_frame,
+            ..DetectorConfig::default()
+        };
+        if self.keep_sources {
+            config.weigh.source_snr = NO_SOURCE_SNR;
+        }
+        config
+    }
+
+    /// A detector with these settings.
+    pub(crate) fn detector(&self, false_alarms_per_frame: f64) -> AnyResult<Detector> {
+        Ok(Detector::new(self.config(false_alarms_per_frame))?)
+    }
+
+    /// Says in one line what was simulated.
+    pub(crate) fn describe(&self) {
+        let Self { frames, seed, size, sigma, .. } = self;
+        println!("{frames} frames of {size} × {size} px, PSF sigma {sigma} px, seed {seed}.\n");
+    }
+
+    /// Works on every frame, several at once, and gives the results in their order.
+    ///
+    /// Threads of their own: the CPU backend keeps the pool of the library busy.
+    pub(crate) fn over_frames<T: Send>(&self, work: impl Fn(usize) -> AnyResult<T> + Sync) -> AnyResult<Vec<T>> {
+        let terminal = std::io::stderr().is_terminal();
+        let progress = if terminal { ProgressBar::new(self.frames as u64) } else { ProgressBar::hidden() };
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let n_threads = self.threads.unwrap_or_else(cores).clamp(1, self.frames.max(1));
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            let mut results = Vec::new();
+            loop {
+                let frame = next.fetch_add(1, Ordering::Relaxed);
+                if frame >= self.frames {
+                    return Ok(results);
+                }
+                let result = work(frame).inspect_err(|_| next.store(self.frames, Ordering::Relaxed))?;
+                results.push((frame, result));
+                progress.inc(1);
+            }
+        };
+        let shares: Vec<AnyResult<Vec<(usize, T)>>> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..n_threads).map(|_| scope.spawn(worker)).collect();
+            let join = |worker: thread::ScopedJoinHandle<'_, _>| worker.join().expect("panics are bugs");
+            workers.into_iter().map(join).collect()
+        });
+        progress.finish_and_clear();
+        let mut results: Vec<(usize, T)> =
+            shares.into_iter().collect::<AnyResult<Vec<_>>>()?.into_iter().flatten().collect();
+        results.sort_by_key(|r| r.0);
+        Ok(results.into_iter().map(|r| r.1).collect())
+    }
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    Ok(match text.to_lowercase().as_str() {
+        "auto" => Device::Auto,
+        "cpu" => Device::Cpu,
+        "gpu" => Device::Gpu,
+        _ => Device::Named(text.to_owned()),
+    })
+}
