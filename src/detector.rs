@@ -10,6 +10,7 @@ use crate::error::{Error, Result, require};
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundConfig, BackgroundMap, Mesh};
+use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::merge::Search;
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
@@ -306,7 +307,7 @@ impl Detector {
         }
         clock.stage("search");
 
-        let mut findings = Findings::new(frame, &field, config, found.thresholds, found.longest_px);
+        let mut findings = Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px);
         findings.judge_trails(found.measured);
         if let (TrackingMode::Rate { .. }, None) = (findings.tracking, places) {
             // Points among trailed stars: with all weights back, and the trails taken out.
@@ -372,9 +373,9 @@ impl Detector {
     ) -> Result<Found> {
         let mut search = self.begin_search(backend, frame, sky, field, masked, places)?;
         let trails = search.find_trails()?;
-        let (thresholds, longest_px) = (search.thresholds, search.segments.longest_px());
-        let measured = report::measure_trails(backend, frame, field, trails)?;
-        Ok(Found { measured, thresholds, longest_px })
+        let (thresholds, chains, longest_px) = (search.thresholds, search.chains, search.segments.longest_px());
+        let measured = report::measure_trails(backend, frame, field, &chains, trails)?;
+        Ok(Found { measured, thresholds, chains, longest_px })
     }
 
     /// Filters what has not been weighed out, and sets the thresholds.
@@ -398,12 +399,14 @@ impl Detector {
             segments.longest_px(),
             excess,
         );
+        let segments_sigma = segments.kernel.sigma_eff_px;
         Ok(Search {
             backend,
             sky,
             segments,
             places: places.map(<[Segment]>::to_vec),
             thresholds,
+            chains: ChainPrior::new(field.footprints.len(), width * height, segments_sigma, excess),
             config: &self.config.search,
             weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
@@ -466,6 +469,7 @@ struct SkyLeft {
 struct Found {
     measured: Vec<report::Measured>,
     thresholds: Thresholds,
+    chains: ChainPrior,
     longest_px: f64,
 }
 

@@ -7,6 +7,7 @@ use crate::backend::TrackProfile;
 use crate::detection::RejectReason;
 use crate::error::require;
 use crate::geometry::{Point, Segment};
+use crate::pipeline::chain::ChainPrior;
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,27 +16,20 @@ pub struct JudgeConfig {
     pub min_width: f64,
     /// A track wider than this many PSF widths is not a trail: a galaxy, a nebula, an edge of stray light.
     pub max_width: f64,
-    /// Without its two brightest places a track must still have this S/N.
-    pub min_spread_snr: f64,
-    /// The median brightness along a track must be this fraction of its mean.
-    pub min_median: f64,
 }
 
 impl Default for JudgeConfig {
     fn default() -> Self {
         // 0.75: hot columns and particle tracks have 0.2 to 0.6 of the PSF's width. 3: defocused low satellites are
-        // up to twice as wide as the stars. 3: a uniform streak at the threshold keeps 4 and more.
-        // 0.3: a chain of stars has a median near 0; a tumbling object that is dark less than half of the time passes.
-        Self { min_width: 0.75, max_width: 3.0, min_spread_snr: 3.0, min_median: 0.3 }
+        // up to twice as wide as the stars.
+        Self { min_width: 0.75, max_width: 3.0 }
     }
 }
 
 impl JudgeConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         require("judge.min_width", self.min_width, 0.0..1.0, "from 0 to below 1")?;
-        require("judge.max_width", self.max_width, 1.0..f64::INFINITY, "1 or more")?;
-        require("judge.min_median", self.min_median, ..1.0, "below 1")?;
-        require("judge.min_spread_snr", self.min_spread_snr, 0.0.., "0 or more")
+        require("judge.max_width", self.max_width, 1.0..f64::INFINITY, "1 or more")
     }
 }
 
@@ -55,6 +49,9 @@ pub(crate) struct Evidence<'a> {
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
     pub(crate) snr: f64,
+    /// S/N it needs to be significant.
+    pub(crate) threshold_snr: f64,
+    /// Light along [`ChainPrior::track`].
     pub(crate) profile: &'a TrackProfile,
 }
 
@@ -65,6 +62,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) height: usize,
     pub(crate) psf_sigma_eff_px: f64,
     pub(crate) min_length_px: f64,
+    pub(crate) chains: ChainPrior,
     pub(crate) stars: &'a [BrightStar],
     /// Every trail of the frame.
     pub(crate) trails: &'a [KnownTrail],
@@ -111,8 +109,8 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if evidence.sigma_eff_px - slack > config.max_width * psf {
         return Some(RejectReason::Extended);
     }
-    if s.length_px() < scene.min_length_px.max(3.0 * evidence.sigma_eff_px) || !is_spread(evidence.profile, psf, config)
-    {
+    let too_short = s.length_px() < scene.min_length_px.max(3.0 * evidence.sigma_eff_px);
+    if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr) {
         return Some(RejectReason::StarResidual);
     }
     None
@@ -159,36 +157,6 @@ fn is_spike(s: &Segment, star: &BrightStar, psf: f64) -> bool {
     v.abs() < 2.0 * psf && beside && in_proportion && (centred || outside)
 }
 
-/// Without its brightest places a track must still be there: a line that joins two star residuals is not.
-fn is_spread(profile: &TrackProfile, psf: f64, config: &JudgeConfig) -> bool {
-    let group = (2.0 * psf / profile.bin_px).round().max(1.0) as usize;
-    let sums =
-        |values: &[f32]| -> Vec<f64> { values.chunks(group).map(|c| c.iter().map(|v| f64::from(*v)).sum()).collect() };
-    let (signal, variance) = (sums(&profile.signal), sums(&profile.variance));
-    let mut order: Vec<usize> = (0..signal.len()).filter(|&i| variance[i] > 0.0).collect();
-    order.sort_unstable_by(|&a, &b| signal[b].total_cmp(&signal[a]));
-    // Of a short track one place is a large part already.
-    let brightest = match order.len() {
-        0..=3 => return true,
-        4..=6 => 1,
-        _ => 2,
-    };
-    let rest = &order[brightest..];
-    let sum = |places: &[usize]| places.iter().fold((0.0, 0.0), |(s, v), &i| (s + signal[i], v + variance[i]));
-    let (s, v) = sum(rest);
-    if s / v.sqrt() < config.min_spread_snr {
-        return false;
-    }
-    // A chain of stars is dark in most places. Of an even track at the threshold the median is known to a fifth.
-    let mut brightness: Vec<f64> = order.iter().map(|&i| signal[i] / variance[i]).collect();
-    brightness.sort_unstable_by(f64::total_cmp);
-    let (s, v) = sum(&order);
-    order.len() < MIN_PLACES || brightness[brightness.len() / 2] >= config.min_median * s / v
-}
-
-/// Below so many places a median says little.
-const MIN_PLACES: usize = 8;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,15 +168,30 @@ mod tests {
 
     fn verdict(segment: Segment, sigma: f64, signal: Vec<f32>, stars: &[BrightStar]) -> Option<RejectReason> {
         let profile = profile(signal);
-        let evidence = Evidence { segment, sigma_eff_px: sigma, sigma_eff_err_px: 0.02, snr: 12.0, profile: &profile };
-        let scene = Scene { width: 500, height: 400, psf_sigma_eff_px: 1.5, min_length_px: 8.0, stars, trails: &[] };
+        let evidence = Evidence {
+            segment,
+            sigma_eff_px: sigma,
+            sigma_eff_err_px: 0.02,
+            snr: 12.0,
+            threshold_snr: 6.2,
+            profile: &profile,
+        };
+        let scene = Scene {
+            width: 500,
+            height: 400,
+            psf_sigma_eff_px: 1.5,
+            min_length_px: 8.0,
+            chains: ChainPrior::new(60, 500 * 400, 1.5, 1.0),
+            stars,
+            trails: &[],
+        };
         judge(&evidence, &scene, &JudgeConfig::default())
     }
 
     #[test]
     fn reasons() {
         let line = Segment::from_coordinates(100.0, 100.0, 160.0, 130.0);
-        let even = vec![1.5; 60];
+        let even = vec![1.5; 70];
         assert_eq!(verdict(line, 1.5, even.clone(), &[]), None);
         assert_eq!(verdict(line, 0.5, even.clone(), &[]), Some(RejectReason::CosmicRay));
         assert_eq!(verdict(line, 6.0, even.clone(), &[]), Some(RejectReason::Extended));
@@ -218,19 +201,9 @@ mod tests {
         assert_eq!(verdict(row, 0.4, even.clone(), &[]), Some(RejectReason::HotRow));
         let border = Segment::from_coordinates(100.0, 1.0, 160.0, 1.5);
         assert_eq!(verdict(border, 1.5, even.clone(), &[]), Some(RejectReason::FrameEdge));
-        let mut two_stars = vec![0.0; 60];
-        (two_stars[5], two_stars[50]) = (40.0, 40.0);
+        let star = |i: i32, at: i32| 8.0 * (-0.5 * (f64::from(i - at) / 1.5).powi(2)).exp();
+        let two_stars = (0..70).map(|i| (star(i, 6) + star(i, 62)) as f32).collect();
         assert_eq!(verdict(line, 1.5, two_stars, &[]), Some(RejectReason::StarResidual));
-    }
-
-    #[test]
-    fn chains_of_stars_are_dark_between_them() {
-        let line = Segment::from_coordinates(100.0, 100.0, 160.0, 130.0);
-        let chain = (0..60).map(|i| if i % 12 < 3 { 8.0 } else { 0.0 }).collect();
-        assert_eq!(verdict(line, 1.5, chain, &[]), Some(RejectReason::StarResidual));
-        // Flux varying tenfold along the track.
-        let tumbling = (0..60).map(|i| if i % 30 < 18 { 2.0 } else { 0.2 }).collect();
-        assert_eq!(verdict(line, 1.5, tumbling, &[]), None);
     }
 
     #[test]
@@ -246,7 +219,7 @@ mod tests {
     #[test]
     fn bright_stars_explain_lines() {
         let star = BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, saturated: true };
-        let even = vec![1.5; 60];
+        let even = vec![1.5; 70];
         let spike = Segment::from_coordinates(115.0, 107.5, 160.0, 130.0);
         assert_eq!(verdict(spike, 1.5, even.clone(), &[star]), Some(RejectReason::DiffractionSpike));
         let bleed = Segment::from_coordinates(100.3, 110.0, 100.1, 180.0);

@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
@@ -26,6 +29,7 @@ pub(crate) struct Search<'a> {
     /// Where to look; everywhere when not given.
     pub(crate) places: Option<Vec<Segment>>,
     pub(crate) thresholds: Thresholds,
+    pub(crate) chains: ChainPrior,
     pub(crate) config: &'a SearchConfig,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
@@ -68,6 +72,9 @@ const MAX_SEARCHES: usize = 3;
 const PIXELS_PER_CANDIDATE: usize = 1 << 12;
 const MIN_CANDIDATES: usize = 300;
 
+/// So many times as many are looked at for chains of stars.
+const CHAINS_PER_CANDIDATE: usize = 4;
+
 /// The PSF width may differ from the frame's by this factor while trails are told apart: with more freedom the first
 /// of two neighbours swallows the second, with less a PSF 5 % off leaves false extras beside every bright streak.
 const WIDTH_FREEDOM: f64 = 1.08;
@@ -77,7 +84,10 @@ impl Search<'_> {
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
         for search in 1..=MAX_SEARCHES {
-            let (candidates, complete) = self.find_candidates()?;
+            let (mut candidates, mut complete) = self.find_candidates()?;
+            self.leave_chains(&mut candidates)?;
+            complete &= candidates.len() <= self.most_candidates();
+            candidates.truncate(self.most_candidates());
             let refined = self.refine(&candidates)?;
             let is_bright = |f: &&TrailFit| search < MAX_SEARCHES && f.snr >= SEARCH_AGAIN_SNR;
             let brightest: Vec<TrailFit> = refined.iter().filter(is_bright).copied().collect();
@@ -129,11 +139,32 @@ impl Search<'_> {
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let request = SearchRequest { threshold: recall as f32, weighted: self.weighted };
         let peaks = self.backend.find_peaks(&self.segments, &request)?;
-        let pixels = self.segments.width * self.segments.height;
-        let most = (pixels / PIXELS_PER_CANDIDATE).max(MIN_CANDIDATES);
+        let most = CHAINS_PER_CANDIDATE * self.most_candidates();
         let candidates = suppress(&best_of_cells(&peaks), self.sigma(), most);
         let complete = candidates.len() < most;
         Ok((candidates, complete))
+    }
+
+    fn most_candidates(&self) -> usize {
+        (self.segments.width * self.segments.height / PIXELS_PER_CANDIDATE).max(MIN_CANDIDATES)
+    }
+
+    /// Leaves out candidates that are clearly chains of stars: fitting them costs far more than telling them.
+    fn leave_chains(&mut self, candidates: &mut Vec<Peak>) -> Result<()> {
+        let tracks: Vec<Segment> = candidates.iter().map(|c| self.chains.track(&c.segment)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let margin = recall_margin(&self.segments.kernel);
+        let is_trail: Vec<bool> = candidates
+            .par_iter()
+            .zip(&profiles)
+            .map(|(candidate, profile)| {
+                let length = candidate.segment.length_px();
+                !self.chains.is_chain(profile, length, self.thresholds.for_length(length) - margin)
+            })
+            .collect();
+        let mut is_trail = is_trail.into_iter();
+        candidates.retain(|_| is_trail.next().unwrap_or(true));
+        Ok(())
     }
 
     /// A place whose streak is found is not looked at again: what is near would be taken for it.
@@ -165,6 +196,14 @@ impl Search<'_> {
         let second = self.fit_ends(rescanned.collect::<Vec<_>>(), 6)?;
         let best = first.into_iter().zip(second).map(|(a, b)| if b.snr > a.snr { b } else { a });
         let mut significant: Vec<TrailFit> = best.filter(|f| self.is_significant(f)).collect();
+        let tracks: Vec<Segment> = significant.iter().map(|f| self.chains.track(&f.trail.segment)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let mut profiles = profiles.iter();
+        significant.retain(|fit| {
+            let length = fit.trail.segment.length_px();
+            let profile = profiles.next();
+            !profile.is_some_and(|p| self.chains.is_chain(p, length, self.thresholds.for_length(length)))
+        });
         sort_fits(&mut significant);
         let mut peaks: Vec<Peak> = significant.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
         sort_peaks(&mut peaks);

@@ -4,6 +4,7 @@
 //! from it is small.
 
 pub(crate) mod background;
+pub(crate) mod chain;
 pub(crate) mod judge;
 pub(crate) mod measure;
 pub(crate) mod merge;

@@ -11,6 +11,7 @@ use crate::detection::{
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
+use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::Believed;
@@ -51,6 +52,7 @@ pub(crate) fn measure_trails(
     backend: &mut dyn Backend,
     frame: &Frame<'_>,
     field: &StarField,
+    chains: &ChainPrior,
     trails: Vec<Believed>,
 ) -> Result<Vec<Measured>> {
     let sigma_eff = effective_sigma(field.psf_sigma_px);
@@ -70,8 +72,8 @@ pub(crate) fn measure_trails(
     let fits = backend.fit(&requests, &settings)?;
     backend.add_trails(&models(false), 1.0)?;
     let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
-    let segments: Vec<Segment> = usable.iter().map(|f| f.trail.segment).collect();
-    let profiles = backend.profiles(&segments, sigma_eff as f32)?;
+    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
+    let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
     let measured = usable.iter().zip(profiles).zip(&trails);
     Ok(measured
         .map(|((fit, profile), believed)| {
@@ -192,6 +194,7 @@ pub(crate) struct Findings<'a> {
     field: &'a StarField,
     config: &'a DetectorConfig,
     thresholds: Thresholds,
+    chains: ChainPrior,
     longest_px: f64,
     pub(crate) tracking: TrackingMode,
     detections: Vec<Detection>,
@@ -205,6 +208,7 @@ impl<'a> Findings<'a> {
         field: &'a StarField,
         config: &'a DetectorConfig,
         thresholds: Thresholds,
+        chains: ChainPrior,
         longest_px: f64,
     ) -> Self {
         Self {
@@ -212,6 +216,7 @@ impl<'a> Findings<'a> {
             field,
             config,
             thresholds,
+            chains,
             longest_px,
             tracking: TrackingMode::Sidereal,
             detections: Vec::new(),
@@ -232,6 +237,7 @@ impl<'a> Findings<'a> {
                 height: self.frame.height(),
                 psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
                 min_length_px: self.config.search.min_length_px,
+                chains: self.chains,
                 stars: &self.field.bright,
                 trails: &trails,
             };
@@ -240,6 +246,7 @@ impl<'a> Findings<'a> {
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
+                threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
                 profile: &m.profile,
             };
             self.trails.push(m.trail);

@@ -1,0 +1,259 @@
+//! Is it a streak, or a chain of point sources that a line happens to join?
+//!
+//! Method: docs/algorithm.md, "Judge".
+
+use crate::backend::TrackProfile;
+use crate::geometry::Segment;
+
+/// How readily the field's sources form chains.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ChainPrior {
+    sigma_px: f64,
+    /// S/N² that a point source must win before it is believed.
+    point_price: f64,
+}
+
+/// Point sources tried at most on one track.
+const MOST_POINTS: usize = 40;
+
+/// How far beyond a trail's ends its profile should run, in PSF widths: a star there lights the end.
+const BEYOND_SIGMAS: f64 = 3.0;
+
+/// For every source that is bright enough to be weighed out, so many more in the same field are only just not.
+const FAINTER_SOURCES: f64 = 2.0;
+
+/// In the densest fields a point must still win this much to be more than noise.
+const LEAST_PRICE: f64 = 6.0;
+
+/// Of the S/N² that a trail needs to be significant, the part it must still explain when points compete. What is
+/// forgiven, some 9 at the default threshold, is the odds of one streak per frame against one false alarm in a
+/// hundred.
+const TRAIL_SHARE: f64 = 0.75;
+
+impl ChainPrior {
+    /// For a field in which so many sources were weighed out. `noise_excess` as in
+    /// [`Thresholds`](crate::pipeline::threshold::Thresholds).
+    pub(crate) fn new(n_sources: usize, pixels: usize, sigma_px: f64, noise_excess: f64) -> Self {
+        let density = (n_sources as f64).max(0.5) * FAINTER_SOURCES / pixels as f64;
+        let within_psf = density * std::f64::consts::TAU * sigma_px * sigma_px;
+        Self { sigma_px, point_price: (-2.0 * within_psf.ln()).max(LEAST_PRICE) * noise_excess.powi(2) }
+    }
+
+    /// The track whose profile the test wants.
+    pub(crate) fn track(&self, trail: &Segment) -> Segment {
+        let beyond = BEYOND_SIGMAS * self.sigma_px;
+        trail.extended(beyond, beyond)
+    }
+
+    /// Whether the light along a track is rather that of point sources than of a trail, which would need
+    /// `threshold_snr` to be significant.
+    ///
+    /// An even trail with points on it is compared with points alone: what it explains more must be nearly as much as
+    /// the threshold asks for. `profile` is that of [`track`](Self::track).
+    pub(crate) fn is_chain(&self, profile: &TrackProfile, length_px: f64, threshold_snr: f64) -> bool {
+        self.trail_over_points(profile, length_px) < TRAIL_SHARE * threshold_snr.powi(2)
+    }
+
+    /// How much more S/N² a trail explains than point sources alone: an even one with points on it, or one whose
+    /// brightness varies.
+    fn trail_over_points(&self, profile: &TrackProfile, length_px: f64) -> f64 {
+        let track = Track::new(profile, self);
+        let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (self.sigma_px * std::f64::consts::SQRT_2)));
+        let shape = track.places().map(|u| step(u) - step(u - length_px)).collect();
+        let trail = Component { first: 0, shape, amplitude: 0.0 };
+        track.explained(Some(trail)).max(track.explained_piecewise(length_px)) - track.explained(None)
+    }
+}
+
+/// Light along a track, bin by bin.
+struct Track {
+    signal: Vec<f64>,
+    variance: Vec<f64>,
+    /// Place of the first bin, and width of each, px from the trail's start.
+    first_px: f64,
+    bin_px: f64,
+    prior: ChainPrior,
+}
+
+/// A source of light on the track: its shape in the bins from `first` on.
+struct Component {
+    first: usize,
+    shape: Vec<f64>,
+    amplitude: f64,
+}
+
+impl Component {
+    fn bins(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
+        self.shape.iter().enumerate().map(|(i, g)| (self.first + i, *g))
+    }
+}
+
+impl Track {
+    fn new(profile: &TrackProfile, prior: &ChainPrior) -> Self {
+        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect();
+        Self {
+            signal: wide(&profile.signal),
+            variance: wide(&profile.variance),
+            first_px: profile.first_px - BEYOND_SIGMAS * prior.sigma_px,
+            bin_px: profile.bin_px,
+            prior: *prior,
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = f64> + '_ {
+        (0..self.signal.len()).map(|b| self.first_px + b as f64 * self.bin_px)
+    }
+
+    fn point(&self, bin: usize) -> Component {
+        let reach = (3.5 * self.prior.sigma_px / self.bin_px).ceil() as usize;
+        let first = bin.saturating_sub(reach);
+        let last = (bin + reach).min(self.signal.len() - 1);
+        let shape = (first..=last)
+            .map(|b| (-0.5 * ((b as f64 - bin as f64) * self.bin_px / self.prior.sigma_px).powi(2)).exp())
+            .collect();
+        Component { first, shape, amplitude: 0.0 }
+    }
+
+    /// S/N² explained by the trail, if given, and as many points as pay for themselves, less their price.
+    fn explained(&self, trail: Option<Component>) -> f64 {
+        let mut parts: Vec<Component> = trail.into_iter().collect();
+        let mut rest = self.signal.clone();
+        self.share_out(&mut parts, &mut rest);
+        let mut price = 0.0;
+        for _ in 0..MOST_POINTS {
+            let paid = self.best_point(&rest).filter(|(_, gain)| *gain > self.prior.point_price);
+            let Some((bin, _)) = paid else { break };
+            price += self.prior.point_price;
+            parts.push(self.point(bin));
+            self.share_out(&mut parts, &mut rest);
+        }
+        // Σ (2 s m − v m²), with m the model and rest = s − v m.
+        let models = self.models(&parts);
+        let power: f64 = (0..models.len()).map(|b| models[b] * (self.signal[b] + rest[b])).sum();
+        power - price
+    }
+
+    /// S/N² explained by a trail whose brightness varies from piece to piece, less the price of its pieces.
+    fn explained_piecewise(&self, length_px: f64) -> f64 {
+        let n_pieces = (length_px / (PIECE_SIGMAS * self.prior.sigma_px)).round().max(1.0);
+        let mut pieces = vec![(0.0, 0.0); n_pieces as usize];
+        for (bin, place) in self.places().enumerate() {
+            if (0.0..length_px).contains(&place) {
+                let (s, v) = &mut pieces[(place / length_px * n_pieces) as usize];
+                (*s, *v) = (*s + self.signal[bin], *v + self.variance[bin]);
+            }
+        }
+        let lit = pieces.iter().filter(|(s, v)| *s > 0.0 && *v > 0.0);
+        lit.map(|(s, v)| s * s / v).sum::<f64>() - PIECE_PRICE * n_pieces
+    }
+
+    fn models(&self, parts: &[Component]) -> Vec<f64> {
+        let mut models = vec![0.0; self.signal.len()];
+        for part in parts {
+            part.bins().for_each(|(b, g)| models[b] += part.amplitude * g);
+        }
+        models
+    }
+
+    /// The place where a point explains most of what is left, and how much.
+    fn best_point(&self, rest: &[f64]) -> Option<(usize, f64)> {
+        let gain = |bin: usize| {
+            let (s, v) = self
+                .point(bin)
+                .bins()
+                .fold((0.0, 0.0), |(s, v), (b, g)| (s + g * rest[b], v + g * g * self.variance[b]));
+            if s > 0.0 && v > 0.0 { s * s / v } else { 0.0 }
+        };
+        (0..rest.len()).map(|bin| (bin, gain(bin))).max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// Shares the light out among the parts, none negative, in sweeps.
+    fn share_out(&self, parts: &mut [Component], rest: &mut [f64]) {
+        for _ in 0..SWEEPS {
+            for part in parts.iter_mut() {
+                let (s, v) =
+                    part.bins().fold((0.0, 0.0), |(s, v), (b, g)| (s + g * rest[b], v + g * g * self.variance[b]));
+                if v <= 0.0 {
+                    continue;
+                }
+                let change = (s / v).max(-part.amplitude);
+                part.bins().for_each(|(b, g)| rest[b] -= change * g * self.variance[b]);
+                part.amplitude += change;
+            }
+        }
+    }
+}
+
+/// Length of a piece of a trail of varying brightness, in PSF widths: a point source lights one or two.
+const PIECE_SIGMAS: f64 = 4.0;
+
+/// S/N² that a piece must win: its brightness is free, its place is not.
+const PIECE_PRICE: f64 = 4.0;
+
+/// Neighbouring points overlap little: this brings their fluxes to a percent.
+const SWEEPS: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field of 300 stars on a million pixels.
+    fn field() -> ChainPrior {
+        ChainPrior::new(150, 1_000_000, 1.5, 1.0)
+    }
+
+    /// A profile in bins of a pixel, of unit variance, along a track of 60 px and what lies beyond it.
+    fn profile(light: impl Fn(f64) -> f64) -> TrackProfile {
+        let places = (0..=69).map(|i| f64::from(i) - 4.5);
+        let signal: Vec<f32> = places.map(|u| light(u) as f32).collect();
+        TrackProfile { bin_px: 1.0, first_px: 0.0, variance: vec![1.0; signal.len()], signal }
+    }
+
+    fn star(u: f64, at: f64, amplitude: f64) -> f64 {
+        amplitude * (-0.5 * ((u - at) / 1.5).powi(2)).exp()
+    }
+
+    fn even(u: f64, amplitude: f64) -> f64 {
+        if (0.0..60.0).contains(&u) { amplitude } else { 0.0 }
+    }
+
+    fn is_chain(light: impl Fn(f64) -> f64) -> bool {
+        field().is_chain(&profile(light), 60.0, 6.2)
+    }
+
+    #[test]
+    fn even_trails_are_no_chains() {
+        // S/N 6.6, 15 and 77.
+        for amplitude in [0.85, 2.0, 10.0] {
+            assert!(!is_chain(|u| even(u, amplitude)), "{amplitude}");
+        }
+        // A star of S/N 50 on a trail of S/N 9.
+        assert!(!is_chain(|u| star(u, 20.0, 30.0) + even(u, 1.2)));
+        // Flux varying tenfold, where stars are few.
+        let tumbling = profile(|u| even(u, if (u / 12.0) as i32 % 2 == 0 { 4.0 } else { 0.4 }));
+        assert!(!ChainPrior::new(5, 1_000_000, 1.5, 1.0).is_chain(&tumbling, 60.0, 6.2));
+    }
+
+    #[test]
+    fn stars_in_a_line_are_a_chain() {
+        assert!(is_chain(|u| star(u, 2.0, 6.0) + star(u, 57.0, 6.0)));
+        assert!(is_chain(|u| star(u, 2.0, 4.0) + star(u, 30.0, 5.0) + star(u, 57.0, 4.0)));
+        assert!(is_chain(|u| (0..6).map(|k| star(u, 10.0 * f64::from(k) + 4.0, 5.0)).sum()));
+    }
+
+    #[test]
+    fn where_there_are_no_stars_a_short_trail_is_one() {
+        let empty = ChainPrior::new(0, 512 * 512, 1.5, 1.0);
+        let short = |amplitude: f64| profile(move |u| if (0.0..12.0).contains(&u) { amplitude } else { 0.0 });
+        // S/N 6.9.
+        assert!(!empty.is_chain(&short(2.0), 12.0, 6.1));
+        assert!(ChainPrior::new(1500, 1_000_000, 1.5, 1.0).is_chain(&short(2.0), 12.0, 6.1), "of two stars in a crowd");
+    }
+
+    #[test]
+    fn what_was_not_seen_explains_nothing() {
+        let mut dark = profile(|_| 0.0);
+        dark.variance.fill(0.0);
+        assert_eq!(field().trail_over_points(&dark, 60.0), 0.0);
+    }
+}
