@@ -4,19 +4,22 @@ mod background;
 mod compact;
 mod filter;
 mod fit;
+mod gauss;
 mod ingest;
 mod profile;
 mod radon;
+mod stamp;
 mod trail;
 
 use rayon::prelude::*;
 
+use self::stamp::Stamp;
 use crate::Result;
-use crate::backend::{Backend, TileSource, TrackProfile, trail_reach_px};
+use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
-use crate::pipeline::measure::{FitRequest, FitSettings, StampWalk, Trail, TrailFit};
+use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest};
 use crate::pipeline::segments::SegmentSet;
@@ -120,20 +123,12 @@ impl Backend for CpuBackend {
 
     fn fit(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {
         let (residual, weight) = (&self.residual, &self.weight);
-        Ok(requests.par_iter().map(|r| fit::fit(residual, weight, r, settings)).collect())
+        let fit = |stamp: &mut Stamp, request| fit::fit(residual, weight, request, settings, stamp);
+        Ok(requests.par_iter().map_init(Stamp::default, fit).collect())
     }
 
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
-        let (width, height) = (self.residual.width, self.residual.height);
-        for trail in trails {
-            let model = trail::Model::new(trail);
-            let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), width, height);
-            for step in 0..walk.steps {
-                for (x, y) in walk.pixels(step, width, height) {
-                    self.residual.data[y * width + x] += factor * model.light(x, y);
-                }
-            }
-        }
+        trails.iter().for_each(|t| trail::add(&mut self.residual, t, factor));
         Ok(())
     }
 
