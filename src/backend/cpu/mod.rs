@@ -34,10 +34,12 @@ struct Image {
 }
 
 impl Image {
+    /// Takes on a shape; what the pixels hold is left open.
     fn reshape(&mut self, width: usize, height: usize) {
         (self.width, self.height) = (width, height);
-        self.data.clear();
-        self.data.resize(width * height, 0.0);
+        if self.data.len() != width * height {
+            self.data = vec![0.0; width * height];
+        }
     }
 
     fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
@@ -57,9 +59,20 @@ pub(crate) struct CpuBackend {
     weight: Image,
     /// PSF-filtered residual / noise.
     filtered: Image,
-    /// Fraction of the filtered noise variance that comes from usable pixels.
+    /// Fraction of the filtered noise variance that comes from usable pixels; made when it is asked for.
     coverage: Image,
+    /// How the filtered image was made whose coverage has not been.
+    filtered_with: Option<(PsfKernel, bool)>,
     radon: radon::Scratch,
+}
+
+impl CpuBackend {
+    /// Makes the coverage of the filtered image, where that has not been done.
+    fn cover(&mut self) {
+        if let Some((kernel, with_saturated)) = self.filtered_with.take() {
+            filter::coverage(&self.weight, &kernel, with_saturated, &mut self.coverage);
+        }
+    }
 }
 
 impl Backend for CpuBackend {
@@ -99,7 +112,7 @@ impl Backend for CpuBackend {
 
     fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
         filter::filter(&self.residual, &self.weight, kernel, clip, with_saturated, &mut self.filtered);
-        filter::coverage(&self.weight, kernel, with_saturated, &mut self.coverage);
+        self.filtered_with = Some((kernel.clone(), with_saturated));
         Ok(())
     }
 
@@ -113,6 +126,9 @@ impl Backend for CpuBackend {
     }
 
     fn find_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>> {
+        if request.weighted {
+            self.cover();
+        }
         Ok(self.radon.find_peaks(&self.filtered, &self.coverage, segments, request))
     }
 
@@ -139,6 +155,7 @@ impl Backend for CpuBackend {
 
     #[cfg(all(test, feature = "gpu"))]
     fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+        self.cover();
         Ok((self.filtered.data.clone(), self.coverage.data.clone()))
     }
 
@@ -146,6 +163,7 @@ impl Backend for CpuBackend {
     fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()> {
         let places = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
         places.into_iter().zip(images).for_each(|(place, image)| place.data.copy_from_slice(image));
+        self.filtered_with = None;
         Ok(())
     }
 }
