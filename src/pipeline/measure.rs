@@ -3,6 +3,8 @@
 //! The fit itself runs on the device for all candidates at once; what is asked of it and how its sums become errors
 //! is here. Method: docs/algorithm.md, "Measure".
 
+use std::ops::Range;
+
 use crate::detection::EndCovariance;
 use crate::geometry::{Point, Segment};
 
@@ -193,10 +195,10 @@ fn invert(matrix: &[[f64; N_PARAMETERS]; N_PARAMETERS]) -> Option<[[f64; N_PARAM
     Some(inverse)
 }
 
-/// The rectangle of pixels a fit or a model looks at: steps along the flatter axis, offsets across it.
+/// The pixels a fit or a model looks at: steps along the flatter axis, offsets across it.
 ///
-/// Both backends walk the same pixels: for each `step` of `steps`, the pixels at `centre(step) + offset` with
-/// `|offset| <= half_width`, centre rounded to the nearest pixel.
+/// Both backends take the same ones: for each step the pixels up to `half_width` from [`centre`](Self::centre). The GPU
+/// walks them step by step, the CPU row by row as they lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StampWalk {
     pub(crate) along_x: bool,
@@ -233,20 +235,38 @@ impl StampWalk {
         (self.intercept + self.slope * (self.first + step as i64) as f64).round() as i64
     }
 
-    /// Pixels (x, y) of one step, inside the frame.
-    pub(crate) fn pixels(
-        &self,
-        step: usize,
-        width: usize,
-        height: usize,
-    ) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let a = self.first + step as i64;
-        let centre = self.centre(step);
-        let side = if self.along_x { height } else { width } as i64;
-        let low = (centre - self.half_width).max(0);
-        let high = (centre + self.half_width).min(side - 1);
-        let along_x = self.along_x;
-        (low..=high).map(move |b| if along_x { (a as usize, b as usize) } else { (b as usize, a as usize) })
+    /// The rows of the frame that hold some of the pixels, each with its columns.
+    pub(crate) fn rows(&self, width: usize, height: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let walk = *self;
+        let (low, high) = if self.steps > 0 && self.along_x {
+            let (a, b) = (self.centre(0), self.centre(self.steps - 1));
+            (a.min(b) - self.half_width, a.max(b) + self.half_width)
+        } else {
+            (self.first, self.first + self.steps as i64 - 1)
+        };
+        (low.max(0)..=high.min(height as i64 - 1)).filter_map(move |y| {
+            let (left, right) = if walk.along_x {
+                walk.steps_across(y)?
+            } else {
+                let centre = walk.centre((y - walk.first) as usize);
+                (centre - walk.half_width, centre + walk.half_width)
+            };
+            let (left, right) = (left.max(0), right.min(width as i64 - 1));
+            (left <= right).then(|| (y as usize, left as usize..right as usize + 1))
+        })
+    }
+
+    /// First and last place along the walk from which a place `b` across it is within the half width.
+    fn steps_across(&self, b: i64) -> Option<(i64, i64)> {
+        let last = self.first + self.steps as i64 - 1;
+        let holds = |a: &i64| (b - self.centre((a - self.first) as usize)).abs() <= self.half_width;
+        let reach = self.half_width as f64 + 1.0;
+        let [p, q] = [b as f64 - reach, b as f64 + reach].map(|edge| (edge - self.intercept) / self.slope);
+        // Of a level track either all steps hold the place, or none: what dividing by nothing gives is of no account.
+        let level = self.slope.abs() < 1e-9;
+        let from = if level { self.first } else { (p.min(q) as i64).max(self.first) };
+        let to = if level { last } else { (p.max(q) as i64 + 1).min(last) };
+        Some(((from..=to).find(holds)?, (from..=to).rev().find(holds)?))
     }
 }
 
@@ -287,20 +307,38 @@ mod tests {
 
     #[test]
     fn the_walk_holds_every_pixel_within_reach() {
-        for angle in [0.0_f64, 17.0, 45.0, 90.0, 133.0] {
+        for angle in [0.0_f64, 17.0, 45.0, 90.0, 133.0, 179.999] {
             let track = Segment::around(Point::new(50.0, 40.0), 30.0, angle.to_radians());
             let walk = StampWalk::new(&track, 5.0, 90, 100);
-            let mut walked = std::collections::HashSet::new();
-            for step in 0..walk.steps {
-                for p in walk.pixels(step, 90, 100) {
-                    assert!(walked.insert(p));
-                }
-            }
+            let rows: Vec<(usize, Range<usize>)> = walk.rows(90, 100).collect();
+            let held = |x: usize, y: usize| rows.iter().any(|(row, columns)| *row == y && columns.contains(&x));
             for (x, y) in (0..90).flat_map(|x| (0..100).map(move |y| (x, y))) {
                 if track.distance_to(Point::new(x as f64, y as f64)) <= 5.0 {
-                    assert!(walked.contains(&(x, y)), "{angle}: {x} {y}");
+                    assert!(held(x, y), "{angle}: {x} {y}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rows_hold_the_pixels_of_the_steps() {
+        let (width, height) = (90, 100);
+        for angle in [0.0_f64, 0.01, 17.0, 44.9, 45.0, 60.0, 90.0, 133.0, 150.0, 179.999] {
+            let track = Segment::around(Point::new(75.3, 20.4), 60.0, angle.to_radians());
+            let walk = StampWalk::new(&track, 5.0, width, height);
+            let mut stepped: Vec<(usize, usize)> = (0..walk.steps)
+                .flat_map(|step| {
+                    let (a, centre) = (walk.first + step as i64, walk.centre(step));
+                    (centre - walk.half_width..=centre + walk.half_width).map(move |b| (a, b))
+                })
+                .map(|(a, b)| if walk.along_x { (b, a) } else { (a, b) })
+                .filter(|(y, x)| (0..height as i64).contains(y) && (0..width as i64).contains(x))
+                .map(|(y, x)| (y as usize, x as usize))
+                .collect();
+            stepped.sort_unstable();
+            let rows: Vec<(usize, usize)> =
+                walk.rows(width, height).flat_map(|(y, columns)| columns.map(move |x| (y, x))).collect();
+            assert_eq!(rows, stepped, "{angle}");
         }
     }
 }

@@ -64,6 +64,10 @@ const LOWEST_RECALL: f64 = 4.0;
 /// fainter streaks, and lift the sky around them.
 const SEARCH_AGAIN_SNR: f64 = 20.0;
 
+/// A trail's coarse peak holds at least this part of its refined S/N: while bright ones are looked for, lesser peaks
+/// need no refinement.
+const COARSE_PART: f64 = 0.7;
+
 /// Searches of one frame at most.
 const MAX_SEARCHES: usize = 3;
 
@@ -88,12 +92,17 @@ impl Search<'_> {
             self.leave_chains(&mut candidates)?;
             complete &= candidates.len() <= self.most_candidates();
             candidates.truncate(self.most_candidates());
-            let refined = self.refine(&candidates)?;
-            let is_bright = |f: &&TrailFit| search < MAX_SEARCHES && f.snr >= SEARCH_AGAIN_SNR;
-            let brightest: Vec<TrailFit> = refined.iter().filter(is_bright).copied().collect();
+            let least = if search < MAX_SEARCHES { COARSE_PART * SEARCH_AGAIN_SNR } else { f64::INFINITY };
+            let (promising, others) = candidates.split_at(candidates.partition_point(|c| c.snr >= least));
+            let mut fits = self.refine(promising)?;
+            let is_bright = |f: &&TrailFit| f.snr >= SEARCH_AGAIN_SNR;
+            let brightest: Vec<TrailFit> = fits.iter().filter(is_bright).copied().collect();
+            let brightest = self.one_for_each_place(brightest)?;
             let mut new = self.peel(&brightest)?;
             let bright = !new.is_empty();
             if !bright {
+                fits.extend(self.refine(others)?);
+                let refined = self.one_for_each_place(fits)?;
                 new = self.peel(&refined)?;
             }
             let nothing_new = new.is_empty();
@@ -151,20 +160,24 @@ impl Search<'_> {
 
     /// Leaves out candidates that are clearly chains of stars: fitting them costs far more than telling them.
     fn leave_chains(&mut self, candidates: &mut Vec<Peak>) -> Result<()> {
-        let tracks: Vec<Segment> = candidates.iter().map(|c| self.chains.track(&c.segment)).collect();
-        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
-        let margin = recall_margin(&self.segments.kernel);
-        let is_trail: Vec<bool> = candidates
-            .par_iter()
-            .zip(&profiles)
-            .map(|(candidate, profile)| {
-                let length = candidate.segment.length_px();
-                !self.chains.is_chain(profile, length, self.thresholds.for_length(length) - margin)
-            })
-            .collect();
-        let mut is_trail = is_trail.into_iter();
-        candidates.retain(|_| is_trail.next().unwrap_or(true));
+        if self.places.is_none() {
+            let segments: Vec<Segment> = candidates.iter().map(|c| c.segment).collect();
+            let mut chains = self.are_chains(&segments, recall_margin(&self.segments.kernel))?.into_iter();
+            candidates.retain(|_| chains.next() == Some(false));
+        }
         Ok(())
+    }
+
+    /// Which of these are rather chains of stars than trails of a S/N so far below the threshold.
+    fn are_chains(&mut self, segments: &[Segment], below_threshold: f64) -> Result<Vec<bool>> {
+        let tracks: Vec<Segment> = segments.iter().map(|s| self.chains.track(s)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let (chains, thresholds) = (&self.chains, &self.thresholds);
+        let verdicts = segments.par_iter().zip(&profiles).map(|(segment, profile)| {
+            let length = segment.length_px();
+            chains.is_chain(profile, length, thresholds.for_length(length) - below_threshold)
+        });
+        Ok(verdicts.collect())
     }
 
     /// A place whose streak is found is not looked at again: what is near would be taken for it.
@@ -184,32 +197,32 @@ impl Search<'_> {
         Some(Peak { segment, snr: 0.0 })
     }
 
-    /// Maximises the exact matched-filter S/N of every candidate over its ends, and keeps the significant ones, one
-    /// for each place.
+    /// Maximises the exact matched-filter S/N of every candidate over its ends.
     fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
         let first = self.fit_ends(candidates.iter().map(|c| c.segment), 4)?;
         let tracks: Vec<Segment> = first.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
         let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
-        let rescanned = tracks.iter().zip(&profiles).zip(&first).map(|((track, profile), fit)| {
-            best_ends(track, profile, self.config.min_length_px).unwrap_or(fit.trail.segment)
-        });
-        let second = self.fit_ends(rescanned.collect::<Vec<_>>(), 6)?;
-        let best = first.into_iter().zip(second).map(|(a, b)| if b.snr > a.snr { b } else { a });
-        let mut significant: Vec<TrailFit> = best.filter(|f| self.is_significant(f)).collect();
-        let tracks: Vec<Segment> = significant.iter().map(|f| self.chains.track(&f.trail.segment)).collect();
-        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
-        let mut profiles = profiles.iter();
-        significant.retain(|fit| {
-            let length = fit.trail.segment.length_px();
-            let profile = profiles.next();
-            !profile.is_some_and(|p| self.chains.is_chain(p, length, self.thresholds.for_length(length)))
-        });
-        sort_fits(&mut significant);
-        let mut peaks: Vec<Peak> = significant.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
+        let min_length_px = self.config.min_length_px;
+        let rescanned: Vec<Segment> = (&tracks, &profiles, &first)
+            .into_par_iter()
+            .map(|(track, profile, fit)| best_ends(track, profile, min_length_px).unwrap_or(fit.trail.segment))
+            .collect();
+        let second = self.fit_ends(rescanned, 6)?;
+        Ok(first.into_iter().zip(second).map(|(a, b)| if b.snr > a.snr { b } else { a }).collect())
+    }
+
+    /// The significant ones of refined candidates, best first, one for each place, without chains of stars.
+    fn one_for_each_place(&mut self, mut fits: Vec<TrailFit>) -> Result<Vec<TrailFit>> {
+        fits.retain(|f| self.is_significant(f));
+        let segments: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
+        let mut chains = self.are_chains(&segments, 0.0)?.into_iter();
+        fits.retain(|_| chains.next() == Some(false));
+        sort_fits(&mut fits);
+        let mut peaks: Vec<Peak> = fits.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
         sort_peaks(&mut peaks);
         let kept = suppress(&peaks, self.sigma(), usize::MAX);
-        significant.retain(|f| kept.iter().any(|p| p.segment == f.trail.segment));
-        Ok(significant)
+        fits.retain(|f| kept.iter().any(|p| p.segment == f.trail.segment));
+        Ok(fits)
     }
 
     fn extended_for_scan(&self, segment: &Segment) -> Segment {
@@ -391,7 +404,7 @@ const SCAN_BEYOND: f64 = 0.6;
 /// Bins a profile is condensed to before all pairs of ends are tried.
 const SCAN_BINS: usize = 160;
 
-/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile.
+/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile; none where there is no light.
 fn best_ends(track: &Segment, profile: &TrackProfile, min_length_px: f64) -> Option<Segment> {
     let group = profile.signal.len().div_ceil(SCAN_BINS).max(1);
     let running = |values: &[f32]| -> Vec<f64> {
@@ -405,14 +418,19 @@ fn best_ends(track: &Segment, profile: &TrackProfile, min_length_px: f64) -> Opt
     let step_px = group as f64 * profile.bin_px;
     let least = (min_length_px / step_px).ceil().max(1.0) as usize;
     let n = signal.len();
-    let significance = |i: usize, j: usize| {
-        let power = variance[j] - variance[i];
-        if power > 0.0 { (signal[j] - signal[i]) / power.sqrt() } else { 0.0 }
-    };
-    let pairs = (0..n).flat_map(|i| (i + least..n).map(move |j| (i, j)));
-    let (i, j) = pairs.max_by(|a, b| significance(a.0, a.1).total_cmp(&significance(b.0, b.1)))?;
+    // Significances are compared by their squares, and those without dividing.
+    let (mut best, mut best_signal2, mut best_variance) = (None, 0.0, 1.0);
+    for i in 0..n.saturating_sub(least) {
+        for j in i + least..n {
+            let (sum, power) = (signal[j] - signal[i], variance[j] - variance[i]);
+            if sum > 0.0 && sum * sum * best_variance >= best_signal2 * power {
+                (best, best_signal2, best_variance) = (Some((i, j)), sum * sum, power);
+            }
+        }
+    }
+    let (i, j) = best?;
     let edge = |k: usize| (profile.first_px - 0.5 * profile.bin_px + k as f64 * step_px) / track.length_px();
-    (significance(i, j) > 0.0).then(|| Segment::new(track.at(edge(i).max(0.0)), track.at(edge(j).min(1.0))))
+    Some(Segment::new(track.at(edge(i).max(0.0)), track.at(edge(j).min(1.0))))
 }
 
 fn sort_fits(fits: &mut [TrailFit]) {

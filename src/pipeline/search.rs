@@ -2,7 +2,7 @@
 //!
 //! Method: docs/algorithm.md, "Search".
 
-use std::collections::HashSet;
+use rayon::prelude::*;
 
 use crate::Result;
 use crate::error::require;
@@ -78,13 +78,21 @@ const CELL_PX: f64 = 8.0;
 /// The best peak of every cell of midpoint and quarter turn, in their order: a bright streak or star excites tens of
 /// thousands of peaks, most of them side by side. `peaks` must be in their defined order.
 pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
-    let mut taken = HashSet::new();
     let cell = |p: &Peak| {
         let middle = p.segment.midpoint();
         let quarter = (4.0 * p.segment.angle_rad() / std::f64::consts::PI) as i32;
-        ((middle.x / CELL_PX) as i32, (middle.y / CELL_PX) as i32, quarter)
+        [(middle.x / CELL_PX) as i32, (middle.y / CELL_PX) as i32, quarter]
     };
-    peaks.iter().copied().filter(|p| taken.insert(cell(p))).collect()
+    let cells: Vec<[i32; 3]> = peaks.par_iter().map(cell).collect();
+    let first: [i32; 3] = std::array::from_fn(|k| cells.iter().map(|c| c[k]).min().unwrap_or(0));
+    let last: [i32; 3] = std::array::from_fn(|k| cells.iter().map(|c| c[k]).max().unwrap_or(0));
+    let sides: [usize; 3] = std::array::from_fn(|k| (last[k] - first[k]) as usize + 1);
+    let mut taken = vec![false; sides.iter().product()];
+    let mut take = |cell: &[i32; 3]| {
+        let index = (0..3).fold(0, |index, k| index * sides[k] + (cell[k] - first[k]) as usize);
+        !std::mem::replace(&mut taken[index], true)
+    };
+    peaks.iter().zip(&cells).filter(|(_, cell)| take(cell)).map(|(p, _)| *p).collect()
 }
 
 /// Keeps the best peak of every place, best first, `most` at most.

@@ -4,44 +4,27 @@
 //! plain method wanders (docs/algorithm.md, "Measure").
 
 use super::Image;
-use super::trail::{Model, Sample};
+use super::stamp::{Stamp, Sums};
 use crate::backend::POINT_LENGTH_PX;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
-    FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, STOP_DELTA_CHI2, Shape, StampWalk, Trail, TrailFit, triangle,
+    FitRequest, FitSettings, N_PARAMETERS, STOP_DELTA_CHI2, Shape, Trail, TrailFit, triangle,
 };
 
-/// One pixel of the stamp.
-struct Pixel {
-    x: usize,
-    y: usize,
-    /// Residual, with the start model added back where it had been taken out.
-    data: f64,
-    /// Inverse variance with the source's own photons.
-    weight: f64,
-    /// Inverse variance of the background alone.
-    sky_weight: f64,
-}
-
-/// What one pass over the stamp adds up.
-#[derive(Clone)]
-struct Sums {
-    normal: [f64; N_TRIANGLE],
-    gradient: [f64; N_PARAMETERS],
-    curvature: [f64; 2],
-    chi2: f64,
-    /// Σ w light² with background noise alone.
-    power: f64,
-}
-
-/// Fits one request.
-pub(super) fn fit(residual: &Image, weight: &Image, request: &FitRequest, settings: &FitSettings) -> TrailFit {
-    let pixels = gather(residual, weight, request, settings);
+/// Fits one request; the memory of `stamp` is used.
+pub(super) fn fit(
+    residual: &Image,
+    weight: &Image,
+    request: &FitRequest,
+    settings: &FitSettings,
+    stamp: &mut Stamp,
+) -> TrailFit {
+    stamp.gather(residual, weight, request, settings);
     let free = settings.free_parameters();
     let mut trail = request.start;
-    trail.flux = best_flux(&pixels, &trail);
+    trail.flux = stamp.best_flux(&trail);
     let bounds = Bounds::new(residual.width, residual.height, &trail, settings);
-    let mut sums = accumulate(&pixels, &trail);
+    let mut sums = stamp.accumulate(&trail, &free);
     let mut damping = 1e-3;
     let (mut iterations, mut converged) = (0, false);
     while iterations < settings.max_iterations && !converged {
@@ -55,7 +38,7 @@ pub(super) fn fit(residual: &Image, weight: &Image, request: &FitRequest, settin
             converged = true;
         }
         let trial = bounds.apply(&trail, &step, settings.shape);
-        let trial_sums = accumulate(&pixels, &trial);
+        let trial_sums = stamp.accumulate(&trial, &free);
         if trial_sums.chi2 <= sums.chi2 {
             (trail, sums) = (trial, trial_sums);
             damping = (damping * 0.1).max(1e-6);
@@ -63,88 +46,16 @@ pub(super) fn fit(residual: &Image, weight: &Image, request: &FitRequest, settin
             damping *= 10.0;
         }
     }
-    let used = pixels.iter().filter(|p| p.weight > 0.0).count();
     TrailFit {
         trail,
         information: sums.normal,
         snr: trail.flux.signum() * sums.power.sqrt(),
         chi2: sums.chi2,
-        n_pixels: used as f64,
+        n_pixels: stamp.n_usable() as f64,
         iterations,
         converged,
-        end_coverage: end_coverage(&pixels, &trail),
+        end_coverage: stamp.end_coverage(&trail),
     }
-}
-
-fn gather(residual: &Image, weight: &Image, request: &FitRequest, settings: &FitSettings) -> Vec<Pixel> {
-    let (width, height) = (residual.width, residual.height);
-    let start = &request.start;
-    let model = Model::new(start);
-    let reach = settings.reach_px as f32;
-    let length = start.segment.length_px() as f32;
-    let walk = StampWalk::new(&start.segment, settings.reach_px, width, height);
-    let mut pixels = Vec::with_capacity(walk.steps * (2 * walk.half_width as usize + 1));
-    for step in 0..walk.steps {
-        for (x, y) in walk.pixels(step, width, height) {
-            let (u, v) = model.along_across(x, y);
-            if v.abs() > reach || u < -reach || u > length + reach {
-                continue;
-            }
-            let i = y * width + x;
-            let sky_weight = f64::from(weight.data[i].max(0.0));
-            let light = f64::from(model.light(x, y));
-            // clip / noise, in the frame's unit; of no account where the weight is zero.
-            let most = settings.clip_sigmas / sky_weight.sqrt().max(1e-30);
-            let photons = settings.photon_variance * light.max(0.0);
-            pixels.push(Pixel {
-                x,
-                y,
-                data: f64::from(residual.data[i]).clamp(-most, most) + if request.subtracted { light } else { 0.0 },
-                weight: sky_weight / (1.0 + sky_weight * photons),
-                sky_weight,
-            });
-        }
-    }
-    pixels
-}
-
-/// The flux that fits best with everything else as it is.
-fn best_flux(pixels: &[Pixel], trail: &Trail) -> f64 {
-    let unit = Model::new(&Trail { flux: 1.0, ..*trail });
-    let (mut signal, mut power) = (0.0, 0.0);
-    for p in pixels.iter().filter(|p| p.weight > 0.0) {
-        let t = f64::from(unit.light(p.x, p.y));
-        signal += p.weight * t * (p.data - trail.background);
-        power += p.weight * t * t;
-    }
-    if power > 0.0 { signal / power } else { 0.0 }
-}
-
-fn accumulate(pixels: &[Pixel], trail: &Trail) -> Sums {
-    let model = Model::new(trail);
-    let background = trail.background as f32;
-    let mut sums =
-        Sums { normal: [0.0; N_TRIANGLE], gradient: [0.0; N_PARAMETERS], curvature: [0.0; 2], chi2: 0.0, power: 0.0 };
-    for p in pixels.iter().filter(|p| p.weight > 0.0) {
-        let Sample { light, gradient, curvature } = model.sample(p.x, p.y);
-        let rest = p.data - f64::from(light + background);
-        let w = p.weight;
-        sums.chi2 += w * rest * rest;
-        sums.power += p.sky_weight * f64::from(light * light);
-        for (total, c) in sums.curvature.iter_mut().zip(curvature) {
-            *total += w * rest * f64::from(c);
-        }
-        let mut k = 0;
-        for i in 0..N_PARAMETERS {
-            let wg = w * f64::from(gradient[i]);
-            sums.gradient[i] += wg * rest;
-            for &g in &gradient[i..] {
-                sums.normal[k] += wg * f64::from(g);
-                k += 1;
-            }
-        }
-    }
-    sums
 }
 
 /// Least part of an end's Gauss–Newton term that its residual curvature may leave.
@@ -283,23 +194,4 @@ impl Bounds {
         let clipped = after.clipped_to((self.right + 0.5) as usize, (self.bottom + 0.5) as usize);
         clipped.filter(|s| s.length_px() > 10.0 * f64::from(POINT_LENGTH_PX)).unwrap_or(*before)
     }
-}
-
-/// Fraction of the track's width, within two PSF widths of either end, that lies on usable pixels.
-fn end_coverage(pixels: &[Pixel], trail: &Trail) -> [f64; 2] {
-    let model = Model::new(trail);
-    let (mut seen, mut all) = ([0.0; 2], [0.0; 2]);
-    let sigma = trail.sigma_eff_px as f32;
-    let length = trail.segment.length_px() as f32;
-    for p in pixels {
-        let (u, v) = model.along_across(p.x, p.y);
-        let share = f64::from((-0.5 * (v / sigma).powi(2)).exp());
-        for (end, from_end) in [u, u - length].into_iter().enumerate() {
-            if from_end.abs() <= 2.0 * sigma {
-                all[end] += share;
-                seen[end] += share * f64::from(u8::from(p.weight > 0.0));
-            }
-        }
-    }
-    [0, 1].map(|e| if all[e] > 0.0 { seen[e] / all[e] } else { 0.0 })
 }

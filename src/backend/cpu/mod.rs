@@ -4,19 +4,22 @@ mod background;
 mod compact;
 mod filter;
 mod fit;
+mod gauss;
 mod ingest;
 mod profile;
 mod radon;
+mod stamp;
 mod trail;
 
 use rayon::prelude::*;
 
+use self::stamp::Stamp;
 use crate::Result;
-use crate::backend::{Backend, TileSource, TrackProfile, trail_reach_px};
+use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
-use crate::pipeline::measure::{FitRequest, FitSettings, StampWalk, Trail, TrailFit};
+use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest};
 use crate::pipeline::segments::SegmentSet;
@@ -31,10 +34,12 @@ struct Image {
 }
 
 impl Image {
+    /// Takes on a shape; what the pixels hold is left open.
     fn reshape(&mut self, width: usize, height: usize) {
         (self.width, self.height) = (width, height);
-        self.data.clear();
-        self.data.resize(width * height, 0.0);
+        if self.data.len() != width * height {
+            self.data = vec![0.0; width * height];
+        }
     }
 }
 
@@ -47,9 +52,20 @@ pub(crate) struct CpuBackend {
     weight: Image,
     /// PSF-filtered residual / noise.
     filtered: Image,
-    /// Fraction of the filtered noise variance that comes from usable pixels.
+    /// Fraction of the filtered noise variance that comes from usable pixels; made when it is asked for.
     coverage: Image,
+    /// How the filtered image was made whose coverage has not been.
+    filtered_with: Option<(PsfKernel, bool)>,
     radon: radon::Scratch,
+}
+
+impl CpuBackend {
+    /// Makes the coverage of the filtered image, where that has not been done.
+    fn cover(&mut self) {
+        if let Some((kernel, with_saturated)) = self.filtered_with.take() {
+            filter::coverage(&self.weight, &kernel, with_saturated, &mut self.coverage);
+        }
+    }
 }
 
 impl Backend for CpuBackend {
@@ -90,7 +106,7 @@ impl Backend for CpuBackend {
 
     fn filter(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
         filter::filter(&self.residual, &self.weight, kernel, clip, with_saturated, &mut self.filtered);
-        filter::coverage(&self.weight, kernel, with_saturated, &mut self.coverage);
+        self.filtered_with = Some((kernel.clone(), with_saturated));
         Ok(())
     }
 
@@ -104,6 +120,9 @@ impl Backend for CpuBackend {
     }
 
     fn find_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>> {
+        if request.weighted {
+            self.cover();
+        }
         Ok(self.radon.find_peaks(&self.filtered, &self.coverage, segments, request))
     }
 
@@ -114,20 +133,12 @@ impl Backend for CpuBackend {
 
     fn fit(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {
         let (residual, weight) = (&self.residual, &self.weight);
-        Ok(requests.par_iter().map(|r| fit::fit(residual, weight, r, settings)).collect())
+        let fit = |stamp: &mut Stamp, request| fit::fit(residual, weight, request, settings, stamp);
+        Ok(requests.par_iter().map_init(Stamp::default, fit).collect())
     }
 
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
-        let (width, height) = (self.residual.width, self.residual.height);
-        for trail in trails {
-            let model = trail::Model::new(trail);
-            let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), width, height);
-            for step in 0..walk.steps {
-                for (x, y) in walk.pixels(step, width, height) {
-                    self.residual.data[y * width + x] += factor * model.light(x, y);
-                }
-            }
-        }
+        trails.iter().for_each(|t| trail::add(&mut self.residual, t, factor));
         Ok(())
     }
 
@@ -138,6 +149,7 @@ impl Backend for CpuBackend {
 
     #[cfg(all(test, feature = "gpu"))]
     fn read_filtered(&mut self) -> Result<(Vec<f32>, Vec<f32>)> {
+        self.cover();
         Ok((self.filtered.data.clone(), self.coverage.data.clone()))
     }
 
@@ -145,6 +157,7 @@ impl Backend for CpuBackend {
     fn write_images(&mut self, images: [&[f32]; 4]) -> Result<()> {
         let places = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
         places.into_iter().zip(images).for_each(|(place, image)| place.data.copy_from_slice(image));
+        self.filtered_with = None;
         Ok(())
     }
 }

@@ -1,26 +1,51 @@
 //! The trailed PSF at a pixel, with its derivatives. GPU twin: shaders/shared/trail.wgsl.
 //!
-//! Coordinates are local to the segment's midpoint pixel, so that single precision suffices anywhere in the frame.
+//! Coordinates are local to a pixel near the segment's middle, so that single precision suffices anywhere in the frame.
+//! Everything is written for one pixel and inlined into loops over many, which vectorise.
 
-use crate::backend::POINT_LENGTH_PX;
-use crate::pipeline::measure::{N_PARAMETERS, Trail};
+use super::Image;
+use super::gauss::{INV_SQRT_TAU, STEP_WIDTHS, bell, step};
+use crate::backend::{POINT_LENGTH_PX, trail_reach_px};
+use crate::geometry::Segment;
+use crate::pipeline::measure::{N_PARAMETERS, StampWalk, Trail};
+
+/// The pixel that coordinates are relative to: that at the middle of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Origin {
+    x: i64,
+    y: i64,
+}
+
+impl Origin {
+    pub(super) fn of(segment: &Segment) -> Self {
+        let middle = segment.midpoint();
+        Self { x: middle.x.round() as i64, y: middle.y.round() as i64 }
+    }
+
+    pub(super) fn local_x(&self, x: usize) -> f32 {
+        (x as i64 - self.x) as f32
+    }
+
+    pub(super) fn local_y(&self, y: usize) -> f32 {
+        (y as i64 - self.y) as f32
+    }
+}
 
 /// A trail made ready for evaluation, in single precision.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Model {
-    origin: (i64, i64),
     x1: f32,
     y1: f32,
     /// Unit vector along the track.
     c: f32,
     s: f32,
-    length: f32,
-    sigma: f32,
+    pub(super) length: f32,
+    pub(super) sigma: f32,
+    inv_sigma: f32,
+    inv_length: f32,
     /// Flux per length, or flux of a point.
     density: f32,
 }
-
-const INV_SQRT_TAU: f32 = 0.398_942_3;
 
 /// Value and derivatives at one pixel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,76 +59,92 @@ pub(super) struct Sample {
 }
 
 impl Model {
-    pub(super) fn new(trail: &Trail) -> Self {
-        let middle = trail.segment.midpoint();
-        let origin = (middle.x.round() as i64, middle.y.round() as i64);
+    /// The trail in coordinates relative to `origin`.
+    pub(super) fn new(trail: &Trail, origin: Origin) -> Self {
         let (c, s) = trail.segment.direction();
         let length = trail.segment.length_px() as f32;
         let point = length < POINT_LENGTH_PX;
         Self {
-            origin,
-            x1: (trail.segment.start.x - origin.0 as f64) as f32,
-            y1: (trail.segment.start.y - origin.1 as f64) as f32,
+            x1: (trail.segment.start.x - origin.x as f64) as f32,
+            y1: (trail.segment.start.y - origin.y as f64) as f32,
             c: c as f32,
             s: s as f32,
             length,
             sigma: trail.sigma_eff_px as f32,
+            inv_sigma: 1.0 / trail.sigma_eff_px as f32,
+            inv_length: 1.0 / length.max(POINT_LENGTH_PX),
             density: if point { trail.flux as f32 } else { trail.flux as f32 / length },
         }
     }
 
-    fn is_point(&self) -> bool {
+    #[inline(always)]
+    pub(super) fn is_point(&self) -> bool {
         self.length < POINT_LENGTH_PX
     }
 
     /// Coordinates along (from the first end) and across the track.
-    pub(super) fn along_across(&self, x: usize, y: usize) -> (f32, f32) {
-        let dx = (x as i64 - self.origin.0) as f32 - self.x1;
-        let dy = (y as i64 - self.origin.1) as f32 - self.y1;
-        (dx * self.c + dy * self.s, -dx * self.s + dy * self.c)
+    #[inline(always)]
+    pub(super) fn along_across(&self, x: f32, y: f32) -> (f32, f32) {
+        let (dx, dy) = (x - self.x1, y - self.y1);
+        (dx * self.c + dy * self.s, dy * self.c - dx * self.s)
     }
 
+    /// True where a place so far along the track sees neither of its ends.
+    #[inline(always)]
+    pub(super) fn is_between_ends(&self, u: f32) -> bool {
+        let end = STEP_WIDTHS * self.sigma;
+        (u > end) & (u < self.length - end)
+    }
+
+    /// The transverse profile, its integral one.
+    #[inline(always)]
+    fn profile(&self, v: f32) -> f32 {
+        INV_SQRT_TAU * self.inv_sigma * bell(v * self.inv_sigma)
+    }
+}
+
+/// A way to evaluate a model: exact where it may be used. Types, so that each is inlined into loops of its own.
+pub(super) trait Form {
     /// The model without its background.
-    pub(super) fn light(&self, x: usize, y: usize) -> f32 {
-        let (u, v) = self.along_across(x, y);
-        let inv = 1.0 / self.sigma;
-        let across = INV_SQRT_TAU * inv * (-0.5 * (v * inv).powi(2)).exp();
-        let along = if self.is_point() {
-            INV_SQRT_TAU * inv * (-0.5 * (u * inv).powi(2)).exp()
-        } else {
-            step(u * inv).0 - step((u - self.length) * inv).0
-        };
-        self.density * across * along
+    fn light(model: &Model, x: f32, y: f32) -> f32;
+
+    /// The model with everything a fit needs.
+    fn sample(model: &Model, x: f32, y: f32) -> Sample;
+}
+
+/// A trail, anywhere.
+pub(super) struct Whole;
+
+/// A trail where both ends are far.
+pub(super) struct BetweenEnds;
+
+/// A point.
+pub(super) struct Spot;
+
+impl Form for Whole {
+    #[inline(always)]
+    fn light(model: &Model, x: f32, y: f32) -> f32 {
+        let (u, v) = model.along_across(x, y);
+        let inside = step(u * model.inv_sigma).0 - step((u - model.length) * model.inv_sigma).0;
+        model.density * model.profile(v) * inside
     }
 
-    /// The model with everything a fit of a trail needs.
-    pub(super) fn sample(&self, x: usize, y: usize) -> Sample {
-        let (u, v) = self.along_across(x, y);
-        let inv = 1.0 / self.sigma;
-        let across = INV_SQRT_TAU * inv * (-0.5 * (v * inv).powi(2)).exp();
-        if self.is_point() {
-            let along = INV_SQRT_TAU * inv * (-0.5 * (u * inv).powi(2)).exp();
-            let unit = across * along;
-            let light = self.density * unit;
-            let towards = light * inv * inv;
-            // For a point c = 1 and s = 0: along is x, across is y.
-            let width = light * inv * ((u * inv).powi(2) + (v * inv).powi(2) - 2.0);
-            return Sample {
-                light,
-                gradient: [unit, towards * u, towards * v, 0.0, 0.0, 1.0, width],
-                curvature: [0.0; 2],
-            };
-        }
+    #[inline(always)]
+    fn sample(model: &Model, x: f32, y: f32) -> Sample {
+        let (u, v) = model.along_across(x, y);
+        let inv = model.inv_sigma;
         let (step1, edge1) = step(u * inv);
-        let (step2, edge2) = step((u - self.length) * inv);
+        let (step2, edge2) = step((u - model.length) * inv);
         let (edge1, edge2) = (edge1 * inv, edge2 * inv);
         let inside = step1 - step2;
-        let k = self.density * across;
-        let per_length = inside / self.length;
-        let fraction = u / self.length;
+        let across = model.profile(v);
+        let k = model.density * across;
+        let per_length = inside * model.inv_length;
+        let fraction = u * model.inv_length;
         // Moving one end across turns the track about the other end: v changes, and u a little.
-        let slide = v / self.length * (edge1 - edge2);
+        let slide = v * model.inv_length * (edge1 - edge2);
         let lift = v * inv * inv * inside;
+        let widened = inside * (v * inv * (v * inv) - 1.0) - u * edge1 + (u - model.length) * edge2;
         Sample {
             light: k * inside,
             gradient: [
@@ -113,22 +154,73 @@ impl Model {
                 k * (edge2 - per_length),
                 k * (lift * fraction + slide),
                 1.0,
-                k * inv * (inside * ((v * inv).powi(2) - 1.0) - u * edge1 + (u - self.length) * edge2),
+                k * inv * widened,
             ],
-            curvature: [k * edge1 * u * inv * inv, -k * edge2 * (u - self.length) * inv * inv],
+            curvature: [k * edge1 * u * inv * inv, -k * edge2 * (u - model.length) * inv * inv],
         }
     }
 }
 
-/// Φ(t) and φ(t) of the unit Gaussian: the error function by Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7),
-/// which shares its exponential with the density.
-fn step(t: f32) -> (f32, f32) {
-    let x = t.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let e = (-x * x).exp();
-    let k = 1.0 / (1.0 + 0.327_591_1 * x);
-    let tail = k * (0.254_829_6 + k * (-0.284_496_72 + k * (1.421_413_8 + k * (-1.453_152 + k * 1.061_405_4)))) * e;
-    let upper = 1.0 - 0.5 * tail;
-    (if t >= 0.0 { upper } else { 1.0 - upper }, INV_SQRT_TAU * e)
+impl Form for BetweenEnds {
+    #[inline(always)]
+    fn light(model: &Model, x: f32, y: f32) -> f32 {
+        model.density * model.profile(model.along_across(x, y).1)
+    }
+
+    #[inline(always)]
+    fn sample(model: &Model, x: f32, y: f32) -> Sample {
+        let (u, v) = model.along_across(x, y);
+        let inv = model.inv_sigma;
+        let across = model.profile(v);
+        let k = model.density * across;
+        let towards = k * model.inv_length;
+        let fraction = u * model.inv_length;
+        let lift = k * (v * inv * inv);
+        let width = k * inv * (v * inv * (v * inv) - 1.0);
+        let sideways = [lift * (1.0 - fraction), lift * fraction];
+        Sample {
+            light: k,
+            gradient: [across * model.inv_length, towards, sideways[0], -towards, sideways[1], 1.0, width],
+            curvature: [0.0; 2],
+        }
+    }
+}
+
+impl Form for Spot {
+    #[inline(always)]
+    fn light(model: &Model, x: f32, y: f32) -> f32 {
+        let (u, v) = model.along_across(x, y);
+        model.density * model.profile(v) * model.profile(u)
+    }
+
+    #[inline(always)]
+    fn sample(model: &Model, x: f32, y: f32) -> Sample {
+        // Along is x, across is y.
+        let (u, v) = model.along_across(x, y);
+        let inv = model.inv_sigma;
+        let unit = model.profile(v) * model.profile(u);
+        let light = model.density * unit;
+        let towards = light * inv * inv;
+        let width = light * inv * (u * inv * (u * inv) + v * inv * (v * inv) - 2.0);
+        Sample { light, gradient: [unit, towards * u, towards * v, 0.0, 0.0, 1.0, width], curvature: [0.0; 2] }
+    }
+}
+
+/// Adds `factor` times the trail's model to the image.
+pub(super) fn add(image: &mut Image, trail: &Trail, factor: f32) {
+    let origin = Origin::of(&trail.segment);
+    let model = Model::new(trail, origin);
+    let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), image.width, image.height);
+    for (y, columns) in walk.rows(image.width, image.height) {
+        let local_y = origin.local_y(y);
+        let row = &mut image.data[y * image.width..][columns.clone()];
+        let xs = columns.map(|x| origin.local_x(x));
+        if model.is_point() {
+            xs.zip(row).for_each(|(x, value)| *value += factor * Spot::light(&model, x, local_y));
+        } else {
+            xs.zip(row).for_each(|(x, value)| *value += factor * Whole::light(&model, x, local_y));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -140,11 +232,17 @@ mod tests {
         Trail { segment: Segment::from_coordinates(x1, y1, x2, y2), flux, background: 0.0, sigma_eff_px: sigma }
     }
 
+    fn at_zero(trail: &Trail) -> Model {
+        Model::new(trail, Origin::default())
+    }
+
     #[test]
     fn all_the_light_is_there() {
         for t in [trail(30.2, 25.7, 61.3, 44.1, 1000.0, 1.5), trail(40.4, 40.1, 40.4, 40.1, 1000.0, 1.2)] {
-            let model = Model::new(&t);
-            let sum: f64 = (0..100 * 80).map(|i| f64::from(model.light(i % 100, i / 100))).sum();
+            let model = at_zero(&t);
+            let light =
+                |x: f32, y: f32| if model.is_point() { Spot::light(&model, x, y) } else { Whole::light(&model, x, y) };
+            let sum: f64 = (0..100 * 80).map(|i| f64::from(light((i % 100) as f32, (i / 100) as f32))).sum();
             assert!((sum - 1000.0).abs() < 0.2, "{sum}");
         }
     }
@@ -165,14 +263,16 @@ mod tests {
                 4 => shift(&mut t.segment.end, across),
                 _ => t.sigma_eff_px += by,
             }
-            Model::new(&t)
+            at_zero(&t)
         };
         for parameter in [0, 1, 2, 3, 4, 6] {
             let h = if parameter == 0 { 5.0 } else { 0.02 };
             let (up, down) = (moved(parameter, h), moved(parameter, -h));
-            for (x, y) in [(30, 25), (31, 27), (40, 30), (43, 29), (51, 34), (52, 36), (28, 24)] {
-                let difference = (up.light(x, y) - down.light(x, y)) / (2.0 * h as f32);
-                let derivative = Model::new(&base).sample(x, y).gradient[parameter];
+            let places =
+                [(30.0, 25.0), (31.0, 27.0), (40.0, 30.0), (43.0, 29.0), (51.0, 34.0), (52.0, 36.0), (28.0, 24.0)];
+            for (x, y) in places {
+                let difference = (Whole::light(&up, x, y) - Whole::light(&down, x, y)) / (2.0 * h as f32);
+                let derivative = Whole::sample(&at_zero(&base), x, y).gradient[parameter];
                 assert!(
                     (difference - derivative).abs() < 0.01 * derivative.abs() + 2e-3,
                     "{parameter} at {x},{y}: {difference} {derivative}"
@@ -182,10 +282,18 @@ mod tests {
     }
 
     #[test]
-    fn the_step_is_the_normal_distribution() {
-        for t in [-4.0_f32, -1.0, -0.1, 0.0, 0.5, 2.0, 5.0] {
-            let exact = 0.5 * (1.0 + libm::erf(f64::from(t) / std::f64::consts::SQRT_2));
-            assert!((f64::from(step(t).0) - exact).abs() < 3e-7);
+    fn far_from_both_ends_the_short_forms_do() {
+        let t = trail(10.3, 25.7, 91.3, 54.1, 500.0, 1.4);
+        let model = at_zero(&t);
+        for (x, y) in [(40.0, 36.0), (50.0, 41.0), (55.0, 39.0)] {
+            assert!(model.is_between_ends(model.along_across(x, y).0));
+            let (all, short) = (Whole::sample(&model, x, y), BetweenEnds::sample(&model, x, y));
+            assert!((all.light - short.light).abs() < 1e-6 * all.light);
+            assert_eq!(short.light, BetweenEnds::light(&model, x, y));
+            for (a, b) in all.gradient.iter().zip(short.gradient) {
+                assert!((a - b).abs() < 2e-6 * all.light.max(b.abs()), "{a} {b}");
+            }
+            assert!(all.curvature.iter().all(|c| c.abs() < 1e-6 * all.light));
         }
     }
 }

@@ -1,0 +1,370 @@
+//! The pixels of one fit, and the passes over them: many pixels at a time, on the widest vectors of the machine.
+//!
+//! A pass adds up single-precision products in lanes and folds them into double precision every few hundred pixels.
+
+use pulp::{Arch, NullaryFnOnce};
+
+use super::Image;
+use super::gauss::bell;
+use super::trail::{BetweenEnds, Form, Model, Origin, Spot, Whole};
+use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, StampWalk, Trail, triangle};
+
+/// Pixels evaluated together: their intermediate values stay in the first cache.
+const BLOCK: usize = 64;
+type Block = [f32; BLOCK];
+
+/// Partial sums that are kept side by side.
+const LANES: usize = 16;
+
+/// Blocks after which the partial sums are folded: a lane adds no more than 64 values in single precision.
+const FOLD: usize = 16;
+
+/// Where the pixels lie that fill up the last block: far from everything, with weight zero.
+const NOWHERE: f32 = 1e6;
+
+/// The pixels of a stamp, coordinates relative to its origin. Kept from fit to fit for its memory.
+#[derive(Debug, Default)]
+pub(super) struct Stamp {
+    origin: Origin,
+    x: Vec<f32>,
+    y: Vec<f32>,
+    /// Residual, with the start model added back where it had been taken out.
+    data: Vec<f32>,
+    /// Inverse variance with the source's own photons.
+    weight: Vec<f32>,
+    /// Inverse variance of the background alone.
+    sky_weight: Vec<f32>,
+}
+
+/// What one pass over the stamp adds up; of the matrix and the gradient only what belongs to free parameters.
+#[derive(Debug, Clone)]
+pub(super) struct Sums {
+    pub(super) normal: [f64; N_TRIANGLE],
+    pub(super) gradient: [f64; N_PARAMETERS],
+    pub(super) curvature: [f64; 2],
+    pub(super) chi2: f64,
+    /// Σ w light² with background noise alone.
+    pub(super) power: f64,
+}
+
+/// Places in the sums: the upper triangle of the matrix, the gradient, then these.
+const GRADIENT: usize = N_TRIANGLE;
+const CURVATURE: usize = GRADIENT + N_PARAMETERS;
+const CHI2: usize = CURVATURE + 2;
+const POWER: usize = CHI2 + 1;
+const N_SUMS: usize = POWER + 1;
+
+impl Stamp {
+    /// Takes the pixels within reach of the request's start.
+    pub(super) fn gather(&mut self, residual: &Image, weight: &Image, request: &FitRequest, settings: &FitSettings) {
+        let (width, height) = (residual.width, residual.height);
+        let start = &request.start;
+        self.origin = Origin::of(&start.segment);
+        for list in [&mut self.x, &mut self.y, &mut self.data, &mut self.weight, &mut self.sky_weight] {
+            list.clear();
+        }
+        let model = Model::new(start, self.origin);
+        let reach = settings.reach_px as f32;
+        let walk = StampWalk::new(&start.segment, settings.reach_px, width, height);
+        for (y, columns) in walk.rows(width, height) {
+            let local_y = self.origin.local_y(y);
+            let is_near = |x: &usize| {
+                let (u, v) = model.along_across(self.origin.local_x(*x), local_y);
+                v.abs() <= reach && u >= -reach && u <= model.length + reach
+            };
+            let Some(first) = columns.clone().find(is_near) else { continue };
+            let last = columns.rev().find(is_near).unwrap_or(first);
+            let row = y * width + first..=y * width + last;
+            self.x.extend((first..=last).map(|x| self.origin.local_x(x)));
+            self.y.extend(std::iter::repeat_n(local_y, last - first + 1));
+            self.data.extend_from_slice(&residual.data[row.clone()]);
+            self.sky_weight.extend(weight.data[row].iter().map(|w| w.max(0.0)));
+        }
+        let padded = self.x.len().next_multiple_of(BLOCK);
+        self.x.resize(padded, NOWHERE);
+        self.y.resize(padded, NOWHERE);
+        self.data.resize(padded, 0.0);
+        self.sky_weight.resize(padded, 0.0);
+        self.weight.extend_from_slice(&self.sky_weight);
+        self.clip(settings.clip_sigmas as f32);
+        if request.subtracted || settings.photon_variance > 0.0 {
+            self.add_start(&model, request.subtracted, settings.photon_variance as f32);
+        }
+    }
+
+    /// Clips the data at so many times the noise; of no account where the weight is zero.
+    fn clip(&mut self, sigmas: f32) {
+        for (value, weight) in self.data.iter_mut().zip(&self.sky_weight) {
+            let most = sigmas / weight.sqrt().max(1e-20);
+            *value = value.clamp(-most, most);
+        }
+    }
+
+    /// Adds the start model where it had been taken out, and its photons to the variance.
+    fn add_start(&mut self, model: &Model, subtracted: bool, photon_variance: f32) {
+        let blocks = self.x.as_chunks::<BLOCK>().0.iter().zip(self.y.as_chunks::<BLOCK>().0);
+        let changed = self.data.as_chunks_mut::<BLOCK>().0.iter_mut().zip(self.weight.as_chunks_mut::<BLOCK>().0);
+        for ((x, y), (data, weight)) in blocks.zip(changed) {
+            let light = light(model, x, y);
+            for i in 0..BLOCK {
+                data[i] += if subtracted { light[i] } else { 0.0 };
+                weight[i] /= 1.0 + weight[i] * photon_variance * light[i].max(0.0);
+            }
+        }
+    }
+
+    /// The flux that fits best with everything else as it is.
+    pub(super) fn best_flux(&self, trail: &Trail) -> f64 {
+        let unit = Model::new(&Trail { flux: 1.0, ..*trail }, self.origin);
+        let [signal, power] = Arch::new().dispatch(FluxPass { stamp: self, unit, background: trail.background as f32 });
+        if power > 0.0 { signal / power } else { 0.0 }
+    }
+
+    /// The sums of one pass, for the free parameters of a trail.
+    pub(super) fn accumulate(&self, trail: &Trail, free: &[bool; N_PARAMETERS]) -> Sums {
+        let model = Model::new(trail, self.origin);
+        let background = trail.background as f32;
+        let sums = Arch::new().dispatch(FitPass { stamp: self, model, background, free });
+        Sums {
+            normal: std::array::from_fn(|k| sums[k]),
+            gradient: std::array::from_fn(|k| sums[GRADIENT + k]),
+            curvature: [sums[CURVATURE], sums[CURVATURE + 1]],
+            chi2: sums[CHI2],
+            power: sums[POWER],
+        }
+    }
+
+    /// Number of usable pixels.
+    pub(super) fn n_usable(&self) -> usize {
+        self.weight.iter().filter(|w| **w > 0.0).count()
+    }
+
+    /// Fraction of the track's width, within two PSF widths of either end, that lies on usable pixels.
+    pub(super) fn end_coverage(&self, trail: &Trail) -> [f64; 2] {
+        let model = Model::new(trail, self.origin);
+        let (mut seen, mut all) = ([0.0; 2], [0.0; 2]);
+        for ((&x, &y), &weight) in self.x.iter().zip(&self.y).zip(&self.weight) {
+            let (u, v) = model.along_across(x, y);
+            for (end, from_end) in [u, u - model.length].into_iter().enumerate() {
+                if from_end.abs() <= 2.0 * model.sigma {
+                    let share = f64::from(bell(v / model.sigma));
+                    all[end] += share;
+                    seen[end] += share * f64::from(u8::from(weight > 0.0));
+                }
+            }
+        }
+        [0, 1].map(|e| if all[e] > 0.0 { seen[e] / all[e] } else { 0.0 })
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.x.len() / BLOCK
+    }
+}
+
+/// Places `i` of all lists of a stamp.
+struct Pixels<'a> {
+    x: &'a Block,
+    y: &'a Block,
+    data: &'a Block,
+    weight: &'a Block,
+    sky_weight: &'a Block,
+}
+
+impl Stamp {
+    #[inline(always)]
+    fn block(&self, i: usize) -> Pixels<'_> {
+        Pixels {
+            x: &self.x.as_chunks::<BLOCK>().0[i],
+            y: &self.y.as_chunks::<BLOCK>().0[i],
+            data: &self.data.as_chunks::<BLOCK>().0[i],
+            weight: &self.weight.as_chunks::<BLOCK>().0[i],
+            sky_weight: &self.sky_weight.as_chunks::<BLOCK>().0[i],
+        }
+    }
+}
+
+/// True where no pixel of the block sees an end of the trail.
+#[inline(always)]
+fn is_between_ends(model: &Model, x: &Block, y: &Block) -> bool {
+    let mut all = true;
+    for (&x, &y) in x.iter().zip(y) {
+        all &= model.is_between_ends(model.along_across(x, y).0);
+    }
+    all
+}
+
+/// The model's light on a block.
+#[inline(always)]
+fn light(model: &Model, x: &Block, y: &Block) -> Block {
+    if model.is_point() {
+        light_as::<Spot>(model, x, y)
+    } else if is_between_ends(model, x, y) {
+        light_as::<BetweenEnds>(model, x, y)
+    } else {
+        light_as::<Whole>(model, x, y)
+    }
+}
+
+#[inline(always)]
+fn light_as<F: Form>(model: &Model, x: &Block, y: &Block) -> Block {
+    let mut light = [0.0; BLOCK];
+    for ((light, &x), &y) in light.iter_mut().zip(x).zip(y) {
+        *light = F::light(model, x, y);
+    }
+    light
+}
+
+/// Sums in lanes, and what has been folded of them.
+struct LaneSums<const N: usize> {
+    lanes: [[f32; LANES]; N],
+    folded: [f64; N],
+}
+
+impl<const N: usize> LaneSums<N> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { lanes: [[0.0; LANES]; N], folded: [0.0; N] }
+    }
+
+    /// Adds `Σ a b` to sum `k`.
+    #[inline(always)]
+    fn add(&mut self, k: usize, a: &Block, b: &Block) {
+        let lanes = &mut self.lanes[k];
+        for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += a * b;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fold(&mut self) {
+        for (total, lanes) in self.folded.iter_mut().zip(&mut self.lanes) {
+            *total += lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
+            *lanes = [0.0; LANES];
+        }
+    }
+}
+
+#[inline(always)]
+fn product(a: &Block, b: &Block) -> Block {
+    let mut out = [0.0; BLOCK];
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        *out = a * b;
+    }
+    out
+}
+
+/// `Σ w t (d − background)` and `Σ w t²` of a model of unit flux.
+struct FluxPass<'a> {
+    stamp: &'a Stamp,
+    unit: Model,
+    background: f32,
+}
+
+impl NullaryFnOnce for FluxPass<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn call(self) -> [f64; 2] {
+        let mut sums = LaneSums::<2>::new();
+        for k in 0..self.stamp.n_blocks() {
+            let p = self.stamp.block(k);
+            let t = light(&self.unit, p.x, p.y);
+            let weighted = product(p.weight, &t);
+            let mut rest = *p.data;
+            for value in &mut rest {
+                *value -= self.background;
+            }
+            sums.add(0, &weighted, &rest);
+            sums.add(1, &weighted, &t);
+            if k % FOLD == FOLD - 1 {
+                sums.fold();
+            }
+        }
+        sums.fold();
+        sums.folded
+    }
+}
+
+/// All sums that a step of the fit needs.
+struct FitPass<'a> {
+    stamp: &'a Stamp,
+    model: Model,
+    background: f32,
+    free: &'a [bool; N_PARAMETERS],
+}
+
+/// The model with its derivatives on a block.
+struct Samples {
+    light: Block,
+    gradient: [Block; N_PARAMETERS],
+    curvature: [Block; 2],
+}
+
+impl Samples {
+    #[inline(always)]
+    fn fill<F: Form>(&mut self, model: &Model, x: &Block, y: &Block) {
+        for i in 0..BLOCK {
+            let sample = F::sample(model, x[i], y[i]);
+            self.light[i] = sample.light;
+            for (row, value) in self.gradient.iter_mut().zip(sample.gradient) {
+                row[i] = value;
+            }
+            for (row, value) in self.curvature.iter_mut().zip(sample.curvature) {
+                row[i] = value;
+            }
+        }
+    }
+}
+
+impl NullaryFnOnce for FitPass<'_> {
+    type Output = [f64; N_SUMS];
+
+    #[inline(always)]
+    fn call(self) -> [f64; N_SUMS] {
+        let model = &self.model;
+        let mut sums = LaneSums::<N_SUMS>::new();
+        let mut s =
+            Samples { light: [0.0; BLOCK], gradient: [[0.0; BLOCK]; N_PARAMETERS], curvature: [[0.0; BLOCK]; 2] };
+        for k in 0..self.stamp.n_blocks() {
+            let p = self.stamp.block(k);
+            let between = !model.is_point() && is_between_ends(model, p.x, p.y);
+            if model.is_point() {
+                s.fill::<Spot>(model, p.x, p.y);
+            } else if between {
+                s.fill::<BetweenEnds>(model, p.x, p.y);
+            } else {
+                s.fill::<Whole>(model, p.x, p.y);
+            }
+            let mut rest = *p.data;
+            for (value, light) in rest.iter_mut().zip(&s.light) {
+                *value -= light + self.background;
+            }
+            let weighted = product(p.weight, &rest);
+            sums.add(CHI2, &weighted, &rest);
+            sums.add(POWER, &product(p.sky_weight, &s.light), &s.light);
+            if !between {
+                sums.add(CURVATURE, &weighted, &s.curvature[0]);
+                sums.add(CURVATURE + 1, &weighted, &s.curvature[1]);
+            }
+            for i in 0..N_PARAMETERS {
+                if !self.free[i] {
+                    continue;
+                }
+                sums.add(GRADIENT + i, &weighted, &s.gradient[i]);
+                let row = product(p.weight, &s.gradient[i]);
+                for j in i..N_PARAMETERS {
+                    if self.free[j] {
+                        sums.add(triangle(i, j), &row, &s.gradient[j]);
+                    }
+                }
+            }
+            if k % FOLD == FOLD - 1 {
+                sums.fold();
+            }
+        }
+        sums.fold();
+        sums.folded
+    }
+}
