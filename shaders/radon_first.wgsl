@@ -1,6 +1,6 @@
 // One invocation: one node of a task's first level, the sum of one or three pixels.
 // In: an image, read through the octant's strides. Out: nodes [start, shift, column].
-// docs/algorithm.md, "Search". CPU twin: backend/cpu/radon.rs, `sum_nodes`.
+// docs/algorithm.md, "Search". CPU twin: backend/cpu/radon/mod.rs, `Tile`.
 
 override WORKGROUP: u32;
 
@@ -18,6 +18,8 @@ struct Params {
     n_shifts: i32,
     pad: i32,
     stride: i32,
+    /// Values beyond ± this count as this.
+    limit: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -37,7 +39,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         // The digital line of one row, or of three: 0, ⌈shift / 2⌉, shift.
         let column = x - params.pad + (k * shift + 1) / 2;
         if column >= 0 && column < params.columns {
-            sum += image[params.origin + (first_row + k) * params.row_stride + column * params.column_stride];
+            let value = image[params.origin + (first_row + k) * params.row_stride + column * params.column_stride];
+            sum += clamp(value, -params.limit, params.limit);
         }
     }
     nodes[(i32(id.z) * params.n_shifts + i32(id.y)) * params.stride + x] = sum;

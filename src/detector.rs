@@ -237,7 +237,7 @@ impl Detector {
             backend.normalise(&sky)?;
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
             let masked = self.weigh(backend, &sky, &field)?.masked;
-            let peaks = self.begin_search(backend, frame, &sky, &field, masked, None)?.find_candidates()?.0;
+            let peaks = self.begin_search(backend, frame, &sky, &field, masked, None)?.find_candidates(false)?.0;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }
@@ -407,6 +407,8 @@ impl Detector {
             places: places.map(<[Segment]>::to_vec),
             thresholds,
             chains: ChainPrior::new(field.footprints.len(), width * height, segments_sigma, excess),
+            noise_excess: excess,
+            elongated_sources: field.elongated_sources,
             config: &self.config.search,
             weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),

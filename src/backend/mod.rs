@@ -84,7 +84,8 @@ pub(crate) trait Backend: Send {
     /// Gives weight zero to every pixel within the footprints.
     fn weigh_out(&mut self, footprints: &[Footprint]) -> Result<()>;
 
-    /// Transforms the filtered image and its weights, and returns the local maxima above the threshold.
+    /// Transforms the filtered image and its weights, and returns the local maxima above the threshold: of every cell
+    /// the best, in their defined order (see [`best_of_cells`](crate::pipeline::search::best_of_cells)).
     fn find_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>>;
 
     /// Light along each track, bin by bin.

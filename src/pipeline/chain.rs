@@ -2,6 +2,8 @@
 //!
 //! Method: docs/algorithm.md, "Judge".
 
+use std::ops::Range;
+
 use crate::backend::TrackProfile;
 use crate::geometry::Segment;
 
@@ -58,14 +60,13 @@ impl ChainPrior {
     /// brightness varies.
     fn trail_over_points(&self, profile: &TrackProfile, length_px: f64) -> f64 {
         let track = Track::new(profile, self);
-        let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (self.sigma_px * std::f64::consts::SQRT_2)));
-        let shape = track.places().map(|u| step(u) - step(u - length_px)).collect();
-        let trail = Component { first: 0, shape, amplitude: 0.0 };
-        track.explained(Some(trail)).max(track.explained_piecewise(length_px)) - track.explained(None)
+        let with_trail = track.explained_by_trail_and_points(length_px).max(track.explained_piecewise(length_px));
+        with_trail - track.explained_by_points()
     }
 }
 
-/// Light along a track, bin by bin.
+/// Light along a track, bin by bin: `signal` is the data times the template and inverse variance, `variance` that of
+/// the signal, so that an amplitude is the one over the other.
 struct Track {
     signal: Vec<f64>,
     variance: Vec<f64>,
@@ -73,64 +74,77 @@ struct Track {
     first_px: f64,
     bin_px: f64,
     prior: ChainPrior,
+    /// A point source: its light in the bins from its own outwards.
+    point: Vec<f64>,
+    /// Variance of a point source's amplitude at every bin.
+    point_variance: Vec<f64>,
 }
 
-/// A source of light on the track: its shape in the bins from `first` on.
-struct Component {
-    first: usize,
-    shape: Vec<f64>,
-    amplitude: f64,
-}
-
-impl Component {
-    fn bins(&self) -> impl Iterator<Item = (usize, f64)> + '_ {
-        self.shape.iter().enumerate().map(|(i, g)| (self.first + i, *g))
-    }
+/// What points explain of a signal.
+struct Points {
+    /// Their light, and what of the signal it leaves.
+    light: Vec<f64>,
+    rest: Vec<f64>,
+    price: f64,
 }
 
 impl Track {
     fn new(profile: &TrackProfile, prior: &ChainPrior) -> Self {
-        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect();
-        Self {
-            signal: wide(&profile.signal),
-            variance: wide(&profile.variance),
+        let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|v| f64::from(*v)).collect() };
+        let (signal, variance) = (wide(&profile.signal), wide(&profile.variance));
+        let reach = (3.5 * prior.sigma_px / profile.bin_px).ceil() as usize;
+        let point: Vec<f64> =
+            (0..=reach).map(|b| (-0.5 * (b as f64 * profile.bin_px / prior.sigma_px).powi(2)).exp()).collect();
+        let mut track = Self {
+            point_variance: Vec::new(),
+            signal,
+            variance,
             first_px: profile.first_px - BEYOND_SIGMAS * prior.sigma_px,
             bin_px: profile.bin_px,
             prior: *prior,
-        }
+            point,
+        };
+        track.point_variance = (0..track.signal.len())
+            .map(|bin| track.lit(bin).map(|b| track.point[b.abs_diff(bin)].powi(2) * track.variance[b]).sum())
+            .collect();
+        track
     }
 
     fn places(&self) -> impl Iterator<Item = f64> + '_ {
         (0..self.signal.len()).map(|b| self.first_px + b as f64 * self.bin_px)
     }
 
-    fn point(&self, bin: usize) -> Component {
-        let reach = (3.5 * self.prior.sigma_px / self.bin_px).ceil() as usize;
-        let first = bin.saturating_sub(reach);
-        let last = (bin + reach).min(self.signal.len() - 1);
-        let shape = (first..=last)
-            .map(|b| (-0.5 * ((b as f64 - bin as f64) * self.bin_px / self.prior.sigma_px).powi(2)).exp())
-            .collect();
-        Component { first, shape, amplitude: 0.0 }
+    /// The bins a point source lights.
+    fn lit(&self, bin: usize) -> Range<usize> {
+        let reach = self.point.len() - 1;
+        bin.saturating_sub(reach)..(bin + reach + 1).min(self.signal.len())
     }
 
-    /// S/N² explained by the trail, if given, and as many points as pay for themselves, less their price.
-    fn explained(&self, trail: Option<Component>) -> f64 {
-        let mut parts: Vec<Component> = trail.into_iter().collect();
-        let mut rest = self.signal.clone();
-        self.share_out(&mut parts, &mut rest);
-        let mut price = 0.0;
-        for _ in 0..MOST_POINTS {
-            let paid = self.best_point(&rest).filter(|(_, gain)| *gain > self.prior.point_price);
-            let Some((bin, _)) = paid else { break };
-            price += self.prior.point_price;
-            parts.push(self.point(bin));
-            self.share_out(&mut parts, &mut rest);
+    fn explained_by_points(&self) -> f64 {
+        let points = self.take_points(self.signal.clone());
+        self.power(&points.light, &points.rest) - points.price
+    }
+
+    /// The even trail between the track's ends, and points, in turns.
+    fn explained_by_trail_and_points(&self, length_px: f64) -> f64 {
+        let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (self.prior.sigma_px * std::f64::consts::SQRT_2)));
+        let shape: Vec<f64> = self.places().map(|u| step(u) - step(u - length_px)).collect();
+        let weight: f64 = shape.iter().zip(&self.variance).map(|(g, v)| g * g * v).sum();
+        if weight <= 0.0 {
+            return 0.0;
         }
-        // Σ (2 s m − v m²), with m the model and rest = s − v m.
-        let models = self.models(&parts);
-        let power: f64 = (0..models.len()).map(|b| models[b] * (self.signal[b] + rest[b])).sum();
-        power - price
+        let mut light = vec![0.0; shape.len()];
+        let mut best = 0.0_f64;
+        for _ in 0..TURNS {
+            let fitted: f64 = (0..shape.len()).map(|b| shape[b] * (self.signal[b] - self.variance[b] * light[b])).sum();
+            let amplitude = (fitted / weight).max(0.0);
+            let left = (0..shape.len()).map(|b| self.signal[b] - amplitude * shape[b] * self.variance[b]).collect();
+            let points = self.take_points(left);
+            let both: Vec<f64> = points.light.iter().zip(&shape).map(|(p, g)| p + amplitude * g).collect();
+            best = best.max(self.power(&both, &points.rest) - points.price);
+            light = points.light;
+        }
+        best
     }
 
     /// S/N² explained by a trail whose brightness varies from piece to piece, less the price of its pieces.
@@ -147,40 +161,55 @@ impl Track {
         lit.map(|(s, v)| s * s / v).sum::<f64>() - PIECE_PRICE * n_pieces
     }
 
-    fn models(&self, parts: &[Component]) -> Vec<f64> {
-        let mut models = vec![0.0; self.signal.len()];
-        for part in parts {
-            part.bins().for_each(|(b, g)| models[b] += part.amplitude * g);
-        }
-        models
+    /// S/N² of a model of which `rest` is left: `Σ (2 s m − v m²)`, where `rest = s − v m`.
+    fn power(&self, light: &[f64], rest: &[f64]) -> f64 {
+        (0..light.len()).map(|b| light[b] * (self.signal[b] + rest[b])).sum()
     }
 
-    /// The place where a point explains most of what is left, and how much.
-    fn best_point(&self, rest: &[f64]) -> Option<(usize, f64)> {
-        let gain = |bin: usize| {
-            let (s, v) = self
-                .point(bin)
-                .bins()
-                .fold((0.0, 0.0), |(s, v), (b, g)| (s + g * rest[b], v + g * g * self.variance[b]));
+    /// Takes points out of a signal, the one that explains most first, while they pay for themselves.
+    fn take_points(&self, signal: Vec<f64>) -> Points {
+        let n = signal.len();
+        let mut points = Points { light: vec![0.0; n], rest: signal, price: 0.0 };
+        let matched =
+            |rest: &[f64], bin: usize| -> f64 { self.lit(bin).map(|b| self.point[b.abs_diff(bin)] * rest[b]).sum() };
+        let mut sums: Vec<f64> = (0..n).map(|bin| matched(&points.rest, bin)).collect();
+        let mut amplitudes = vec![0.0; n];
+        let mut taken: Vec<usize> = Vec::new();
+        let gain = |sums: &[f64], bin: usize| {
+            let (s, v) = (sums[bin], self.point_variance[bin]);
             if s > 0.0 && v > 0.0 { s * s / v } else { 0.0 }
         };
-        (0..rest.len()).map(|bin| (bin, gain(bin))).max_by(|a, b| a.1.total_cmp(&b.1))
-    }
-
-    /// Shares the light out among the parts, none negative, in sweeps.
-    fn share_out(&self, parts: &mut [Component], rest: &mut [f64]) {
-        for _ in 0..SWEEPS {
-            for part in parts.iter_mut() {
-                let (s, v) =
-                    part.bins().fold((0.0, 0.0), |(s, v), (b, g)| (s + g * rest[b], v + g * g * self.variance[b]));
-                if v <= 0.0 {
-                    continue;
+        while taken.len() < MOST_POINTS {
+            let best = (0..n).map(|bin| (bin, gain(&sums, bin))).max_by(|a, b| a.1.total_cmp(&b.1));
+            let Some((new, _)) = best.filter(|(_, gain)| *gain > self.prior.point_price) else { break };
+            taken.push(new);
+            points.price += self.prior.point_price;
+            // Neighbours that overlap share their light anew, none of them negative.
+            let around = self.lit(new);
+            let near: Vec<usize> = taken
+                .iter()
+                .copied()
+                .filter(|t| self.lit(*t).start < around.end && around.start < self.lit(*t).end)
+                .collect();
+            let (mut first, mut last) = (n, 0);
+            for _ in 0..if near.len() > 1 { SWEEPS } else { 1 } {
+                for &bin in &near {
+                    let change = (matched(&points.rest, bin) / self.point_variance[bin]).max(-amplitudes[bin]);
+                    amplitudes[bin] += change;
+                    for b in self.lit(bin) {
+                        let light = change * self.point[b.abs_diff(bin)];
+                        points.light[b] += light;
+                        points.rest[b] -= light * self.variance[b];
+                    }
+                    (first, last) = (first.min(self.lit(bin).start), last.max(self.lit(bin).end));
                 }
-                let change = (s / v).max(-part.amplitude);
-                part.bins().for_each(|(b, g)| rest[b] -= change * g * self.variance[b]);
-                part.amplitude += change;
+            }
+            let touched = self.lit(first).start..self.lit(last - 1).end;
+            for (bin, sum) in touched.clone().zip(&mut sums[touched]) {
+                *sum = matched(&points.rest, bin);
             }
         }
+        points
     }
 }
 
@@ -190,8 +219,11 @@ const PIECE_SIGMAS: f64 = 4.0;
 /// S/N² that a piece must win: its brightness is free, its place is not.
 const PIECE_PRICE: f64 = 4.0;
 
+/// A trail and the points on it are told apart in so many turns.
+const TURNS: usize = 3;
+
 /// Neighbouring points overlap little: this brings their fluxes to a percent.
-const SWEEPS: usize = 12;
+const SWEEPS: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
-    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, best_of_cells, sort_peaks, suppress, template_correlation,
+    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
@@ -30,6 +30,9 @@ pub(crate) struct Search<'a> {
     pub(crate) places: Option<Vec<Segment>>,
     pub(crate) thresholds: Thresholds,
     pub(crate) chains: ChainPrior,
+    pub(crate) noise_excess: f64,
+    /// Bright sources longer than wide: there may be bright streaks.
+    pub(crate) elongated_sources: usize,
     pub(crate) config: &'a SearchConfig,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
@@ -64,9 +67,13 @@ const LOWEST_RECALL: f64 = 4.0;
 /// fainter streaks, and lift the sky around them.
 const SEARCH_AGAIN_SNR: f64 = 20.0;
 
-/// A trail's coarse peak holds at least this part of its refined S/N: while bright ones are looked for, lesser peaks
-/// need no refinement.
-const COARSE_PART: f64 = 0.7;
+/// A coarse peak holds at least 0.7 of the S/N of its trail: while bright ones are looked for, lesser peaks need no
+/// refinement.
+const BRIGHT_RECALL: f64 = 0.7 * SEARCH_AGAIN_SNR;
+
+/// Where faint streaks are looked for, no place counts for more than a point source of this S/N. Sources just too
+/// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.
+const POINT_LIMIT_SNR: f64 = 5.0;
 
 /// Searches of one frame at most.
 const MAX_SEARCHES: usize = 3;
@@ -88,11 +95,13 @@ impl Search<'_> {
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
         for search in 1..=MAX_SEARCHES {
-            let (mut candidates, mut complete) = self.find_candidates()?;
+            // First the bright ones alone, their light uncut.
+            let bright_only = search == 1 && self.elongated_sources > 0;
+            let (mut candidates, mut complete) = self.find_candidates(bright_only)?;
             self.leave_chains(&mut candidates)?;
             complete &= candidates.len() <= self.most_candidates();
             candidates.truncate(self.most_candidates());
-            let least = if search < MAX_SEARCHES { COARSE_PART * SEARCH_AGAIN_SNR } else { f64::INFINITY };
+            let least = if search < MAX_SEARCHES { BRIGHT_RECALL } else { f64::INFINITY };
             let (promising, others) = candidates.split_at(candidates.partition_point(|c| c.snr >= least));
             let mut fits = self.refine(promising)?;
             let is_bright = |f: &&TrailFit| f.snr >= SEARCH_AGAIN_SNR;
@@ -100,6 +109,9 @@ impl Search<'_> {
             let brightest = self.one_for_each_place(brightest)?;
             let mut new = self.peel(&brightest)?;
             let bright = !new.is_empty();
+            if !bright && bright_only {
+                continue;
+            }
             if !bright {
                 fits.extend(self.refine(others)?);
                 let refined = self.one_for_each_place(fits)?;
@@ -138,7 +150,7 @@ impl Search<'_> {
 
     /// One coarse search of the filtered residual image, or the places to look at instead, and whether all of its
     /// candidates are returned.
-    pub(crate) fn find_candidates(&mut self) -> Result<(Vec<Peak>, bool)> {
+    pub(crate) fn find_candidates(&mut self, bright_only: bool) -> Result<(Vec<Peak>, bool)> {
         if self.segments.tasks.is_empty() {
             return Ok((Vec::new(), true));
         }
@@ -146,10 +158,15 @@ impl Search<'_> {
             return Ok((places.iter().filter_map(|place| self.candidate_at(place)).collect(), true));
         }
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
-        let request = SearchRequest { threshold: recall as f32, weighted: self.weighted };
+        let limit = POINT_LIMIT_SNR * self.segments.kernel.white_noise_sd() * self.noise_excess;
+        let request = SearchRequest {
+            threshold: if bright_only { BRIGHT_RECALL.max(recall) } else { recall } as f32,
+            limit: if bright_only { f32::MAX } else { limit as f32 },
+            weighted: self.weighted,
+        };
         let peaks = self.backend.find_peaks(&self.segments, &request)?;
         let most = CHAINS_PER_CANDIDATE * self.most_candidates();
-        let candidates = suppress(&best_of_cells(&peaks), self.sigma(), most);
+        let candidates = suppress(&peaks, self.sigma(), most);
         let complete = candidates.len() < most;
         Ok((candidates, complete))
     }
@@ -161,9 +178,17 @@ impl Search<'_> {
     /// Leaves out candidates that are clearly chains of stars: fitting them costs far more than telling them.
     fn leave_chains(&mut self, candidates: &mut Vec<Peak>) -> Result<()> {
         if self.places.is_none() {
-            let segments: Vec<Segment> = candidates.iter().map(|c| c.segment).collect();
-            let mut chains = self.are_chains(&segments, recall_margin(&self.segments.kernel))?.into_iter();
-            candidates.retain(|_| chains.next() == Some(false));
+            let (margin, most) = (recall_margin(&self.segments.kernel), self.most_candidates());
+            let mut left = Vec::new();
+            for some in candidates.chunks(most) {
+                let segments: Vec<Segment> = some.iter().map(|c| c.segment).collect();
+                let chains = self.are_chains(&segments, margin)?;
+                left.extend(some.iter().zip(chains).filter(|(_, chain)| !chain).map(|(c, _)| *c));
+                if left.len() > most {
+                    break;
+                }
+            }
+            *candidates = left;
         }
         Ok(())
     }

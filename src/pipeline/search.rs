@@ -36,6 +36,8 @@ impl SearchConfig {
 pub(crate) struct SearchRequest {
     /// Least significance of a peak.
     pub(crate) threshold: f32,
+    /// Filtered values beyond ± this count as this: two stars then make no streak.
+    pub(crate) limit: f32,
     /// Some pixels have weight zero: their share of each node's variance is taken from the transform of the weights.
     pub(crate) weighted: bool,
 }
@@ -76,7 +78,7 @@ const EXPLAINED_BY: f64 = 1.5;
 const CELL_PX: f64 = 8.0;
 
 /// The best peak of every cell of midpoint and quarter turn, in their order: a bright streak or star excites tens of
-/// thousands of peaks, most of them side by side. `peaks` must be in their defined order.
+/// thousands of peaks, most of them side by side. Of a part of the peaks it leaves what the best of all may come from. `peaks` must be in their defined order.
 pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
     let cell = |p: &Peak| {
         let middle = p.segment.midpoint();

@@ -25,6 +25,8 @@ pub(crate) struct StarField {
     /// Scatter of the filtered frame over that of white noise, before anything was weighed out.
     pub(crate) noise_excess: f64,
     pub(crate) footprints: Vec<Footprint>,
+    /// Sources that are longer than wide, and left to the search.
+    pub(crate) elongated_sources: usize,
     /// Stars bright enough for spikes and bleeding.
     pub(crate) bright: Vec<BrightStar>,
 }
@@ -66,6 +68,7 @@ pub(crate) fn survey(
         psf_sigma_px: sigma,
         psf_source: origin,
         noise_excess,
+        elongated_sources: classified.len() - compact().count(),
         footprints: compact().map(footprint).collect(),
         bright: bright
             .map(|source| BrightStar {

@@ -57,7 +57,7 @@ fn peaks_agree() {
         let (whole, cut) = (set(pair.gpu.task_size().1), set(n * 3));
         assert!(n < 4_000 || cut.tasks.len() > whole.tasks.len());
         for threshold in [12.0, 4.0] {
-            let plain = SearchRequest { threshold, weighted: false };
+            let plain = SearchRequest { threshold, limit: 0.8, weighted: false };
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &plain).unwrap());
             let again = pair.gpu.find_peaks(&whole, &plain).unwrap();
             assert_eq!(gpu, again, "the same in every run");
@@ -65,7 +65,7 @@ fn peaks_agree() {
             assert_eq!(gpu, in_wedges, "{size:?}: the cut into wedges changes nothing");
             assert_eq!(cpu, gpu, "{size:?}, threshold {threshold}");
             // A share, a square root and a division, none of them correctly rounded on every device.
-            let weighted = SearchRequest { threshold, weighted: true };
+            let weighted = SearchRequest { threshold, limit: 0.8, weighted: true };
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &weighted).unwrap());
             check_peaks(&format!("{size:?}, weighted"), cpu, gpu, 16.0 * f64::from(EPS));
         }
@@ -78,7 +78,7 @@ fn a_list_that_overflows_is_grown() {
     let filtered = integers(pair.len(), 4, 40);
     pair.write([&filtered; 4]);
     let set = SegmentSet::new(130, 97, PsfKernel::new(1.0), 2, usize::MAX);
-    let request = SearchRequest { threshold: 0.5, weighted: false };
+    let request = SearchRequest { threshold: 0.5, limit: 0.8, weighted: false };
     let (cpu, gpu) = pair.each(|b| b.find_peaks(&set, &request).unwrap());
     assert!(cpu.len() > 1 << 14, "{} peaks do not overflow", cpu.len());
     assert_eq!(cpu, gpu);
@@ -96,7 +96,8 @@ fn frames_too_small_for_a_segment_have_no_peaks() {
     let Some(mut pair) = Pair::new((5, 5)) else { return };
     pair.write([&[9.0; 25]; 4]);
     let set = SegmentSet::new(5, 5, PsfKernel::new(1.5), 1, usize::MAX);
-    let (cpu, gpu) = pair.each(|b| b.find_peaks(&set, &SearchRequest { threshold: 1.0, weighted: false }).unwrap());
+    let (cpu, gpu) =
+        pair.each(|b| b.find_peaks(&set, &SearchRequest { threshold: 1.0, limit: 0.8, weighted: false }).unwrap());
     assert!(cpu.is_empty() && gpu.is_empty());
 }
 
@@ -115,7 +116,7 @@ fn a_streak_is_found_at_the_same_place() {
         pair.write([&image, &ones, &image, &ones]);
         pair.each(|b| b.filter(&kernel, 6.0, false).unwrap());
         let set = SegmentSet::new(256, 200, kernel.clone(), 1, usize::MAX);
-        let request = SearchRequest { threshold: 8.0, weighted: true };
+        let request = SearchRequest { threshold: 8.0, limit: 0.8, weighted: true };
         let (cpu, gpu) =
             pair.each(|b| suppress(&b.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px, usize::MAX));
         assert!(!cpu.is_empty(), "slope {slope}");

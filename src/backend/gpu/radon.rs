@@ -8,7 +8,7 @@ use super::GpuBackend;
 use super::context::Context;
 use super::kernel::{Access, AppendList, Buffer, Commands, Kernel};
 use crate::Result;
-use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest, sort_peaks};
+use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest, best_of_cells, sort_peaks};
 use crate::pipeline::segments::{Level, SegmentSet, Task};
 
 /// Nodes of one row; rows are short in small frames.
@@ -52,6 +52,7 @@ pub(super) struct FirstParams {
     pub(super) n_shifts: i32,
     pub(super) pad: i32,
     pub(super) stride: i32,
+    pub(super) limit: f32,
 }
 
 #[repr(C)]
@@ -150,9 +151,11 @@ impl GpuBackend {
             let mut commands = Commands::new(context);
             for (id, step) in steps.iter().enumerate() {
                 let (above, below) = (step.level_ix % 2, (step.level_ix + 1) % 2);
-                sum_nodes(&mut commands, step, self.width, &self.filtered, &values[below], &values[above])?;
+                let filtered = Source { image: &self.filtered, width: self.width, limit: request.limit };
+                sum_nodes(&mut commands, step, filtered, &values[below], &values[above])?;
                 if request.weighted {
-                    sum_nodes(&mut commands, step, self.width, &self.coverage, &weights[below], &weights[above])?;
+                    let coverage = Source { image: &self.coverage, width: self.width, limit: 1.0 };
+                    sum_nodes(&mut commands, step, coverage, &weights[below], &weights[above])?;
                 }
                 let shares = if request.weighted { &weights[above] } else { &values[above] };
                 let params = peaks_params(step, id, request, capacity);
@@ -174,7 +177,7 @@ impl GpuBackend {
         };
         let mut peaks: Vec<Peak> = found.into_iter().filter_map(on_host).collect();
         sort_peaks(&mut peaks);
-        Ok(peaks)
+        Ok(best_of_cells(&peaks))
     }
 }
 
@@ -190,25 +193,34 @@ fn steps_of(segments: &SegmentSet) -> (Vec<Step<'_>>, Vec<f32>) {
     (steps, sds)
 }
 
+/// What the first levels are summed from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    image: &'a Buffer,
+    width: usize,
+    pub(super) limit: f32,
+}
+
 /// Fills a level: from the image at the first, from the level below after that.
 fn sum_nodes(
     commands: &mut Commands<'_>,
     step: &Step<'_>,
-    width: usize,
-    image: &Buffer,
+    source: Source<'_>,
     lower: &Buffer,
     upper: &Buffer,
 ) -> Result<()> {
     let level = step.level();
     let groups = [RADON_FIRST.groups(level.stride), level.n_shifts() as u32, level.n_starts as u32];
     match step.level_ix.checked_sub(1).map(|below| &step.task.levels[below]) {
-        None => commands.dispatch(&RADON_FIRST, &first_params(step.task, level, width), &[image, upper], groups),
+        None => {
+            commands.dispatch(&RADON_FIRST, &first_params(step.task, level, source), &[source.image, upper], groups)
+        }
         Some(below) => commands.dispatch(&RADON_NEXT, &next_params(level, below), &[lower, upper], groups),
     }
 }
 
 /// The frame is read through strides: an octant costs no copy of it.
-fn first_params(task: &Task, level: &Level, width: usize) -> FirstParams {
+fn first_params(task: &Task, level: &Level, Source { width, limit, .. }: Source<'_>) -> FirstParams {
     let (row_stride, column_stride) = if task.octant.transposed { (1, width as i32) } else { (width as i32, 1) };
     let last_column = task.columns as i32 - 1;
     let (origin, column_stride) =
@@ -225,6 +237,7 @@ fn first_params(task: &Task, level: &Level, width: usize) -> FirstParams {
         n_shifts: level.n_shifts() as i32,
         pad: level.pad as i32,
         stride: level.stride as i32,
+        limit,
     }
 }
 

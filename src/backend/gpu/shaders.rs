@@ -120,7 +120,8 @@ fn layouts() -> Vec<Layout> {
         layout!(compact::WEIGH, "Params" = compact::WeighParams { width, height, first }),
         layout!(compact::WEIGH, "Footprint" = compact::DeviceFootprint { x, y, radius }),
         layout!(radon::RADON_FIRST, "Params" = radon::FirstParams {
-            rows, columns, origin, row_stride, column_stride, height, start_step, first_shift, n_shifts, pad, stride
+            rows, columns, origin, row_stride, column_stride, height, start_step, first_shift, n_shifts, pad, stride,
+            limit
         }),
         layout!(radon::RADON_NEXT, "Params" = radon::NextParams {
             start_step, first_shift, n_shifts, pad, stride, lower_height, lower_start_step, lower_n_starts,

@@ -6,7 +6,7 @@ use pulp::Arch;
 
 use super::lanes;
 use super::plan::{Block, Phase, Stage};
-use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest};
+use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest, best_of_cells, sort_peaks};
 
 /// Where the first level of a block comes from.
 pub(super) trait FirstLevel: Sync {
@@ -63,18 +63,18 @@ pub(super) struct Job<'a> {
 }
 
 impl Workspace {
-    /// Works through all levels of one block, and adds their peaks to `peaks`.
+    /// Works through all levels of one block, and returns the best of its peaks in every cell.
     pub(super) fn transform(
         &mut self,
         job: &Job<'_>,
         values: &impl FirstLevel,
         weights: &impl FirstLevel,
-        peaks: &mut Vec<Peak>,
-    ) {
+    ) -> Vec<Peak> {
+        let mut peaks = Vec::new();
         let stages = &job.phase.stages;
         self.fill_first(job, values, weights);
         if !self.upper.present.contains(&true) {
-            return;
+            return peaks;
         }
         for (index, stage) in stages.iter().enumerate().skip(1) {
             std::mem::swap(&mut self.lower, &mut self.upper);
@@ -97,12 +97,14 @@ impl Workspace {
                 let Some(start) = pass.start(row) else { continue };
                 let from_first = row - job.block.rows.start;
                 if keeps && from_first.is_multiple_of(stage.keep_step) {
-                    start.keep(&mut self.upper, from_first / stage.keep_step, &mut self.sums, peaks);
+                    start.keep(&mut self.upper, from_first / stage.keep_step, &mut self.sums, &mut peaks);
                 } else if start.is_reported() {
-                    start.look(&mut self.sums, peaks);
+                    start.look(&mut self.sums, &mut peaks);
                 }
             }
         }
+        sort_peaks(&mut peaks);
+        best_of_cells(&peaks)
     }
 
     fn fill_first(&mut self, job: &Job<'_>, values: &impl FirstLevel, weights: &impl FirstLevel) {

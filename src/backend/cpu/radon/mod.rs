@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use self::block::{FirstLevel, Job, Workspace};
 use self::plan::{Block, Phase, Stage, Wedge};
 use super::Image;
-use crate::pipeline::search::{Peak, SearchRequest, sort_peaks};
+use crate::pipeline::search::{Peak, SearchRequest, best_of_cells, sort_peaks};
 use crate::pipeline::segments::{Octant, SegmentSet, Task, line_offset};
 
 /// How the work is cut. Measured at 2048² on cores with 1 MiB of cache: half as much or twice as much is no faster.
@@ -56,9 +56,10 @@ impl Scratch {
         let mut peaks: Vec<Peak> =
             segments.tasks.iter().flat_map(|task| self.transform(task, [filtered, coverage], request, CUT)).collect();
         sort_peaks(&mut peaks);
-        peaks
+        best_of_cells(&peaks)
     }
 
+    /// Peaks of one task, of each block the best of every cell.
     fn transform(&mut self, task: &Task, images: [&Image; 2], request: &SearchRequest, cut: Cut) -> Vec<Peak> {
         let Some(top) = task.levels.len().checked_sub(1) else { return Vec::new() };
         let short = task.levels.iter().rposition(|l| l.height <= cut.short_height).unwrap_or(0);
@@ -88,11 +89,12 @@ impl Scratch {
             let (mut peaks, mut tiles) = (Vec::new(), [Tile::default(), Tile::default()]);
             for block in phase.band_blocks(rows, cut.short_columns) {
                 let job = Job { phase, block: &block, request };
-                for (tile, image) in tiles.iter_mut().zip(images).take(if request.weighted { 2 } else { 1 }) {
-                    tile.load(image, phase.task.octant, &phase.stages[0], &block);
+                tiles[0].load(images[0], request.limit, phase.task.octant, &phase.stages[0], &block);
+                if request.weighted {
+                    tiles[1].load(images[1], 1.0, phase.task.octant, &phase.stages[0], &block);
                 }
                 WORKSPACE.with_borrow_mut(|workspace| {
-                    workspace.transform(&job, &tiles[0], &tiles[1], &mut peaks);
+                    peaks.extend(workspace.transform(&job, &tiles[0], &tiles[1]));
                     if phase.keeps_last {
                         kept.store(values, workspace, &job, false);
                         if request.weighted {
@@ -123,10 +125,8 @@ impl Scratch {
             .flat_map(|p| p.band_blocks(0..task.rows, cut.long_columns).into_iter().map(move |b| (p, b)))
             .collect();
         let found = jobs.par_iter().flat_map_iter(|(phase, block)| {
-            let mut peaks = Vec::new();
             let job = Job { phase, block, request };
-            WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights, &mut peaks));
-            peaks
+            WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights))
         });
         found.collect()
     }
@@ -142,7 +142,7 @@ struct Tile {
 }
 
 impl Tile {
-    fn load(&mut self, image: &Image, octant: Octant, stage: &Stage<'_>, block: &Block) {
+    fn load(&mut self, image: &Image, limit: f32, octant: Octant, stage: &Stage<'_>, block: &Block) {
         let (rows, columns) = octant.shape(image.width, image.height);
         let height = stage.level.height;
         let last_row = (block.rows.end + stage.rows_beyond + height - 1).min(rows);
@@ -161,7 +161,7 @@ impl Tile {
                 let line = turned(column) * image.width;
                 let line = &image.data[line + self.first_row..line + last_row];
                 for (pixels, value) in self.pixels.chunks_exact_mut(self.width).zip(line) {
-                    pixels[at + column - from] = *value;
+                    pixels[at + column - from] = value.clamp(-limit, limit);
                 }
             }
         } else {
@@ -170,9 +170,9 @@ impl Tile {
                 let pixels = &mut pixels[at..at + to - from];
                 if octant.mirrored {
                     let line = &line[columns - to..columns - from];
-                    pixels.iter_mut().zip(line.iter().rev()).for_each(|(p, v)| *p = *v);
+                    pixels.iter_mut().zip(line.iter().rev()).for_each(|(p, v)| *p = v.clamp(-limit, limit));
                 } else {
-                    pixels.copy_from_slice(&line[from..to]);
+                    pixels.iter_mut().zip(&line[from..to]).for_each(|(p, v)| *p = v.clamp(-limit, limit));
                 }
             }
         }
@@ -305,6 +305,7 @@ mod tests {
                         rows.map(|row| {
                             let offset = line_offset(task.levels[0].height, level.height, shift, row) as i64;
                             pixel(image, task.octant, start * level.start_step + row, column + offset)
+                                .clamp(-request.limit, request.limit)
                         })
                         .sum()
                     };
@@ -331,7 +332,7 @@ mod tests {
             }
         }
         sort_peaks(&mut peaks);
-        peaks
+        best_of_cells(&peaks)
     }
 
     #[test]
@@ -346,14 +347,14 @@ mod tests {
         let frame = Image { data: frame.data.iter().zip(&weight.data).map(|(v, w)| v * w).collect(), ..frame };
         let set = SegmentSet::new(37, 90, PsfKernel::new(1.5), 1, usize::MAX);
         for weighted in [false, true] {
-            let request = SearchRequest { threshold: 14.0, weighted };
+            let request = SearchRequest { threshold: 14.0, limit: 15.0, weighted };
             let mut n = 0;
             for task in &set.tasks {
                 let expected = naive(task, [&frame, &weight], &request);
                 for cut in [SMALL, CUT] {
                     let mut got = Scratch::default().transform(task, [&frame, &weight], &request, cut);
                     sort_peaks(&mut got);
-                    assert_eq!(got, expected, "{:?} weighted {weighted} {cut:?}", task.octant);
+                    assert_eq!(best_of_cells(&got), expected, "{:?} weighted {weighted} {cut:?}", task.octant);
                 }
                 n += expected.len();
             }
