@@ -79,6 +79,9 @@ impl Search<'_> {
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
         for search in 1..=MAX_SEARCHES {
+            if search > 1 {
+                self.measure_sky_again()?;
+            }
             let (candidates, complete) = self.find_candidates()?;
             let least = if search < MAX_SEARCHES { COARSE_PART * SEARCH_AGAIN_SNR } else { f64::INFINITY };
             let (promising, others) = candidates.split_at(candidates.partition_point(|c| c.snr >= least));
@@ -97,7 +100,6 @@ impl Search<'_> {
             if nothing_new || (!bright && complete) {
                 break;
             }
-            self.measure_sky_again()?;
         }
         self.join_pieces(&mut believed)?;
         self.drop_insignificant(&mut believed)?;

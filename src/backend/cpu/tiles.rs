@@ -136,6 +136,15 @@ fn grouped_median(ranked: &mut Ranked<'_>, ranks: Range<usize>, low: f32, high: 
 /// Partial results that are kept side by side.
 const LANES: usize = 16;
 
+/// The values side by side; the last lanes are filled up with NaN, which is neither above nor below anything.
+#[inline(always)]
+fn lanes_of(values: &[f32]) -> impl Iterator<Item = [f32; LANES]> {
+    let (full, rest) = values.as_chunks::<LANES>();
+    let mut last = [f32::NAN; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    full.iter().copied().chain((!rest.is_empty()).then_some(last))
+}
+
 /// Values after which the partial sums are folded into double precision.
 const FOLD: usize = 64 * LANES;
 
@@ -164,8 +173,8 @@ impl NullaryFnOnce for ClippedSums<'_> {
         for values in self.values.chunks(FOLD) {
             let (mut below, mut n) = ([0_u32; LANES], [0_u32; LANES]);
             let (mut sum, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-            for values in values.chunks(LANES) {
-                for (i, &v) in values.iter().enumerate() {
+            for values in lanes_of(values) {
+                for (i, v) in values.into_iter().enumerate() {
                     let inside = (v >= self.low) & (v <= self.high);
                     let d = if inside { v - self.pivot } else { 0.0 };
                     below[i] += u32::from(v < self.low);
@@ -207,8 +216,8 @@ impl NullaryFnOnce for Group<'_> {
     fn call(self) -> Neighbours {
         let (mut below, mut equal) = ([0_u32; LANES], [0_u32; LANES]);
         let (mut previous, mut next) = ([f32::NEG_INFINITY; LANES], [f32::INFINITY; LANES]);
-        for values in self.values.chunks(LANES) {
-            for (i, &v) in values.iter().enumerate() {
+        for values in lanes_of(self.values) {
+            for (i, v) in values.into_iter().enumerate() {
                 let is_below = (v >= self.low) & (v < self.middle);
                 let is_above = (v <= self.high) & (v > self.middle);
                 below[i] += u32::from(is_below);
