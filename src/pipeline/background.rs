@@ -344,21 +344,27 @@ fn robust_quadratic(mesh: Mesh, level: &[f32], errors: &[f32], i: usize, reach: 
     let points = |kept: &[usize]| -> Vec<(f64, f64, f64)> {
         kept.iter().map(|&j| (offset(j).0, offset(j).1, f64::from(level[j] - level[i]))).collect()
     };
-    let mut kept = tiles.clone();
-    let mut surface = [0.0; 6];
+    let (mut kept, mut surface, mut changed) = (tiles.clone(), [0.0; 6], true);
+    let mut deviations = Vec::new();
     for round in 0..4 {
-        surface = fit_quadratic(&points(&kept))?;
-        surface[0] += f64::from(level[i]);
-        let deviation = |j: usize| ((f64::from(level[j]) - evaluate(&surface, offset(j))) / f64::from(errors[j])).abs();
-        let mut deviations: Vec<f64> = tiles.iter().map(|&j| deviation(j)).collect();
-        deviations.sort_unstable_by(f64::total_cmp);
+        if changed {
+            surface = fit_quadratic(&points(&kept))?;
+            surface[0] += f64::from(level[i]);
+            let deviation =
+                |&j: &usize| ((f64::from(level[j]) - evaluate(&surface, offset(j))) / f64::from(errors[j])).abs();
+            deviations = tiles.iter().map(deviation).collect::<Vec<f64>>();
+        }
         // An outlier bends the first surfaces: until it is out, the tiles' own scatter sets the limit.
-        let scatter = 1.4826 * deviations[deviations.len() / 2];
+        let mut sorted = deviations.clone();
+        let middle = sorted.len() / 2;
+        let scatter = 1.4826 * *sorted.select_nth_unstable_by(middle, f64::total_cmp).1;
         let limit = if round < 3 { (3.0 * scatter).max(4.0) } else { 4.0 };
-        kept = tiles.iter().copied().filter(|&j| deviation(j) < limit).collect();
-        if (kept.len() as f64) < MIN_DESCRIBED * tiles.len() as f64 {
+        let within: Vec<usize> = tiles.iter().zip(&deviations).filter(|(_, d)| **d < limit).map(|(j, _)| *j).collect();
+        if (within.len() as f64) < MIN_DESCRIBED * tiles.len() as f64 {
             return None;
         }
+        changed = within != kept;
+        kept = within;
     }
     let chi2: f64 = kept
         .iter()

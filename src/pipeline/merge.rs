@@ -95,6 +95,9 @@ impl Search<'_> {
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
         for search in 1..=MAX_SEARCHES {
+            if !believed.is_empty() {
+                self.measure_sky_again()?;
+            }
             // First the bright ones alone, their light uncut.
             let bright_only = search == 1 && self.elongated_sources > 0;
             let (mut candidates, mut complete) = self.find_candidates(bright_only)?;
@@ -124,7 +127,6 @@ impl Search<'_> {
             if nothing_new || (!bright && complete) {
                 break;
             }
-            self.measure_sky_again()?;
         }
         self.join_pieces(&mut believed)?;
         self.drop_insignificant(&mut believed)?;

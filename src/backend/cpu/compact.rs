@@ -16,16 +16,40 @@ pub(super) fn find_compact(
     wing_level: f32,
 ) -> Vec<CompactSource> {
     let (width, height) = (filtered.width, filtered.height);
+    let rays: Vec<Ray> = (0..WALK_DIRECTIONS).map(ray).collect();
     let rows: Vec<Vec<CompactSource>> = (0..height)
         .into_par_iter()
         .map(|y| {
-            (0..width)
+            let row = &filtered.data[y * width..(y + 1) * width];
+            stretches_with(row, |v| v > threshold)
                 .filter(|&x| is_peak(filtered, x, y, threshold))
-                .map(|x| measure(filtered, residual, weight, x, y, wing_level))
+                .map(|x| measure(filtered, residual, weight, x, y, wing_level, &rays))
                 .collect()
         })
         .collect();
     rows.concat()
+}
+
+/// Offsets of the pixels of a walk. They are rounded, not the places: a source walks the same pixels wherever it lies.
+type Ray = [(i64, i64); MAX_WALK_PX];
+
+fn ray(direction: usize) -> Ray {
+    let [step_x, step_y] = walk_direction(direction);
+    std::array::from_fn(|i| {
+        let r = (i + 1) as f32;
+        ((r * step_x).round() as i64, (r * step_y).round() as i64)
+    })
+}
+
+/// Pixels that are tested together: most of a frame is passed over in vectors.
+const STRETCH: usize = 16;
+
+/// Indices of the stretches of a line in which something is wanted.
+fn stretches_with(line: &[f32], wanted: impl Fn(f32) -> bool) -> impl Iterator<Item = usize> {
+    let stretches = line.chunks(STRETCH).enumerate();
+    stretches
+        .filter(move |(_, s)| s.iter().fold(false, |any, v| any | wanted(*v)))
+        .flat_map(|(k, s)| k * STRETCH..k * STRETCH + s.len())
 }
 
 /// Greater than the neighbours read before it, and not less than those after: a plateau counts once.
@@ -49,20 +73,24 @@ fn at(image: &Image, x: i64, y: i64) -> Option<f32> {
     inside.then(|| image.data[y as usize * image.width + x as usize])
 }
 
-fn measure(filtered: &Image, residual: &[f32], weight: &[f32], x: usize, y: usize, wing_level: f32) -> CompactSource {
+fn measure(
+    filtered: &Image,
+    residual: &[f32],
+    weight: &[f32],
+    x: usize,
+    y: usize,
+    wing_level: f32,
+    rays: &[Ray],
+) -> CompactSource {
     let i = y * filtered.width + x;
     let peak = filtered.data[i];
     let core_level = 0.25 * peak;
     let (mut core_reach, mut wing_reach) = ([0; WALK_DIRECTIONS], [0; WALK_DIRECTIONS]);
-    for k in 0..WALK_DIRECTIONS {
-        let [step_x, step_y] = walk_direction(k);
+    for (k, ray) in rays.iter().enumerate() {
         let reaches = |level: f32| {
-            let beyond = (1..=MAX_WALK_PX).find(|&r| {
-                // The offset is rounded, not the place: a source walks the same pixels wherever it lies.
-                let (dx, dy) = ((r as f32 * step_x).round() as i64, (r as f32 * step_y).round() as i64);
-                at(filtered, x as i64 + dx, y as i64 + dy).is_none_or(|v| v < level)
-            });
-            beyond.unwrap_or(MAX_WALK_PX + 1) as u8 - 1
+            let is_beyond =
+                |(dx, dy): &(i64, i64)| at(filtered, x as i64 + dx, y as i64 + dy).is_none_or(|v| v < level);
+            ray.iter().position(is_beyond).unwrap_or(MAX_WALK_PX) as u8
         };
         core_reach[k] = reaches(core_level);
         wing_reach[k] = reaches(wing_level);
@@ -81,24 +109,35 @@ fn measure(filtered: &Image, residual: &[f32], weight: &[f32], x: usize, y: usiz
 /// Sets the weight of pixels to zero that stand alone above their neighbours.
 pub(super) fn weigh_out_hot(residual: &Image, weight: &mut Image, threshold: f32, ratio: f32) {
     let width = residual.width;
-    weight.data.par_chunks_mut(width).enumerate().for_each(|(y, weights)| {
-        for (x, w) in weights.iter_mut().enumerate() {
-            let value = residual.data[y * width + x];
-            if *w <= 0.0 || value <= 0.0 || value * value * *w <= threshold * threshold {
-                continue;
+    let stands_out = |value: f32, w: f32| (w > 0.0) & (value > 0.0) & (value * value * w > threshold * threshold);
+    weight.data.par_chunks_mut(width).zip(residual.data.par_chunks(width)).enumerate().for_each(
+        |(y, (weights, values))| {
+            let stretches = weights.chunks_mut(STRETCH).zip(values.chunks(STRETCH)).enumerate();
+            for (k, (weights, values)) in stretches {
+                if !values.iter().zip(&*weights).fold(false, |any, (&v, &w)| any | stands_out(v, w)) {
+                    continue;
+                }
+                for (i, (w, &value)) in weights.iter_mut().zip(values).enumerate() {
+                    let lone = |x: usize| value > ratio * median_around(residual, x, y).max(0.0);
+                    if stands_out(value, *w) && lone(k * STRETCH + i) {
+                        *w = 0.0;
+                    }
+                }
             }
-            // The neighbours' residuals, whatever their weights: those may be changing. Beyond the border is dark.
-            let mut around = [0.0_f32; 8];
-            let offsets = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))).filter(|o| *o != (0, 0));
-            for (slot, (dx, dy)) in around.iter_mut().zip(offsets) {
-                *slot = at(residual, x as i64 + dx, y as i64 + dy).unwrap_or(0.0);
-            }
-            around.sort_unstable_by(f32::total_cmp);
-            if value > ratio * around[4].max(0.0) {
-                *w = 0.0;
-            }
-        }
-    });
+        },
+    );
+}
+
+/// The upper median of the eight neighbours' residuals, whatever their weights: those may be changing. Beyond the
+/// border is dark.
+fn median_around(residual: &Image, x: usize, y: usize) -> f32 {
+    let mut around = [0.0_f32; 8];
+    let offsets = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))).filter(|o| *o != (0, 0));
+    for (slot, (dx, dy)) in around.iter_mut().zip(offsets) {
+        *slot = at(residual, x as i64 + dx, y as i64 + dy).unwrap_or(0.0);
+    }
+    around.sort_unstable_by(f32::total_cmp);
+    around[4]
 }
 
 /// Sets the weight of every pixel within the footprints to zero.

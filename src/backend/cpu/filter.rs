@@ -1,5 +1,6 @@
 //! The PSF filter: two separable passes, band by band. GPU twin: shaders/filter_rows.wgsl, shaders/filter_columns.wgsl.
 
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use super::Image;
@@ -33,40 +34,75 @@ fn usable(weight: f32, with_saturated: bool) -> f32 {
     if with_saturated { weight.abs() } else { weight.max(0.0) }
 }
 
+/// Pixels whose sums are kept in registers while the taps are gone through.
+const STRIP: usize = 32;
+
 fn convolve(a: &Image, b: &Image, taps: &[f32], input: impl Fn(f32, f32) -> f32 + Sync, out: &mut Image) {
-    let (width, height) = (a.width, a.height);
-    let radius = taps.len() / 2;
-    let scratch = || (vec![0.0_f32; width + 2 * radius], vec![0.0_f32; (BAND + 2 * radius) * width]);
+    let width = a.width;
+    let (radius, stride) = (taps.len() / 2, width.next_multiple_of(STRIP));
+    let scratch = || (vec![0.0_f32; stride + 2 * radius], vec![0.0_f32; (BAND + 2 * radius) * stride]);
     out.data.par_chunks_mut(BAND * width).enumerate().for_each_init(scratch, |(padded, across), (band, out)| {
-        let first = (band * BAND) as i64 - radius as i64;
+        Arch::new().dispatch(Band { a, b, taps, input: &input, first: band * BAND, out, padded, across });
+    });
+}
+
+/// The rows of one band, from `first`.
+struct Band<'a, F> {
+    a: &'a Image,
+    b: &'a Image,
+    taps: &'a [f32],
+    input: F,
+    first: usize,
+    out: &'a mut [f32],
+    /// One line of input, with a margin of the kernel's radius before it and more behind it.
+    padded: &'a mut [f32],
+    /// Lines convolved horizontally, from as many rows before the band as the kernel reaches; whole strips long.
+    across: &'a mut [f32],
+}
+
+impl<F: Fn(f32, f32) -> f32> NullaryFnOnce for Band<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { a, b, taps, input, first, out, padded, across } = self;
+        let (width, height) = (a.width, a.height);
+        let (radius, stride) = (taps.len() / 2, width.next_multiple_of(STRIP));
         let rows = out.len() / width;
-        for (i, across) in across.chunks_exact_mut(width).take(rows + 2 * radius).enumerate() {
-            let y = first + i as i64;
-            across.fill(0.0);
-            if y < 0 || y >= height as i64 {
+        for (i, across) in across.chunks_exact_mut(stride).take(rows + 2 * radius).enumerate() {
+            let Some(y) = (first + i).checked_sub(radius).filter(|y| *y < height) else {
+                across.fill(0.0);
                 continue;
-            }
-            let at = y as usize * width..(y as usize + 1) * width;
+            };
+            let at = y * width..(y + 1) * width;
             let line = padded[radius..radius + width].iter_mut();
             for ((p, &a), &b) in line.zip(&a.data[at.clone()]).zip(&b.data[at]) {
                 *p = input(a, b);
             }
-            add_shifted(across, taps, |k| &padded[k..k + width]);
+            for (x, strip) in across.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
+                *strip = weighted_sum(taps, padded, x * STRIP, 1);
+            }
         }
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
-            out.fill(0.0);
-            add_shifted(out, taps, |k| &across[(i + k) * width..(i + k + 1) * width]);
-        }
-    });
-}
-
-/// `out += Σ taps[k] · line(k)`: whole lines at a time, so that the loop over pixels vectorises.
-fn add_shifted<'a>(out: &mut [f32], taps: &[f32], line: impl Fn(usize) -> &'a [f32]) {
-    for (k, &tap) in taps.iter().enumerate() {
-        for (o, &v) in out.iter_mut().zip(line(k)) {
-            *o += tap * v;
+            for (x, strip) in out.chunks_mut(STRIP).enumerate() {
+                let sums = weighted_sum(taps, across, i * stride + x * STRIP, stride);
+                strip.copy_from_slice(&sums[..strip.len()]);
+            }
         }
     }
+}
+
+/// `Σ taps[k] · lines[first + k · stride ..]`, a strip of it.
+#[inline(always)]
+fn weighted_sum(taps: &[f32], lines: &[f32], first: usize, stride: usize) -> [f32; STRIP] {
+    let mut sums = [0.0; STRIP];
+    for (k, tap) in taps.iter().enumerate() {
+        let from = first + k * stride;
+        for (sum, value) in sums.iter_mut().zip(&lines[from..from + STRIP]) {
+            *sum += tap * value;
+        }
+    }
+    sums
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod ingest;
 mod profile;
 mod radon;
 mod stamp;
+mod tiles;
 mod trail;
 
 use rayon::prelude::*;
@@ -91,7 +92,7 @@ impl Backend for CpuBackend {
             TileSource::Values => &self.residual,
             TileSource::Filtered => &self.filtered,
         };
-        Ok(background::tile_statistics(&image.data, &self.weight.data, mesh))
+        Ok(tiles::tile_statistics(&image.data, &self.weight.data, mesh))
     }
 
     fn normalise(&mut self, map: &BackgroundMap) -> Result<()> {
