@@ -220,7 +220,7 @@ const PIECE_SIGMAS: f64 = 4.0;
 const PIECE_PRICE: f64 = 4.0;
 
 /// A trail and the points on it are told apart in so many turns.
-const TURNS: usize = 3;
+const TURNS: usize = 2;
 
 /// Neighbouring points overlap little: this brings their fluxes to a percent.
 const SWEEPS: usize = 8;

@@ -63,13 +63,16 @@ fn recall_margin(kernel: &PsfKernel) -> f64 {
 /// Coarse peaks below this are noise in any frame.
 const LOWEST_RECALL: f64 = 4.0;
 
-/// Trails of this S/N and more are believed before all others, and the frame is searched again without them: they hide
-/// fainter streaks, and lift the sky around them.
-const SEARCH_AGAIN_SNR: f64 = 20.0;
+/// Trails of this S/N and more are believed before all others.
+const BRIGHT_SNR: f64 = 20.0;
+
+/// Trails of this S/N and more hide fainter streaks, and lift the sky around them: the frame is searched again without
+/// them.
+const HIDING_SNR: f64 = 40.0;
 
 /// A coarse peak holds at least 0.7 of the S/N of its trail: while bright ones are looked for, lesser peaks need no
 /// refinement.
-const BRIGHT_RECALL: f64 = 0.7 * SEARCH_AGAIN_SNR;
+const BRIGHT_RECALL: f64 = 0.7 * BRIGHT_SNR;
 
 /// Where faint streaks are looked for, no place counts for more than a point source of this S/N. Sources just too
 /// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.
@@ -105,26 +108,22 @@ impl Search<'_> {
             complete &= candidates.len() <= self.most_candidates();
             candidates.truncate(self.most_candidates());
             let least = if search < MAX_SEARCHES { BRIGHT_RECALL } else { f64::INFINITY };
-            let (promising, others) = candidates.split_at(candidates.partition_point(|c| c.snr >= least));
+            let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
             let mut fits = self.refine(promising)?;
-            let is_bright = |f: &&TrailFit| f.snr >= SEARCH_AGAIN_SNR;
-            let brightest: Vec<TrailFit> = fits.iter().filter(is_bright).copied().collect();
-            let brightest = self.one_for_each_place(brightest)?;
+            fits.retain(|f| f.snr >= BRIGHT_SNR);
+            let brightest = self.one_for_each_place(fits)?;
             let mut new = self.peel(&brightest)?;
-            let bright = !new.is_empty();
-            if !bright && bright_only {
-                continue;
-            }
-            if !bright {
-                fits.extend(self.refine(others)?);
+            let again = bright_only || new.iter().any(|b| b.fit.snr >= HIDING_SNR);
+            if !again {
+                let fits = self.refine(&candidates)?;
                 let refined = self.one_for_each_place(fits)?;
-                new = self.peel(&refined)?;
+                new.extend(self.peel(&refined)?);
             }
             let nothing_new = new.is_empty();
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
             self.leave_found_places(&believed);
-            if nothing_new || (!bright && complete) {
+            if !again && (nothing_new || complete) {
                 break;
             }
         }
