@@ -7,7 +7,7 @@ use crate::backend::TrackProfile;
 use crate::detection::RejectReason;
 use crate::error::require;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::chain::{ChainPrior, Misfit};
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,7 +110,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
         return Some(RejectReason::Extended);
     }
     let too_short = s.length_px() < scene.min_length_px.max(3.0 * evidence.sigma_eff_px);
-    if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr) {
+    if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
         return Some(RejectReason::StarResidual);
     }
     None

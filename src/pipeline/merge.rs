@@ -12,7 +12,7 @@ use crate::Result;
 use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::background::BackgroundMap;
-use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
@@ -127,6 +127,9 @@ impl Search<'_> {
                 break;
             }
         }
+        if believed.iter().any(|b| b.fit.snr >= BRIGHT_SNR) {
+            self.measure_sky_again()?;
+        }
         self.join_pieces(&mut believed)?;
         self.drop_insignificant(&mut believed)?;
         sort_believed(&mut believed);
@@ -183,7 +186,7 @@ impl Search<'_> {
             let mut left = Vec::new();
             for some in candidates.chunks(most) {
                 let segments: Vec<Segment> = some.iter().map(|c| c.segment).collect();
-                let chains = self.are_chains(&segments, margin)?;
+                let chains = self.are_chains(&segments, margin, Misfit::Coarse)?;
                 left.extend(some.iter().zip(chains).filter(|(_, chain)| !chain).map(|(c, _)| *c));
                 if left.len() > most {
                     break;
@@ -195,13 +198,13 @@ impl Search<'_> {
     }
 
     /// Which of these are rather chains of stars than trails of a S/N so far below the threshold.
-    fn are_chains(&mut self, segments: &[Segment], below_threshold: f64) -> Result<Vec<bool>> {
+    fn are_chains(&mut self, segments: &[Segment], below_threshold: f64, misfit: Misfit) -> Result<Vec<bool>> {
         let tracks: Vec<Segment> = segments.iter().map(|s| self.chains.track(s)).collect();
         let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
         let (chains, thresholds) = (&self.chains, &self.thresholds);
         let verdicts = segments.par_iter().zip(&profiles).map(|(segment, profile)| {
             let length = segment.length_px();
-            chains.is_chain(profile, length, thresholds.for_length(length) - below_threshold)
+            chains.is_chain(profile, length, thresholds.for_length(length) - below_threshold, misfit)
         });
         Ok(verdicts.collect())
     }
@@ -241,7 +244,7 @@ impl Search<'_> {
     fn one_for_each_place(&mut self, mut fits: Vec<TrailFit>) -> Result<Vec<TrailFit>> {
         fits.retain(|f| self.is_significant(f));
         let segments: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
-        let mut chains = self.are_chains(&segments, 0.0)?.into_iter();
+        let mut chains = self.are_chains(&segments, 0.0, Misfit::Fitted)?.into_iter();
         fits.retain(|_| chains.next() == Some(false));
         sort_fits(&mut fits);
         let mut peaks: Vec<Peak> = fits.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();

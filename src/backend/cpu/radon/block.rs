@@ -6,7 +6,7 @@ use pulp::Arch;
 
 use super::lanes;
 use super::plan::{Block, Phase, Stage};
-use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest, best_of_cells, sort_peaks};
+use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest};
 
 /// Where the first level of a block comes from.
 pub(super) trait FirstLevel: Sync {
@@ -63,7 +63,7 @@ pub(super) struct Job<'a> {
 }
 
 impl Workspace {
-    /// Works through all levels of one block, and returns the best of its peaks in every cell.
+    /// Works through all levels of one block, and returns its peaks.
     pub(super) fn transform(
         &mut self,
         job: &Job<'_>,
@@ -103,8 +103,7 @@ impl Workspace {
                 }
             }
         }
-        sort_peaks(&mut peaks);
-        best_of_cells(&peaks)
+        peaks
     }
 
     fn fill_first(&mut self, job: &Job<'_>, values: &impl FirstLevel, weights: &impl FirstLevel) {

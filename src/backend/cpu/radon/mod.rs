@@ -41,7 +41,14 @@ pub(super) struct Scratch {
     weights: Vec<f32>,
 }
 
+/// The best peak of every cell, in order.
+fn best(mut peaks: Vec<Peak>) -> Vec<Peak> {
+    sort_peaks(&mut peaks);
+    best_of_cells(&peaks)
+}
+
 thread_local! {
+    /// Borrowed for the transform alone: a thread that waits in a parallel sort takes up another block meanwhile.
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
@@ -53,10 +60,9 @@ impl Scratch {
         segments: &SegmentSet,
         request: &SearchRequest,
     ) -> Vec<Peak> {
-        let mut peaks: Vec<Peak> =
+        let peaks: Vec<Peak> =
             segments.tasks.iter().flat_map(|task| self.transform(task, [filtered, coverage], request, CUT)).collect();
-        sort_peaks(&mut peaks);
-        best_of_cells(&peaks)
+        best(peaks)
     }
 
     /// Peaks of one task, of each block the best of every cell.
@@ -93,15 +99,17 @@ impl Scratch {
                 if request.weighted {
                     tiles[1].load(images[1], 1.0, phase.task.octant, &phase.stages[0], &block);
                 }
-                WORKSPACE.with_borrow_mut(|workspace| {
-                    peaks.extend(workspace.transform(&job, &tiles[0], &tiles[1]));
+                let found = WORKSPACE.with_borrow_mut(|workspace| {
+                    let found = workspace.transform(&job, &tiles[0], &tiles[1]);
                     if phase.keeps_last {
                         kept.store(values, workspace, &job, false);
                         if request.weighted {
                             kept.store(weights, workspace, &job, true);
                         }
                     }
+                    found
                 });
+                peaks.extend(best(found));
             }
             peaks
         });
@@ -126,7 +134,7 @@ impl Scratch {
             .collect();
         let found = jobs.par_iter().flat_map_iter(|(phase, block)| {
             let job = Job { phase, block, request };
-            WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights))
+            best(WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights)))
         });
         found.collect()
     }
