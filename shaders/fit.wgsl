@@ -40,6 +40,7 @@ struct Params {
     least_sigma: f32,
     most_sigma: f32,
     stop_delta_chi2: f32,
+    most_stop_damping: f32,
     clip_sigmas: f32,
 }
 
@@ -441,7 +442,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             damping = min(damping * 10.0, MOST_DAMPING);
             continue;
         }
-        converged = proposed.gain < params.stop_delta_chi2;
+        converged = proposed.gain < params.stop_delta_chi2 && damping < params.most_stop_damping;
         let next = workgroupUniformLoad(&trial);
         accumulate(lid, request, next);
         let before = workgroupUniformLoad(&sums[CHI2]);

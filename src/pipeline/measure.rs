@@ -60,6 +60,9 @@ pub(crate) const UNCLIPPED_SIGMAS: f64 = 1e9;
 /// Stop when the next step is expected to improve χ² by less than this.
 pub(crate) const STOP_DELTA_CHI2: f64 = 1e-3;
 
+/// A step damped by this or more promises little wherever it starts: it does not end a fit.
+pub(crate) const MOST_STOP_DAMPING: f64 = 0.1;
+
 /// Number of model parameters: flux, end 1 along and across, end 2 along and across, background, PSF width.
 pub(crate) const N_PARAMETERS: usize = 7;
 /// Elements of the upper triangle of a matrix of that size, row by row.

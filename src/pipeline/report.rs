@@ -363,5 +363,5 @@ const POINT_MAX_WIDTH: f64 = 1.7;
 
 fn as_seen(d: &Detection) -> Seen {
     let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
-    Seen { segment: d.segment, whole: !cut.iter().any(|f| d.flags.contains(*f)) }
+    Seen { segment: d.segment, whole: !cut.iter().any(|f| d.flags.contains(*f)), wide: d.flags.contains(Flags::WIDE) }
 }

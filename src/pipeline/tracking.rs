@@ -50,6 +50,8 @@ pub(crate) struct Seen {
     pub(crate) segment: Segment,
     /// Both ends were seen.
     pub(crate) whole: bool,
+    /// Wider than the PSF: it may be two trails side by side.
+    pub(crate) wide: bool,
 }
 
 /// Decides how the telescope moved from the streaks of a frame.
@@ -95,7 +97,12 @@ fn same_angle(segment: &Segment, length_px: f64, angle_rad: f64) -> bool {
     track_angle_difference(segment.angle_rad(), angle_rad) <= slack
 }
 
-/// True where a streak moves with the stars. One that is cut by the frame or by a mask only needs their angle.
+/// Two blended trails seen as one differ by up to this from either, rad, and in units of the length.
+const BLEND_ANGLE_RAD: f64 = 0.2;
+const BLEND_LENGTH: f64 = 0.5;
+
+/// True where a streak moves with the stars. One that is cut by the frame or by a mask only needs their angle; a wide
+/// one may be a blend of two.
 pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
     match *mode {
         TrackingMode::Sidereal => false,
@@ -103,8 +110,14 @@ pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
             let cut = !streak.whole && streak.segment.length_px() < 1.5 * star_length_px;
             same_vector(&streak.segment, star_length_px, star_angle_rad)
                 || (cut && same_angle(&streak.segment, star_length_px, star_angle_rad))
+                || (streak.wide && could_be_blend(&streak.segment, star_length_px, star_angle_rad))
         }
     }
+}
+
+fn could_be_blend(segment: &Segment, star_length_px: f64, star_angle_rad: f64) -> bool {
+    (segment.length_px() / star_length_px - 1.0).abs() < BLEND_LENGTH
+        && track_angle_difference(segment.angle_rad(), star_angle_rad) < BLEND_ANGLE_RAD
 }
 
 #[cfg(test)]
@@ -113,7 +126,7 @@ mod tests {
     use crate::geometry::Point;
 
     fn seen(length: f64, angle: f64) -> Seen {
-        Seen { segment: Segment::around(Point::new(100.0, 100.0), length, angle), whole: true }
+        Seen { segment: Segment::around(Point::new(100.0, 100.0), length, angle), whole: true, wide: false }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::stamp::{Stamp, Sums};
 use crate::backend::POINT_LENGTH_PX;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
-    FitRequest, FitSettings, N_PARAMETERS, STOP_DELTA_CHI2, Shape, Trail, TrailFit, triangle,
+    FitRequest, FitSettings, MOST_STOP_DAMPING, N_PARAMETERS, STOP_DELTA_CHI2, Shape, Trail, TrailFit, triangle,
 };
 
 /// Fits one request; the memory of `stamp` is used.
@@ -34,7 +34,7 @@ pub(super) fn fit(
             damping *= 10.0;
             continue;
         };
-        if gain < STOP_DELTA_CHI2 {
+        if gain < STOP_DELTA_CHI2 && damping < MOST_STOP_DAMPING {
             converged = true;
         }
         let trial = bounds.apply(&trail, &step, settings.shape);

@@ -7,7 +7,9 @@ use super::kernel::{Access, Commands, Kernel};
 use super::trail::{DeviceModel, DeviceTrail, DeviceWalk};
 use crate::Result;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::measure::{FitRequest, FitSettings, N_TRIANGLE, STOP_DELTA_CHI2, Shape, Trail, TrailFit};
+use crate::pipeline::measure::{
+    FitRequest, FitSettings, MOST_STOP_DAMPING, N_TRIANGLE, STOP_DELTA_CHI2, Shape, Trail, TrailFit,
+};
 
 pub(super) static FIT: Kernel = Kernel {
     name: "fit",
@@ -32,6 +34,7 @@ pub(super) struct Params {
     pub(super) least_sigma: f32,
     pub(super) most_sigma: f32,
     pub(super) stop_delta_chi2: f32,
+    pub(super) most_stop_damping: f32,
     pub(super) clip_sigmas: f32,
 }
 
@@ -123,6 +126,7 @@ fn params_of(settings: &FitSettings, width: usize, height: usize, first: usize) 
         least_sigma: settings.sigma_range.0 as f32,
         most_sigma: settings.sigma_range.1 as f32,
         stop_delta_chi2: STOP_DELTA_CHI2 as f32,
+        most_stop_damping: MOST_STOP_DAMPING as f32,
         clip_sigmas: settings.clip_sigmas as f32,
     }
 }
