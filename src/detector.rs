@@ -406,7 +406,7 @@ impl Detector {
             segments,
             places: places.map(<[Segment]>::to_vec),
             thresholds,
-            chains: ChainPrior::new(field.footprints.len(), width * height, segments_sigma, excess),
+            chains: ChainPrior::new(field.n_sources, width * height, segments_sigma, excess),
             noise_excess: excess,
             elongated_sources: field.elongated_sources,
             config: &self.config.search,

@@ -70,7 +70,7 @@ impl ChainPrior {
         let alone = track.explained_by_trail(&shape).max(piecewise);
         let forgiven = match misfit {
             Misfit::Coarse => 0.3,
-            Misfit::Fitted if points.count < MANY_POINTS => 0.03,
+            Misfit::Fitted if points.count < MANY_POINTS => return true,
             Misfit::Fitted => 0.15,
         };
         alone < BRIGHT_POWER * self.excess2 || alone < (1.0 - forgiven) * by_points

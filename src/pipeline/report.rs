@@ -278,7 +278,7 @@ impl<'a> Findings<'a> {
         let candidates: Vec<CompactSource> = sources
             .into_iter()
             .filter(|s| !beside_trail(s))
-            .filter(|s| s.classify(sigma_eff) != SourceClass::Elongated)
+            .filter(|s| s.classify(sigma_eff, true) != SourceClass::Elongated)
             .collect();
         let settings = final_settings(Shape::Point, sigma_eff, self.frame);
         let requests: Vec<FitRequest> = candidates

@@ -12,7 +12,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::report::Measured;
 use crate::pipeline::threshold;
-use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig};
+use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
 pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
@@ -25,6 +25,8 @@ pub(crate) struct StarField {
     /// Scatter of the filtered frame over that of white noise, before anything was weighed out.
     pub(crate) noise_excess: f64,
     pub(crate) footprints: Vec<Footprint>,
+    /// Compact sources among them.
+    pub(crate) n_sources: usize,
     /// Sources that are longer than wide, and left to the search.
     pub(crate) elongated_sources: usize,
     /// Stars bright enough for spikes and bleeding.
@@ -57,9 +59,11 @@ pub(crate) fn survey(
             sources = find_sources(backend, sigma, config.source_snr, config)?;
         }
     }
+    let crowded = is_crowded(sources.len(), mesh.width * mesh.height);
     let classified: Vec<(CompactSource, SourceClass)> =
-        sources.into_iter().map(|s| (s, s.classify(effective_sigma(sigma)))).collect();
-    let compact = || classified.iter().filter(|(_, class)| *class != SourceClass::Elongated);
+        sources.into_iter().map(|s| (s, s.classify(effective_sigma(sigma), crowded))).collect();
+    let compact = || classified.iter().filter(|(_, c)| matches!(c, SourceClass::Star | SourceClass::Hot));
+    let bleeds = || classified.iter().filter(|(_, class)| *class == SourceClass::Bleed).map(|(source, _)| source);
     let bright_peak = (BRIGHT_SNR * PsfKernel::new(sigma).white_noise_sd()) as f32;
     let bright = compact().filter(|(s, class)| *class == SourceClass::Star && (s.saturated || s.peak > bright_peak));
     let footprint =
@@ -68,14 +72,19 @@ pub(crate) fn survey(
         psf_sigma_px: sigma,
         psf_source: origin,
         noise_excess,
-        elongated_sources: classified.len() - compact().count(),
-        footprints: compact().map(footprint).collect(),
+        elongated_sources: classified.iter().filter(|(_, class)| *class == SourceClass::Elongated).count(),
+        footprints: compact()
+            .map(footprint)
+            .chain(bleeds().flat_map(|s| s.bleed_footprints(effective_sigma(sigma))))
+            .collect(),
+        n_sources: compact().count(),
         bright: bright
             .map(|source| BrightStar {
                 position: source.0.position(),
                 radius_px: f64::from(footprint(source).radius_px),
                 saturated: source.0.saturated,
             })
+            .chain(bleeds().map(|s| BrightStar { position: s.position(), radius_px: BLEED_RADIUS_PX, saturated: true }))
             .collect(),
     })
 }
@@ -91,6 +100,9 @@ const SHARPEST_SIGMA_PX: f64 = 0.6;
 fn lone_pixel_ratio(sigma_px: f64) -> f32 {
     (1.6 * (0.75 / effective_sigma(sigma_px).powi(2)).exp()) as f32
 }
+
+/// A line along the column this near to spilled charge is more of it.
+const BLEED_RADIUS_PX: f64 = 12.0;
 
 /// Stars of this S/N and more may draw diffraction spikes.
 const BRIGHT_SNR: f64 = 100.0;
@@ -125,7 +137,7 @@ fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f
     let least = (PSF_STAR_SNR * PsfKernel::new(guess_px).white_noise_sd()) as f32;
     let mut stars: Vec<&CompactSource> = sources
         .iter()
-        .filter(|s| !s.saturated && s.peak > least && s.classify(sigma_eff) != SourceClass::Elongated)
+        .filter(|s| !s.saturated && s.peak > least && s.classify(sigma_eff, true) != SourceClass::Elongated)
         .collect();
     stars.sort_by(|a, b| b.peak.total_cmp(&a.peak));
     stars.truncate(MAX_PSF_STARS);

@@ -51,6 +51,15 @@ pub(crate) struct CompactSource {
 /// Filtered value (in units of a pixel's noise) from which a star's wings are followed however far they go.
 const BRIGHT_PEAK: f64 = 20.0;
 
+/// In a crowded field a source has this many neighbours within [`BLEND_REACH_PX`] on average.
+const CROWDED_NEIGHBOURS: f64 = 0.1;
+const BLEND_REACH_PX: f64 = 10.0;
+
+/// Whether so many sources on so many pixels often blend.
+pub(crate) fn is_crowded(n_sources: usize, pixels: usize) -> bool {
+    n_sources as f64 * std::f64::consts::PI * BLEND_REACH_PX.powi(2) > CROWDED_NEIGHBOURS * pixels as f64
+}
+
 /// What a local maximum is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceClass {
@@ -60,6 +69,8 @@ pub(crate) enum SourceClass {
     Hot,
     /// Longer than wide: part of a streak, to be left to the search.
     Elongated,
+    /// Saturated along the column of the detector: charge that has spilled over from a star.
+    Bleed,
 }
 
 /// A disk of pixels to be weighed out.
@@ -86,9 +97,15 @@ impl CompactSource {
     }
 
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
-    pub(crate) fn classify(&self, sigma_eff_px: f64) -> SourceClass {
+    ///
+    /// In a crowded field, where blends of two stars outnumber bright short streaks, only the clearly long ones pass.
+    pub(crate) fn classify(&self, sigma_eff_px: f64, crowded: bool) -> SourceClass {
         let (longest, across) = self.core_diameters();
-        if f64::from(longest) >= 1.8 * f64::from(across) + 2.0 {
+        if self.saturated && self.is_column(longest) {
+            return SourceClass::Bleed;
+        }
+        let (factor, more_px) = if crowded { (1.8, 2.0) } else { (1.5, 1.0) };
+        if f64::from(longest) >= factor * f64::from(across) + more_px {
             return SourceClass::Elongated;
         }
         // Over its filtered value a star's central pixel stands 2 times, a lone pixel 2πσ² times: the geometric mean
@@ -98,6 +115,24 @@ impl CompactSource {
             return SourceClass::Hot;
         }
         SourceClass::Star
+    }
+
+    /// Three times as long along the column as along the row, and nowhere longer. A saturated streak within a few
+    /// degrees of the column cannot be told from this.
+    fn is_column(&self, longest: u32) -> bool {
+        let diameter = |k: usize| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + WALK_DIRECTIONS / 2]);
+        let (along, across) = (diameter(WALK_DIRECTIONS / 4), diameter(0));
+        along == longest && along > 3 * across
+    }
+
+    /// The pixels that spilled charge spoils: disks along the column, as far as it is followed.
+    pub(crate) fn bleed_footprints(&self, sigma_eff_px: f64) -> Vec<Footprint> {
+        let up_down = [WALK_DIRECTIONS / 4, 3 * WALK_DIRECTIONS / 4].map(|k| i64::from(self.wing_reach[k]));
+        let radius_px = (3.0 * sigma_eff_px) as f32 + 1.0;
+        (-up_down[1]..=up_down[0])
+            .step_by(2)
+            .map(|along| Footprint { x: self.x as f32, y: self.y as f32 + along as f32, radius_px })
+            .collect()
     }
 
     /// Where the wings of a star of this peak could end: two and a half times the radius of a Gaussian's. On a raised

@@ -42,7 +42,7 @@ fn run(backend: &mut dyn Backend, frame: &Frame<'_>, track: Segment) -> Outcome 
     let sources = backend.find_compact(14.0 * unit, 0.5 * unit).unwrap();
     let spoilt: Vec<_> = sources
         .iter()
-        .map(|s| (s, s.classify(kernel.sigma_eff_px)))
+        .map(|s| (s, s.classify(kernel.sigma_eff_px, false)))
         .filter(|(_, class)| *class != SourceClass::Elongated)
         .map(|(s, class)| s.footprint(class, kernel.sigma_eff_px, 0.5))
         .collect();
