@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::backend::TrackProfile;
 use crate::geometry::Segment;
+use crate::pipeline::weigh::is_crowded;
 
 /// How readily the field's sources form chains.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +16,7 @@ pub(crate) struct ChainPrior {
     point_price: f64,
     /// Square of the noise excess.
     excess2: f64,
+    crowded: bool,
 }
 
 /// Point sources tried at most on one track.
@@ -41,7 +43,12 @@ impl ChainPrior {
         let density = (n_sources as f64).max(0.5) * FAINTER_SOURCES / pixels as f64;
         let within_psf = density * std::f64::consts::TAU * sigma_px * sigma_px;
         let excess2 = noise_excess.powi(2);
-        Self { sigma_px, point_price: (-2.0 * within_psf.ln()).max(LEAST_PRICE) * excess2, excess2 }
+        Self {
+            sigma_px,
+            point_price: (-2.0 * within_psf.ln()).max(LEAST_PRICE) * excess2,
+            excess2,
+            crowded: is_crowded(n_sources, pixels),
+        }
     }
 
     /// The track whose profile the test wants.
@@ -64,13 +71,17 @@ impl ChainPrior {
         let by_points = track.explained(&points.light, &points);
         let piecewise = track.explained_piecewise(length_px);
         let with_points = track.explained_by_trail_and_points(&shape);
-        if with_points.max(piecewise) - by_points >= TRAIL_SHARE * threshold_snr.powi(2) {
+        // In a crowded field blends of a few bright stars outnumber short streaks, and no model fits them to the noise.
+        let could_be_blend = self.crowded && length_px < BLEND_SIGMAS * self.sigma_px;
+        let blend = if could_be_blend { BLEND_MARGIN * by_points } else { 0.0 };
+        let needed = blend.max(TRAIL_SHARE * threshold_snr.powi(2));
+        if with_points.max(piecewise) - by_points >= needed {
             return false;
         }
         let alone = track.explained_by_trail(&shape).max(piecewise);
         let forgiven = match misfit {
             Misfit::Coarse => 0.3,
-            Misfit::Fitted if points.count < MANY_POINTS => return true,
+            Misfit::Fitted if points.count < MANY_POINTS || could_be_blend => return true,
             Misfit::Fitted => 0.15,
         };
         alone < BRIGHT_POWER * self.excess2 || alone < (1.0 - forgiven) * by_points
@@ -88,6 +99,12 @@ pub(crate) enum Misfit {
 
 /// So many stars hardly stand in a row, side by side.
 const MANY_POINTS: usize = 4;
+
+/// Blends of a few stars are no longer than this, in PSF widths.
+const BLEND_SIGMAS: f64 = 14.0;
+
+/// The part of a blend's S/N² by which its model may be wrong.
+const BLEND_MARGIN: f64 = 0.03;
 
 /// S/N² from which a trail is known better than its model.
 const BRIGHT_POWER: f64 = 400.0;

@@ -40,6 +40,8 @@ pub(crate) struct BrightStar {
     /// Radius of its footprint, px.
     pub(crate) radius_px: f64,
     pub(crate) saturated: bool,
+    /// Not round: charge that has spilled over, or a saturated streak. It explains lines along its column alone.
+    pub(crate) elongated: bool,
 }
 
 /// What the judge sees of one measured trail.
@@ -97,13 +99,14 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
         return Some(RejectReason::FrameEdge);
     }
     let bleeds = |star: &&BrightStar| star.saturated && s.distance_to(star.position) < star.radius_px.max(4.0);
+    let round = || scene.stars.iter().filter(|star| !star.elongated);
     if along_column && scene.stars.iter().any(|star| bleeds(&star)) {
         return Some(RejectReason::BleedColumn);
     }
-    if scene.stars.iter().any(|star| is_spike(s, star, psf)) {
+    if round().any(|star| is_spike(s, star, psf)) {
         return Some(RejectReason::DiffractionSpike);
     }
-    if scene.stars.iter().any(|star| is_beside(s, star)) {
+    if round().any(|star| is_beside(s, star)) {
         return Some(RejectReason::StarResidual);
     }
     if evidence.sigma_eff_px - slack > config.max_width * psf {
@@ -218,7 +221,8 @@ mod tests {
 
     #[test]
     fn bright_stars_explain_lines() {
-        let star = BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, saturated: true };
+        let star =
+            BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, saturated: true, elongated: false };
         let even = vec![1.5; 70];
         let spike = Segment::from_coordinates(115.0, 107.5, 160.0, 130.0);
         assert_eq!(verdict(spike, 1.5, even.clone(), &[star]), Some(RejectReason::DiffractionSpike));

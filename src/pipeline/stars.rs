@@ -66,6 +66,10 @@ pub(crate) fn survey(
     let bleeds = || classified.iter().filter(|(_, class)| *class == SourceClass::Bleed).map(|(source, _)| source);
     let bright_peak = (BRIGHT_SNR * PsfKernel::new(sigma).white_noise_sd()) as f32;
     let bright = compact().filter(|(s, class)| *class == SourceClass::Star && (s.saturated || s.peak > bright_peak));
+    let spilled = classified
+        .iter()
+        .filter(|(s, class)| s.saturated && matches!(class, SourceClass::Bleed | SourceClass::Elongated))
+        .map(|(source, _)| source);
     let footprint =
         |(s, class): &(CompactSource, SourceClass)| s.footprint(*class, effective_sigma(sigma), config.wing_sigmas);
     Ok(StarField {
@@ -83,8 +87,14 @@ pub(crate) fn survey(
                 position: source.0.position(),
                 radius_px: f64::from(footprint(source).radius_px),
                 saturated: source.0.saturated,
+                elongated: false,
             })
-            .chain(bleeds().map(|s| BrightStar { position: s.position(), radius_px: BLEED_RADIUS_PX, saturated: true }))
+            .chain(spilled.map(|s| BrightStar {
+                position: s.position(),
+                radius_px: BLEED_RADIUS_PX,
+                saturated: true,
+                elongated: true,
+            }))
             .collect(),
     })
 }
