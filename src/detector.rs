@@ -237,7 +237,7 @@ impl Detector {
             backend.normalise(&sky)?;
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
             let masked = self.weigh(backend, &sky, &field)?.masked;
-            let peaks = self.begin_search(backend, frame, &sky, &field, masked, None)?.find_candidates(false)?.0;
+            let peaks = self.begin_search(backend, frame, &sky, &field, masked, None)?.find_candidates(Some(0.0))?.0;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }

@@ -103,7 +103,7 @@ impl Search<'_> {
             }
             // First the bright ones alone, their light uncut.
             let bright_only = search == 1 && self.elongated_sources > 0;
-            let (mut candidates, mut complete) = self.find_candidates(bright_only)?;
+            let (mut candidates, mut complete) = self.find_candidates(bright_only.then_some(BRIGHT_RECALL))?;
             self.leave_chains(&mut candidates)?;
             complete &= candidates.len() <= self.most_candidates();
             candidates.truncate(self.most_candidates());
@@ -153,8 +153,8 @@ impl Search<'_> {
     }
 
     /// One coarse search of the filtered residual image, or the places to look at instead, and whether all of its
-    /// candidates are returned.
-    pub(crate) fn find_candidates(&mut self, bright_only: bool) -> Result<(Vec<Peak>, bool)> {
+    /// candidates are returned. Where only peaks above some S/N are asked for, their light is not limited.
+    pub(crate) fn find_candidates(&mut self, uncut_above: Option<f64>) -> Result<(Vec<Peak>, bool)> {
         if self.segments.tasks.is_empty() {
             return Ok((Vec::new(), true));
         }
@@ -164,8 +164,8 @@ impl Search<'_> {
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let limit = POINT_LIMIT_SNR * self.segments.kernel.white_noise_sd() * self.noise_excess;
         let request = SearchRequest {
-            threshold: if bright_only { BRIGHT_RECALL.max(recall) } else { recall } as f32,
-            limit: if bright_only { f32::MAX } else { limit as f32 },
+            threshold: uncut_above.unwrap_or(recall).max(recall) as f32,
+            limit: if uncut_above.is_some() { f32::MAX } else { limit as f32 },
             weighted: self.weighted,
         };
         let peaks = self.backend.find_peaks(&self.segments, &request)?;
