@@ -115,6 +115,9 @@ impl Search<'_> {
             let mut new = self.peel(&brightest)?;
             let again = bright_only || new.iter().any(|b| b.fit.snr >= HIDING_SNR);
             if !again {
+                if !new.is_empty() {
+                    self.measure_sky_again()?;
+                }
                 let fits = self.refine(&candidates)?;
                 let refined = self.one_for_each_place(fits)?;
                 new.extend(self.peel(&refined)?);
