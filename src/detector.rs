@@ -9,7 +9,7 @@ use crate::device::{Device, Engine};
 use crate::error::{Error, Result, require};
 use crate::frame::Frame;
 use crate::geometry::Segment;
-use crate::pipeline::background::{BackgroundConfig, BackgroundMap, Mesh};
+use crate::pipeline::background::{self, BackgroundConfig, BackgroundMap, Mesh};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::merge::Search;
@@ -236,8 +236,8 @@ impl Detector {
             let Ok(sky) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             backend.normalise(&sky)?;
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
-            let masked = self.weigh(backend, &sky, &field)?.masked;
-            let peaks = self.begin_search(backend, frame, &sky, &field, masked, None)?.find_candidates(Some(0.0))?.0;
+            let sky = self.weigh(backend, sky, &field)?;
+            let peaks = self.begin_search(backend, frame, sky, &field, None)?.find_candidates(Some(0.0))?.0;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }
@@ -287,23 +287,22 @@ impl Detector {
             Ok(sky) => sky,
             Err(flag) => return Ok(self.empty_report(frame, flag, clock)),
         };
-        let mesh = sky.mesh;
         backend.normalise(&sky)?;
         clock.stage("background");
 
-        let mut field = stars::survey(backend, mesh, config.psf_sigma_px, &config.weigh)?;
-        let mut sky_left = self.weigh(backend, &sky, &field)?;
+        let mut field = stars::survey(backend, sky.mesh, config.psf_sigma_px, &config.weigh)?;
+        let weighed = self.weigh(backend, sky.clone(), &field)?;
         clock.stage("weigh");
 
-        let mut found = self.search(backend, frame, &sky, &field, sky_left.masked, places)?;
+        let mut found = self.search(backend, frame, weighed, &field, places)?;
         if let Some(sigma) = stars::psf_from_trails(&field, &found.measured) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             backend.ingest(frame)?;
             backend.normalise(&sky)?;
-            field = stars::survey(backend, mesh, Some(sigma), &config.weigh)?;
+            field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
             field.psf_source = PsfSource::Trails { count: found.measured.len() };
-            sky_left = self.weigh(backend, &sky, &field)?;
-            found = self.search(backend, frame, &sky, &field, sky_left.masked, places)?;
+            let weighed = self.weigh(backend, sky, &field)?;
+            found = self.search(backend, frame, weighed, &field, places)?;
         }
         clock.stage("search");
 
@@ -312,10 +311,7 @@ impl Detector {
         if let (TrackingMode::Rate { .. }, None) = (findings.tracking, places) {
             // Points among trailed stars: with all weights back, and the trails taken out.
             backend.ingest(frame)?;
-            backend.normalise(&sky)?;
-            if let Some(map) = &sky_left.correction {
-                backend.normalise(map)?;
-            }
+            backend.normalise(&found.sky)?;
             findings.add_points(backend)?;
         }
         clock.stage("measure");
@@ -346,19 +342,14 @@ impl Detector {
         Ok(sky)
     }
 
-    /// Weighs out the sources of the field, and takes the mean of what is left off the residual.
-    fn weigh(&self, backend: &mut dyn Backend, sky: &BackgroundMap, field: &StarField) -> Result<SkyLeft> {
+    /// Weighs out the sources of the field, and measures the sky without them.
+    fn weigh(&self, backend: &mut dyn Backend, sky: BackgroundMap, field: &StarField) -> Result<BackgroundMap> {
         backend.weigh_out(&field.footprints)?;
-        backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
-        let tiles = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
-        let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
-        let masked = 1.0 - usable as f64 / (sky.mesh.width * sky.mesh.height) as f64;
-        let plain = field.footprints.is_empty() && field.noise_excess == 1.0;
-        let correction = if plain { None } else { sky.correction(&tiles) };
-        if let Some(map) = &correction {
-            backend.normalise(map)?;
+        if field.footprints.is_empty() && field.noise_excess == 1.0 {
+            return Ok(sky);
         }
-        Ok(SkyLeft { correction, masked })
+        backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
+        Ok(background::measure_again(backend, &sky, false)?.unwrap_or(sky))
     }
 
     /// Finds and measures the trails in what has not been weighed out.
@@ -366,16 +357,16 @@ impl Detector {
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
-        sky: &BackgroundMap,
+        sky: BackgroundMap,
         field: &StarField,
-        masked: f64,
         places: Option<&[Segment]>,
     ) -> Result<Found> {
-        let mut search = self.begin_search(backend, frame, sky, field, masked, places)?;
+        let mut search = self.begin_search(backend, frame, sky, field, places)?;
         let trails = search.find_trails()?;
-        let (thresholds, chains, longest_px) = (search.thresholds, search.chains, search.segments.longest_px());
+        let longest_px = search.segments.longest_px();
+        let Search { sky, thresholds, chains, .. } = search;
         let measured = report::measure_trails(backend, frame, field, &chains, trails)?;
-        Ok(Found { measured, thresholds, chains, longest_px })
+        Ok(Found { measured, sky, thresholds, chains, longest_px })
     }
 
     /// Filters what has not been weighed out, and sets the thresholds.
@@ -383,15 +374,17 @@ impl Detector {
         &'a self,
         backend: &'a mut dyn Backend,
         frame: &Frame<'_>,
-        sky: &'a BackgroundMap,
+        sky: BackgroundMap,
         field: &StarField,
-        masked: f64,
         places: Option<&[Segment]>,
     ) -> Result<Search<'a>> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
-        let excess = threshold::noise_excess(backend, sky.mesh, &segments.kernel)?;
+        let tiles = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
+        let excess = threshold::noise_excess(&tiles, &segments.kernel);
+        let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
+        let masked = 1.0 - usable as f64 / (width * height) as f64;
         let thresholds = Thresholds::new(
             self.config.false_alarms_per_frame,
             width * height,
@@ -410,6 +403,7 @@ impl Detector {
             noise_excess: excess,
             elongated_sources: field.elongated_sources,
             config: &self.config.search,
+            tracking: self.config.tracking,
             weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         })
@@ -459,17 +453,11 @@ impl std::fmt::Debug for Detector {
 /// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.
 const LEAST_MASKED: f64 = 0.1;
 
-/// The sky after the sources are weighed out.
-struct SkyLeft {
-    /// What was taken off the residual; none where the sky is plain noise.
-    correction: Option<BackgroundMap>,
-    /// Fraction of the pixels with weight zero.
-    masked: f64,
-}
-
 /// What the search of one frame brings back.
 struct Found {
     measured: Vec<report::Measured>,
+    /// As last measured, without the trails.
+    sky: BackgroundMap,
     thresholds: Thresholds,
     chains: ChainPrior,
     longest_px: f64,

@@ -40,11 +40,11 @@ const FAINT_SNR: f64 = 10.0;
 const SLACK: f64 = 0.02;
 
 /// Rounding may differ, the order of equal ones too, and nothing else.
-fn agree(a: &Detection, b: &Detection, slack: f64) -> bool {
+fn agree(a: &Detection, b: &Detection) -> bool {
     // A fit that creeps along a border ends by rounding a step before or after the limit.
     let flags = |d: &Detection| d.flags.without(Flags::NOT_CONVERGED);
     // A blend of two trails is no single optimum: what is left of its neighbours moves it.
-    let slack = if a.flags.contains(Flags::WIDE) { slack.max(0.1) } else { slack };
+    let slack = if a.flags.contains(Flags::WIDE) { 0.1 } else { SLACK };
     let close = |((a, error), (b, _)): ((f64, f64), (f64, f64))| (a - b).abs() <= f64::max(0.05, slack * error);
     (a.kind, a.role, flags(a)) == (b.kind, b.role, flags(b)) && ends(a).into_iter().zip(ends(b)).all(close)
 }
@@ -60,14 +60,9 @@ fn gpu_and_cpu_agree() {
         let [there, here] = [&gpu, &cpu].map(|detector| detector.detect(&frame).unwrap());
         assert_eq!(there.device, gpu.device_name());
         assert_eq!((there.tracking.name(), &there.flags), (here.tracking.name(), &here.flags), "{name}");
-        // What three bright streaks leave behind in `crossing` is false, and lies at the threshold (docs/accuracy.md).
-        if name != "crossing" {
-            assert_eq!(there.detections.len(), here.detections.len(), "{name}: {there:?}\n{here:?}");
-        }
-        // Such a false detection, there on one backend alone, moves the fits of its neighbours.
-        let slack = if name == "crossing" { 0.2 } else { SLACK };
+        assert_eq!(there.detections.len(), here.detections.len(), "{name}: {there:?}\n{here:?}");
         for d in here.detections.iter().filter(|d| d.snr >= FAINT_SNR) {
-            let n = there.detections.iter().filter(|other| agree(d, other, slack)).count();
+            let n = there.detections.iter().filter(|other| agree(d, other)).count();
             assert_eq!(n, 1, "{name}: {d:?}\n{:?}", there.detections);
         }
     }
@@ -79,9 +74,9 @@ fn the_comparison_sees_a_shifted_end() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/crossing.fits");
     let report = cpu.detect(&read_frame(&path).unwrap()).unwrap();
     for d in report.detections.iter().filter(|d| d.snr >= FAINT_SNR) {
-        assert!(agree(d, d, SLACK));
+        assert!(agree(d, d));
         let mut shifted = d.clone();
         shifted.segment.end.x += f64::max(0.06, 0.03 * ends(d)[2].1);
-        assert!(!agree(d, &shifted, SLACK), "{d:?}");
+        assert!(!agree(d, &shifted), "{d:?}");
     }
 }

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use crate::backend::{Backend, TileSource};
 use crate::{Error, Result};
 
 /// How the sky and its noise are estimated.
@@ -110,6 +111,8 @@ pub(crate) struct BackgroundMap {
     pub(crate) noise: Vec<f32>,
     /// The noise map is nowhere less than this.
     pub(crate) noise_floor: f32,
+    /// Mean level over each tile.
+    tile_level: Vec<f32>,
     /// Noise at the tiles' centres.
     tile_noise: Vec<f32>,
     /// Median noise over the tiles: the frame's typical background noise, in the frame's unit.
@@ -127,45 +130,70 @@ impl BackgroundMap {
             tiles.iter().zip(&believed).map(|(t, &b)| b.then(|| f(t))).collect()
         };
         let mean = fill_from_neighbours(mesh, pick(&|t| t.mean));
-        let noise = fill_from_neighbours(mesh, pick(&|t| (f64::from(t.sd) / CLIPPED_SD) as f32));
+        let noise = fill_from_neighbours(mesh, pick(&unclipped_sd));
         let skew = fill_from_neighbours(mesh, pick(&|t| t.mean - t.median));
         let errors: Vec<f32> =
             (0..mesh.len()).map(|i| noise[i] / (tiles[i].n_clipped.max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
         let level: Vec<f32> = (0..mesh.len()).map(|i| mean[i] - source_light(mesh, &skew, &errors, i)).collect();
-        let level = Surface::through(mesh, &level, &errors, &noise);
-        let noise = level.without_slope(&median_filter(mesh, &noise));
-        let mut sorted = noise.clone();
-        sorted.sort_unstable_by(f32::total_cmp);
-        Some(Self {
-            level: spline_coefficients(mesh, |x, y| level.value(x, y)),
-            noise: spline_coefficients(mesh, |x, y| noise[mesh.nearest(x, y)]),
-            noise_floor: 0.5 * sorted[0],
-            typical_noise: sorted[sorted.len() / 2],
-            tile_noise: noise,
-            mesh,
-        })
+        let surface = Surface::through(mesh, &level, &errors, &noise);
+        let noise = surface.without_slope(&median_filter(mesh, &noise));
+        Some(Self::of(mesh, &surface, noise))
     }
 
-    /// What has to be taken off the residual besides, so that the filtered image has mean zero: sources that were
-    /// weighed out, noise with a tail on one side (hot pixels of an undarkened frame) and the clipping all shift the
-    /// mean, and it is the mean that adds up along a line.
+    fn of(mesh: Mesh, surface: &Surface, tile_noise: Vec<f32>) -> Self {
+        let level = spline_coefficients(mesh, |x, y| surface.value(x, y));
+        let mut sorted = tile_noise.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        Self {
+            tile_level: tile_means(mesh, &level),
+            level,
+            noise: spline_coefficients(mesh, |x, y| tile_noise[mesh.nearest(x, y)]),
+            noise_floor: 0.5 * sorted[0],
+            typical_noise: sorted[sorted.len() / 2],
+            tile_noise,
+            mesh,
+        }
+    }
+
+    /// The sky measured again, where sources have been weighed out or taken out of the residual: what they held back
+    /// or bent is mended. None where no tile can be believed.
     ///
-    /// `filtered` are statistics of the filtered image, in units of the noise; none where no tile can be believed.
-    pub(crate) fn correction(&self, filtered: &[TileStatistics]) -> Option<Self> {
+    /// The level makes the mean of the filtered image zero (`filtered`, in units of the noise): noise with a tail on
+    /// one side (hot pixels of an undarkened frame) and the clipping shift it, and it is the mean that adds up along
+    /// a line. The noise is that of the residual, where that is given, else it stays.
+    pub(crate) fn measured_again(
+        &self,
+        filtered: &[TileStatistics],
+        residual: Option<&[TileStatistics]>,
+    ) -> Option<Self> {
         let mesh = self.mesh;
         let believed = believed_tiles(mesh, filtered);
         if !believed.contains(&true) {
             return None;
         }
-        // Pixels of weight zero are zeros in the filtered image, and pull its mean down.
-        let shift =
-            |i: usize| filtered[i].mean * mesh.area(i) as f32 / filtered[i].n_usable as f32 * self.tile_noise[i];
-        let level = fill_from_neighbours(mesh, (0..mesh.len()).map(|i| believed[i].then(|| shift(i))).collect());
-        let errors: Vec<f32> = (0..mesh.len())
-            .map(|i| self.tile_noise[i] / (filtered[i].n_clipped.max(MIN_TILE_PIXELS) as f32).sqrt())
-            .collect();
-        let level = Surface::through(mesh, &level, &errors, &self.tile_noise);
-        Some(Self { level: spline_coefficients(mesh, |x, y| level.value(x, y)), ..self.clone() })
+        let level = |i: usize| {
+            // Pixels of weight zero are zeros in the filtered image, and pull its mean down.
+            let mean = filtered[i].mean * mesh.area(i) as f32 / filtered[i].n_usable as f32;
+            self.tile_level[i] + mean * self.tile_noise[i]
+        };
+        let level = fill_from_neighbours(mesh, (0..mesh.len()).map(|i| believed[i].then(|| level(i))).collect());
+        let noise = match residual {
+            Some(tiles) => {
+                let seen = believed_tiles(mesh, tiles);
+                let of = |i: usize| if seen[i] { unclipped_sd(&tiles[i]) } else { self.tile_noise[i] };
+                median_filter(mesh, &(0..mesh.len()).map(of).collect::<Vec<f32>>())
+            }
+            None => self.tile_noise.clone(),
+        };
+        let errors: Vec<f32> =
+            (0..mesh.len()).map(|i| noise[i] / (filtered[i].n_clipped.max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
+        Some(Self::of(mesh, &Surface::through(mesh, &level, &errors, &noise), noise))
+    }
+
+    /// What normalises a residual that `before` has normalised as this map would have.
+    pub(crate) fn after(&self, before: &Self) -> Self {
+        let level = self.level.iter().zip(&before.level).map(|(a, b)| a - b).collect();
+        Self { level, ..self.clone() }
     }
 
     /// Level and noise at every pixel, row-major.
@@ -201,6 +229,26 @@ impl BackgroundMap {
         // Coefficient k of the mesh stands at k + 2, the first needed is that of cell − 1.
         ((cell as i64 + 1) as usize, weights)
     }
+}
+
+/// Measures the sky again on the backend's filtered residual, and normalises that anew; none where it cannot be.
+pub(crate) fn measure_again(
+    backend: &mut dyn Backend,
+    sky: &BackgroundMap,
+    noise_too: bool,
+) -> Result<Option<BackgroundMap>> {
+    let filtered = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
+    let residual = if noise_too { Some(backend.tile_statistics(sky.mesh, TileSource::Values)?) } else { None };
+    let again = sky.measured_again(&filtered, residual.as_deref());
+    if let Some(again) = &again {
+        backend.normalise(&again.after(sky))?;
+    }
+    Ok(again)
+}
+
+/// Standard deviation of the noise, what clipping took off it made good.
+fn unclipped_sd(tile: &TileStatistics) -> f32 {
+    (f64::from(tile.sd) / CLIPPED_SD) as f32
 }
 
 fn believed_tiles(mesh: Mesh, tiles: &[TileStatistics]) -> Vec<bool> {
@@ -439,6 +487,30 @@ fn spline_coefficients(mesh: Mesh, value: impl Fn(i64, i64) -> f32) -> Vec<f32> 
     coefficients
 }
 
+/// Mean of the spline over the pixels of each tile.
+fn tile_means(mesh: Mesh, coefficients: &[f32]) -> Vec<f32> {
+    // A tile meets five coefficients along each axis, the first of its own index.
+    let axis = |pixels: std::ops::Range<usize>, tile: usize, side: usize, tiles: usize| {
+        let mut mean = [0.0_f32; 5];
+        for pixel in pixels.clone() {
+            let (first, weights) = BackgroundMap::spline_weights(pixel, side, tiles);
+            weights.iter().enumerate().for_each(|(i, w)| mean[first + i - tile] += w / pixels.len() as f32);
+        }
+        mean
+    };
+    let across: Vec<[f32; 5]> = (0..mesh.nx).map(|ix| axis(mesh.columns(ix), ix, mesh.width, mesh.nx)).collect();
+    let down: Vec<[f32; 5]> = (0..mesh.ny).map(|iy| axis(mesh.rows(iy), iy, mesh.height, mesh.ny)).collect();
+    let mean = |i: usize| {
+        let (ix, iy) = (i % mesh.nx, i / mesh.nx);
+        let line = |j: usize| -> f32 {
+            let at = (iy + j) * (mesh.nx + 4) + ix;
+            across[ix].iter().zip(&coefficients[at..]).map(|(w, c)| w * c).sum()
+        };
+        down[iy].iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, w)| w * line(j)).sum()
+    };
+    (0..mesh.len()).map(mean).collect()
+}
+
 /// Coefficients of the natural spline through `f`.
 ///
 /// With no curvature at the ends the outer coefficients are the outer values; the inner ones solve
@@ -530,6 +602,42 @@ mod tests {
                 assert!(((c[i - 1] + 4.0 * c[i] + c[i + 1]) / 6.0 - f).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn tile_means_are_those_of_the_map() {
+        let mesh = Mesh::new(200, 330, 64);
+        let tiles: Vec<_> = (0..mesh.len()).map(|i| tile(100.0 + ((i * 37) % 11) as f32)).collect();
+        let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
+        let (level, _) = map.evaluate();
+        for i in 0..mesh.len() {
+            let (xs, ys) = (mesh.columns(i % mesh.nx), mesh.rows(i / mesh.nx));
+            let row = |y: usize| -> f64 { level[y * 200..][xs.clone()].iter().map(|v| f64::from(*v)).sum() };
+            let sum: f64 = ys.map(row).sum();
+            assert!((sum / mesh.area(i) as f64 - f64::from(map.tile_level[i])).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn what_a_trail_has_bent_is_mended_without_it() {
+        let mesh = Mesh::new(320, 320, 64);
+        // Light in half of the tiles: too much of it for outliers.
+        let lit = |i: usize| if i % 5 > 2 { 1.5 } else { 0.0 };
+        let before =
+            BackgroundMap::from_tiles(mesh, &(0..25).map(|i| tile(100.0 + lit(i))).collect::<Vec<_>>()).unwrap();
+        let noise = before.tile_noise[0];
+        let filtered: Vec<_> = (0..25)
+            .map(|i| TileStatistics { mean: (100.0 - before.tile_level[i]) / noise, sd: 0.18, ..tile(0.0) })
+            .collect();
+        let quieter: Vec<_> = (0..25).map(|_| TileStatistics { sd: 1.9, ..tile(0.0) }).collect();
+        let again = before.measured_again(&filtered, Some(&quieter)).unwrap();
+        let (level, sd) = again.evaluate();
+        assert!(level.iter().all(|v| (v - 100.0).abs() < 0.02));
+        assert!(sd.iter().all(|v| (f64::from(*v) - 1.9 / CLIPPED_SD).abs() < 1e-3));
+        // The step leads from one to the other, and the noise stays where it is not measured.
+        let step = again.after(&before).evaluate().0;
+        assert!((step[5000] + before.evaluate().0[5000] - level[5000]).abs() < 1e-3);
+        assert_eq!(before.measured_again(&filtered, None).unwrap().tile_noise, before.tile_noise);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::backend::{Backend, TileSource, TrackProfile};
+use crate::backend::{Backend, TrackProfile};
 use crate::geometry::{Segment, track_angle_difference};
-use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
@@ -20,11 +20,12 @@ use crate::pipeline::search::{
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
+use crate::pipeline::tracking::{self, Seen, Tracking};
 
 /// What the search of one frame needs to know.
 pub(crate) struct Search<'a> {
     pub(crate) backend: &'a mut dyn Backend,
-    pub(crate) sky: &'a BackgroundMap,
+    pub(crate) sky: BackgroundMap,
     pub(crate) segments: Arc<SegmentSet>,
     /// Where to look; everywhere when not given.
     pub(crate) places: Option<Vec<Segment>>,
@@ -34,6 +35,7 @@ pub(crate) struct Search<'a> {
     /// Bright sources longer than wide: there may be bright streaks.
     pub(crate) elongated_sources: usize,
     pub(crate) config: &'a SearchConfig,
+    pub(crate) tracking: Tracking,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
     /// Variance per unit of flux from the source's own photons.
@@ -130,7 +132,7 @@ impl Search<'_> {
                 break;
             }
         }
-        if believed.iter().any(|b| b.fit.snr >= BRIGHT_SNR) {
+        if !believed.is_empty() {
             self.measure_sky_again()?;
         }
         self.join_pieces(&mut believed)?;
@@ -139,13 +141,15 @@ impl Search<'_> {
         Ok(believed)
     }
 
-    /// Bright trails have lifted the sky around them: with their light taken out it is measured again.
+    /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.
     fn measure_sky_again(&mut self) -> Result<()> {
         let clip = self.config.clip_sigmas as f32;
         self.backend.filter(&self.segments.kernel, clip, false)?;
-        let tiles = self.backend.tile_statistics(self.sky.mesh, TileSource::Filtered)?;
-        if let Some(correction) = self.sky.correction(&tiles) {
-            self.backend.normalise(&correction)?;
+        // Noise that is not white (unresolved sources, hot pixels) keeps its first, larger measure: the residual's
+        // clipped scatter would leave its tails out.
+        let noise_too = self.noise_excess == 1.0;
+        if let Some(sky) = background::measure_again(self.backend, &self.sky, noise_too)? {
+            self.sky = sky;
             self.backend.filter(&self.segments.kernel, clip, false)?;
         }
         Ok(())
@@ -352,22 +356,26 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Joins pieces of one streak: where a single trail explains two collinear ones nearly as well.
+    /// Joins pieces of one streak: where a single trail explains two collinear ones nearly as well. A star's trail is
+    /// whole: it may follow another one, but is no piece of it.
     fn join_pieces(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
         let settings = self.peel_settings();
+        let seen = |b: &Believed| Seen { segment: b.trail().segment, whole: true, wide: false };
+        let mode = tracking::decide(self.tracking, &believed.iter().map(seen).collect::<Vec<_>>());
         let mut refused: Vec<(Segment, Segment)> = Vec::new();
         'search: loop {
             for i in 0..believed.len() {
                 for j in i + 1..believed.len() {
                     let (a, b) = (believed[i].trail(), believed[j].trail());
-                    let tried = refused.contains(&(a.segment, b.segment));
-                    let Some(span) = (!tried).then(|| joint_span(&a, &b)).flatten() else { continue };
+                    let star = [i, j].iter().any(|&k| tracking::is_star(&mode, &seen(&believed[k])));
+                    let apart = star || refused.contains(&(a.segment, b.segment));
+                    let Some(span) = (!apart).then(|| joint_span(&a, &b)).flatten() else { continue };
                     self.backend.add_trails(&[a, b], 1.0)?;
                     let start = Trail { segment: span, flux: a.flux + b.flux, ..a };
                     let fit = self.backend.fit(&[FitRequest { start, subtracted: false }], &settings)?[0];
-                    let apart = believed[i].fit.snr.powi(2) + believed[j].fit.snr.powi(2);
+                    let separate = believed[i].fit.snr.powi(2) + believed[j].fit.snr.powi(2);
                     let covers = fit.trail.segment.length_px() > 0.8 * span.length_px();
-                    if fit.snr.powi(2) >= MIN_JOINT_POWER * apart && covers {
+                    if fit.snr.powi(2) >= MIN_JOINT_POWER * separate && covers {
                         self.backend.add_trails(&[fit.trail], -1.0)?;
                         believed[i] = Believed { fit, joined: true };
                         believed.remove(j);

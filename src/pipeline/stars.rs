@@ -3,7 +3,7 @@
 //! Method: docs/algorithm.md, "Weigh".
 
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Backend, TileSource};
 use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::Mesh;
@@ -45,7 +45,7 @@ pub(crate) fn survey(
     // Of an unknown PSF the sharpest is assumed: none of its stars may be taken for hot pixels.
     backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(given.unwrap_or(SHARPEST_SIGMA_PX)))?;
     backend.filter(&kernel, UNCLIPPED, false)?;
-    let noise_excess = threshold::noise_excess(backend, mesh, &kernel)?;
+    let noise_excess = threshold::noise_excess(&backend.tile_statistics(mesh, TileSource::Filtered)?, &kernel);
     // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.
     let config =
         &WeighConfig { source_snr: config.source_snr * noise_excess, wing_sigmas: config.wing_sigmas * noise_excess };

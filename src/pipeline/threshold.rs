@@ -5,9 +5,7 @@
 //!
 //! `rate(t) = c · (pixels / 512²) · (1.527 / σ_eff)² · (t / 5)⁵ · exp((25 − t²) / 2)`.
 
-use crate::Result;
-use crate::backend::{Backend, TileSource};
-use crate::pipeline::background::{CLIPPED_SD, Mesh};
+use crate::pipeline::background::{CLIPPED_SD, TileStatistics};
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
 
 /// Constant of the law for a frame of 512² pixels at PSF sigma 1.5 px, by octave of the length: from 8, 16, 32, 64, 128,
@@ -53,14 +51,13 @@ impl Thresholds {
 /// pixels are correlated (resampled frames, drizzling, interference) or the noise has tails. Never less than 1.
 ///
 /// It is the frame's own null: faint sources and streaks cover too little of a tile to change its clipped scatter.
-pub(crate) fn noise_excess(backend: &mut dyn Backend, mesh: Mesh, kernel: &PsfKernel) -> Result<f64> {
-    let tiles = backend.tile_statistics(mesh, TileSource::Filtered)?;
-    let mut scatter: Vec<f64> = tiles.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
+pub(crate) fn noise_excess(filtered: &[TileStatistics], kernel: &PsfKernel) -> f64 {
+    let mut scatter: Vec<f64> = filtered.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
     scatter.sort_unstable_by(f64::total_cmp);
     let median = scatter.get(scatter.len() / 2).copied().unwrap_or(0.0);
     let excess = median / CLIPPED_SD / kernel.white_noise_sd();
     // What chance alone does to the median of a few tiles is left alone.
-    Ok(if excess > 1.03 { excess } else { 1.0 })
+    if excess > 1.03 { excess } else { 1.0 }
 }
 
 /// The `t` at which `rate_at_5 · (t / 5)⁵ · exp((25 − t²) / 2)` falls to `wanted`, not below 3.
