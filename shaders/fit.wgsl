@@ -22,7 +22,7 @@ const MIN_CURVATURE = -0.7;
 const MIN_PIVOT = 1e-6;
 /// χ² is a sum of thousands of rounded terms: a rise by less than this part of it is no rise.
 const CHI2_TOLERANCE = 2e-6;
-/// An end this near to the frame's border lies on it.
+/// An end this near to the outermost place lies on it.
 const ON_BORDER = 1e-3;
 /// More damping than this would leave single precision.
 const MOST_DAMPING = 1e12;
@@ -42,6 +42,8 @@ struct Params {
     stop_delta_chi2: f32,
     most_stop_damping: f32,
     clip_sigmas: f32,
+    /// How far outside of the frame an end may lie, in PSF widths.
+    beyond_border: f32,
 }
 
 struct Request {
@@ -233,20 +235,24 @@ fn leaves(place: f32, first: f32, last: f32, move_by: f32) -> bool {
     return (place < first + ON_BORDER && move_by < 0.0) || (place > last - ON_BORDER && move_by > 0.0);
 }
 
-/// The free parameters without those that cannot move: an end on the border that is drawn outwards stays there.
+/// The free parameters without those that cannot move: an end at its outermost place that is drawn further
+/// stays there, and so does a width at its limit.
 fn movable(request: u32, state: State) -> u32 {
+    let pull = sums[GRADIENT + 6u];
+    let at_limit = (state.sigma <= params.least_sigma && pull < 0.0) || (state.sigma >= params.most_sigma && pull > 0.0);
+    let free = params.free & ~(u32(at_limit) << 6u);
     if params.is_point != 0u {
-        return params.free;
+        return free;
     }
     let model = model_of(state);
-    let frame = frame_of(requests[request].walk);
+    let frame = bounds_of(request);
     let pull_1 = sums[GRADIENT + 1u];
     let pull_2 = sums[GRADIENT + 3u];
     let held_1 = leaves(state.x1, frame.x, frame.z, pull_1 * model.c)
         || leaves(state.y1, frame.y, frame.w, pull_1 * model.s);
     let held_2 = leaves(state.x2, frame.x, frame.z, pull_2 * model.c)
         || leaves(state.y2, frame.y, frame.w, pull_2 * model.s);
-    return params.free & ~(u32(held_1) << 1u | u32(held_2) << 3u);
+    return free & ~(u32(held_1) << 1u | u32(held_2) << 3u);
 }
 
 /// The damped step from `sums` for some of the parameters, by Cholesky factors; `solved` is 0 where the matrix is
@@ -300,10 +306,12 @@ fn solve(free: u32, damping: f32, step: ptr<function, array<f32, N>>) -> Proposa
     return Proposal(1u, gain);
 }
 
-/// The frame's corners in the request's coordinates: (left, top, right, bottom).
-fn frame_of(walk: Walk) -> vec4<f32> {
+/// Where the ends may lie, in the request's coordinates: (left, top, right, bottom).
+fn bounds_of(request: u32) -> vec4<f32> {
+    let walk = requests[request].walk;
+    let margin = select(params.beyond_border * requests[request].start.sigma, 0.0, params.is_point != 0u);
     let low = vec2(f32(-walk.origin_x), f32(-walk.origin_y)) - 0.5;
-    return vec4(low, low + vec2(f32(params.width), f32(params.height)));
+    return vec4(low - margin, low + vec2(f32(params.width), f32(params.height)) + margin);
 }
 
 /// Fractions at which the segment enters and leaves the frame (Liang–Barsky); it misses it where the first is larger.
@@ -330,12 +338,13 @@ fn apply(request: u32, state: State, step: array<f32, N>) -> State {
     let start = requests[request].start;
     let most_along = 2.0 * start.sigma + 0.3 * start.length;
     let most_across = 1.5 * start.sigma;
-    let frame = frame_of(requests[request].walk);
+    let frame = bounds_of(request);
     let model = model_of(state);
     let along = vec2(model.c, model.s);
     let across = vec2(-model.s, model.c);
     var p = vec2(state.x1, state.y1);
     var q = vec2(state.x2, state.y2);
+    var seen = 1.0;
     let moved_p = p + clamp(step[1], -most_along, most_along) * along
         + clamp(step[2], -most_across, most_across) * across;
     if params.is_point != 0u {
@@ -344,13 +353,14 @@ fn apply(request: u32, state: State, step: array<f32, N>) -> State {
     } else {
         let moved_q = q + clamp(step[3], -most_along, most_along) * along
             + clamp(step[4], -most_across, most_across) * across;
-        // Ends stay within the frame: beyond it they cost nothing, and would run away.
         let d = moved_q - moved_p;
         let cut = clip_to_frame(frame, moved_p, d);
         if cut.x <= cut.y && (cut.y - cut.x) * length(d) > 10.0 * POINT_LENGTH {
             // An end that is not cut stays as it is, to the last bit.
             p = select(moved_p, moved_p + cut.x * d, cut.x > 0.0);
             q = select(moved_q, moved_p + cut.y * d, cut.y < 1.0);
+            // What is cut off takes its light with it.
+            seen = cut.y - cut.x;
         }
     }
     return State(
@@ -359,7 +369,7 @@ fn apply(request: u32, state: State, step: array<f32, N>) -> State {
         q.x,
         q.y,
         // A trail of no light has no place: its flux shrinks, but does not change sign.
-        max(state.flux + step[0], 0.1 * abs(state.flux)),
+        seen * max(state.flux + step[0], 0.1 * abs(state.flux)),
         state.background + step[5],
         clamp(
             state.sigma * (1.0 + clamp(step[6] / state.sigma, -0.3, 0.3)),

@@ -143,14 +143,20 @@ impl Segment {
     /// The part inside the pixel area of a frame (pixel edges at -0.5 and width - 0.5), if any.
     #[must_use]
     pub fn clipped_to(&self, width: usize, height: usize) -> Option<Self> {
+        self.clipped_near(width, height, 0.0)
+    }
+
+    /// The part within a frame and a margin around it, or none.
+    pub(crate) fn clipped_near(&self, width: usize, height: usize, margin_px: f64) -> Option<Self> {
         let (dx, dy) = (self.end.x - self.start.x, self.end.y - self.start.y);
         let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
-        let (right, bottom) = (width as f64 - 0.5, height as f64 - 0.5);
+        let first = -0.5 - margin_px;
+        let (right, bottom) = (width as f64 - 0.5 + margin_px, height as f64 - 0.5 + margin_px);
         // Liang-Barsky: each border moves the entry or the exit along the segment.
         for (step, room) in [
-            (-dx, self.start.x + 0.5),
+            (-dx, self.start.x - first),
             (dx, right - self.start.x),
-            (-dy, self.start.y + 0.5),
+            (-dy, self.start.y - first),
             (dy, bottom - self.start.y),
         ] {
             if step == 0.0 {

@@ -60,6 +60,10 @@ pub(crate) const UNCLIPPED_SIGMAS: f64 = 1e9;
 /// Stop when the next step is expected to improve χ² by less than this.
 pub(crate) const STOP_DELTA_CHI2: f64 = 1e-3;
 
+/// The ends of a trail may lie so many PSF widths outside of the frame and no further: from there on they cost
+/// nothing, and would run away. Held at the border itself they would take half of the light off the last pixels.
+pub(crate) const BEYOND_BORDER_WIDTHS: f64 = 3.0;
+
 /// A step damped by this or more promises little wherever it starts: it does not end a fit.
 pub(crate) const MOST_STOP_DAMPING: f64 = 0.1;
 

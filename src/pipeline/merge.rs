@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
-use crate::geometry::{Segment, track_angle_difference};
+use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -20,7 +20,7 @@ use crate::pipeline::search::{
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::{self, Seen, Tracking};
+use crate::pipeline::tracking::Tracking;
 
 /// What the search of one frame needs to know.
 pub(crate) struct Search<'a> {
@@ -51,7 +51,7 @@ pub(crate) struct Believed {
 }
 
 impl Believed {
-    fn trail(&self) -> Trail {
+    pub(crate) fn trail(&self) -> Trail {
         self.fit.trail
     }
 }
@@ -134,8 +134,11 @@ impl Search<'_> {
         }
         if !believed.is_empty() {
             self.measure_sky_again()?;
+            // Their S/N is that in the noise without them.
+            let all: Vec<usize> = (0..believed.len()).collect();
+            self.fit_again(&mut believed, &all)?;
         }
-        self.join_pieces(&mut believed)?;
+        self.join_and_split(&mut believed)?;
         self.drop_insignificant(&mut believed)?;
         sort_believed(&mut believed);
         Ok(believed)
@@ -155,7 +158,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn sigma(&self) -> f64 {
+    pub(crate) fn sigma(&self) -> f64 {
         self.segments.kernel.sigma_eff_px
     }
 
@@ -268,7 +271,7 @@ impl Search<'_> {
         extended.clipped_to(self.segments.width, self.segments.height).unwrap_or(*segment)
     }
 
-    fn is_significant(&self, fit: &TrailFit) -> bool {
+    pub(crate) fn is_significant(&self, fit: &TrailFit) -> bool {
         let length = fit.trail.segment.length_px();
         fit.snr >= self.thresholds.for_length(length) && length >= 0.5 * self.config.min_length_px
     }
@@ -295,7 +298,7 @@ impl Search<'_> {
         self.backend.fit(&requests, &settings)
     }
 
-    fn peel_settings(&self) -> FitSettings {
+    pub(crate) fn peel_settings(&self) -> FitSettings {
         let sigma = self.sigma();
         FitSettings {
             shape: Shape::Trail,
@@ -335,58 +338,28 @@ impl Search<'_> {
 
     /// Fits trails with near neighbours again, each with the others taken out.
     fn fit_neighbours_again(&mut self, believed: &mut [Believed]) -> Result<()> {
-        let settings = self.peel_settings();
-        let near = 2.0 * settings.reach_px;
+        let near = 2.0 * self.peel_settings().reach_px;
         let segments: Vec<Segment> = believed.iter().map(|b| b.trail().segment).collect();
         let crowded: Vec<usize> = (0..believed.len())
             .filter(|&i| (0..segments.len()).any(|j| j != i && are_near(&segments[i], &segments[j], near)))
             .collect();
-        for _ in 0..2 {
-            let requests: Vec<FitRequest> =
-                crowded.iter().map(|&i| FitRequest { start: believed[i].trail(), subtracted: true }).collect();
-            let fits = self.backend.fit(&requests, &settings)?;
-            let before: Vec<Trail> = requests.iter().map(|r| r.start).collect();
-            let after: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
-            self.backend.add_trails(&before, 1.0)?;
-            self.backend.add_trails(&after, -1.0)?;
-            for (&i, fit) in crowded.iter().zip(fits) {
-                believed[i].fit = fit;
-            }
-        }
-        Ok(())
+        self.fit_again(believed, &crowded)?;
+        self.fit_again(believed, &crowded)
     }
 
-    /// Joins pieces of one streak: where a single trail explains two collinear ones nearly as well. A star's trail is
-    /// whole: it may follow another one, but is no piece of it.
-    fn join_pieces(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
-        let settings = self.peel_settings();
-        let seen = |b: &Believed| Seen { segment: b.trail().segment, whole: true, wide: false };
-        let mode = tracking::decide(self.tracking, &believed.iter().map(seen).collect::<Vec<_>>());
-        let mut refused: Vec<(Segment, Segment)> = Vec::new();
-        'search: loop {
-            for i in 0..believed.len() {
-                for j in i + 1..believed.len() {
-                    let (a, b) = (believed[i].trail(), believed[j].trail());
-                    let star = [i, j].iter().any(|&k| tracking::is_star(&mode, &seen(&believed[k])));
-                    let apart = star || refused.contains(&(a.segment, b.segment));
-                    let Some(span) = (!apart).then(|| joint_span(&a, &b)).flatten() else { continue };
-                    self.backend.add_trails(&[a, b], 1.0)?;
-                    let start = Trail { segment: span, flux: a.flux + b.flux, ..a };
-                    let fit = self.backend.fit(&[FitRequest { start, subtracted: false }], &settings)?[0];
-                    let separate = believed[i].fit.snr.powi(2) + believed[j].fit.snr.powi(2);
-                    let covers = fit.trail.segment.length_px() > 0.8 * span.length_px();
-                    if fit.snr.powi(2) >= MIN_JOINT_POWER * separate && covers {
-                        self.backend.add_trails(&[fit.trail], -1.0)?;
-                        believed[i] = Believed { fit, joined: true };
-                        believed.remove(j);
-                        continue 'search;
-                    }
-                    self.backend.add_trails(&[a, b], -1.0)?;
-                    refused.push((a.segment, b.segment));
-                }
-            }
-            return Ok(());
+    /// Fits some of the trails again from where they are, each with all others taken out.
+    fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
+        let requests: Vec<FitRequest> =
+            which.iter().map(|&i| FitRequest { start: believed[i].trail(), subtracted: true }).collect();
+        let fits = self.backend.fit(&requests, &self.peel_settings())?;
+        let before: Vec<Trail> = requests.iter().map(|r| r.start).collect();
+        let after: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
+        self.backend.add_trails(&before, 1.0)?;
+        self.backend.add_trails(&after, -1.0)?;
+        for (&i, fit) in which.iter().zip(fits) {
+            believed[i].fit = fit;
         }
+        Ok(())
     }
 
     /// Puts back what the joint fits have left insignificant.
@@ -399,9 +372,6 @@ impl Search<'_> {
     }
 }
 
-/// A joint trail must keep this fraction of the two pieces' S/N²: a gap as long as half the light is forgiven.
-const MIN_JOINT_POWER: f64 = 0.6;
-
 fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {
     // Along a's own length the nearest point of b is an end, or they cross.
     let ends = [a.distance_to(b.start), a.distance_to(b.end), b.distance_to(a.start), b.distance_to(a.end)];
@@ -412,30 +382,6 @@ fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {
 /// Width for which a template correlation reaches to `distance_px`.
 fn sigma_for(distance_px: f64) -> f64 {
     distance_px / 6.0
-}
-
-/// The segment from the outer end of one trail to that of the other, where they could be pieces of one.
-fn joint_span(a: &Trail, b: &Trail) -> Option<Segment> {
-    let (long, short) = if a.segment.length_px() >= b.segment.length_px() { (a, b) } else { (b, a) };
-    let sigma = a.sigma_eff_px;
-    let (long_px, short_px) = (long.segment.length_px(), short.segment.length_px());
-    let ((u1, v1), (u2, v2)) =
-        (long.segment.along_across(short.segment.start), long.segment.along_across(short.segment.end));
-    let (near, far) = (u1.min(u2), u1.max(u2));
-    let gap = (near - long_px).max(-far);
-    // A direction is known to about a PSF width over the length.
-    let angle_slack = 1.5 * sigma / short_px + 0.01;
-    let lateral_slack = 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px);
-    let collinear = track_angle_difference(long.segment.angle_rad(), short.segment.angle_rad()) < angle_slack
-        && (0.5 * (v1 + v2)).abs() < lateral_slack;
-    if !collinear || gap > long_px.max(30.0) || gap < -short_px {
-        return None;
-    }
-    let ends = [long.segment.start, long.segment.end, short.segment.start, short.segment.end];
-    let along = |p: &crate::Point| long.segment.along_across(*p).0;
-    let first = ends.into_iter().min_by(|p, q| along(p).total_cmp(&along(q)))?;
-    let last = ends.into_iter().max_by(|p, q| along(p).total_cmp(&along(q)))?;
-    Some(Segment::new(first, last))
 }
 
 /// How far beyond either end of a candidate its true end is looked for, in units of its length.
@@ -490,18 +436,6 @@ mod tests {
 
     fn trail(x1: f64, y1: f64, x2: f64, y2: f64) -> Trail {
         Trail { segment: Segment::from_coordinates(x1, y1, x2, y2), flux: 1.0, background: 0.0, sigma_eff_px: 1.5 }
-    }
-
-    #[test]
-    fn pieces_of_a_line_span_it() {
-        let span = joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(60.0, 0.5, 90.0, 0.2)).unwrap();
-        assert_eq!((span.start.x, span.end.x), (0.0, 90.0));
-        assert!(
-            joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(60.0, 8.0, 90.0, 8.0)).is_none(),
-            "parallel, 8 px apart"
-        );
-        assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(20.0, -20.0, 20.0, 20.0)).is_none(), "crossing");
-        assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(200.0, 0.0, 240.0, 0.0)).is_none(), "far apart");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(crate) mod chain;
 pub(crate) mod judge;
 pub(crate) mod measure;
 pub(crate) mod merge;
+pub(crate) mod pieces;
 pub(crate) mod psf;
 pub(crate) mod report;
 pub(crate) mod search;

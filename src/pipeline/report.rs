@@ -105,6 +105,10 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
     let errors = fit.errors(settings);
     let ordered = fit.trail.segment.ordered();
     let swapped = ordered != fit.trail.segment;
+    // What of the trail lies beyond the border was not seen; its light is not counted.
+    let inside = ordered.clipped_to(frame.width(), frame.height()).filter(|_| settings.shape == Shape::Trail);
+    let segment = inside.unwrap_or(ordered);
+    let to_flux = if inside.is_some() { to_flux * segment.length_px() / ordered.length_px() } else { to_flux };
     let mut covariance = errors.map_or_else(|| unknown(fit.trail.segment.length_px()), |e| e.covariance_px2);
     let mut coverage = fit.end_coverage;
     if swapped {
@@ -117,8 +121,8 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
     let mut flags = Flags::default();
     if settings.shape == Shape::Trail {
         let ends = [
-            (ordered.start, Flags::END1_OFF_FRAME, Flags::END1_MASKED),
-            (ordered.end, Flags::END2_OFF_FRAME, Flags::END2_MASKED),
+            (segment.start, Flags::END1_OFF_FRAME, Flags::END1_MASKED),
+            (segment.end, Flags::END2_OFF_FRAME, Flags::END2_MASKED),
         ];
         for (i, (end, off_frame, masked)) in ends.into_iter().enumerate() {
             let at_border = distance_to_border(end, frame) < sigma_eff;
@@ -128,7 +132,7 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
             } else if hidden {
                 flags |= masked;
             }
-            widen_end(&mut covariance, i, &ordered, snr, at_border || hidden);
+            widen_end(&mut covariance, i, &segment, snr, at_border || hidden);
         }
     }
     if !fit.converged {
@@ -147,7 +151,7 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
     Detection {
         kind: if settings.shape == Shape::Point { Kind::Point } else { Kind::Streak },
         role: Role::Target,
-        segment: ordered,
+        segment,
         covariance_px2: covariance,
         sigma_px,
         // dσ = σ_eff dσ_eff / σ.

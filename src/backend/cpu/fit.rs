@@ -8,7 +8,8 @@ use super::stamp::{Stamp, Sums};
 use crate::backend::POINT_LENGTH_PX;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
-    FitRequest, FitSettings, MOST_STOP_DAMPING, N_PARAMETERS, STOP_DELTA_CHI2, Shape, Trail, TrailFit, triangle,
+    BEYOND_BORDER_WIDTHS, FitRequest, FitSettings, MOST_STOP_DAMPING, N_PARAMETERS, STOP_DELTA_CHI2, Shape, Trail,
+    TrailFit, triangle,
 };
 
 /// Fits one request; the memory of `stamp` is used.
@@ -118,13 +119,15 @@ fn cholesky_solve(
     Some(x)
 }
 
-/// An end this near to the frame's border, px, lies on it.
+/// An end this near to the outermost place, px, lies on it.
 const ON_BORDER_PX: f64 = 1e-3;
 
 /// Where the parameters may go.
 struct Bounds {
-    right: f64,
-    bottom: f64,
+    width: usize,
+    height: usize,
+    /// Outside of the frame.
+    margin_px: f64,
     sigma: (f64, f64),
     /// Largest move of an end in one step, along and across, px.
     most_along: f64,
@@ -135,12 +138,18 @@ impl Bounds {
     fn new(width: usize, height: usize, start: &Trail, settings: &FitSettings) -> Self {
         let sigma = start.sigma_eff_px;
         Self {
-            right: width as f64 - 0.5,
-            bottom: height as f64 - 0.5,
+            width,
+            height,
+            margin_px: if settings.shape == Shape::Trail { BEYOND_BORDER_WIDTHS * sigma } else { 0.0 },
             sigma: settings.sigma_range,
             most_along: 2.0 * sigma + 0.3 * start.segment.length_px(),
             most_across: 1.5 * sigma,
         }
+    }
+
+    /// First and last place of an axis.
+    fn range(&self, side: usize) -> (f64, f64) {
+        (-0.5 - self.margin_px, side as f64 - 0.5 + self.margin_px)
     }
 
     fn apply(&self, trail: &Trail, step: &[f64; N_PARAMETERS], shape: Shape) -> Trail {
@@ -150,7 +159,7 @@ impl Bounds {
             let across = across.clamp(-self.most_across, self.most_across);
             Point::new(p.x + along * c - across * s, p.y + along * s + across * c)
         };
-        let segment = match shape {
+        let (segment, seen) = match shape {
             Shape::Trail => {
                 let start = moved(trail.segment.start, step[1], step[2]);
                 let end = moved(trail.segment.end, step[3], step[4]);
@@ -158,40 +167,49 @@ impl Bounds {
             }
             Shape::Point => {
                 let p = moved(trail.segment.start, step[1], step[2]);
-                let p = Point::new(p.x.clamp(-0.5, self.right), p.y.clamp(-0.5, self.bottom));
-                Segment::new(p, p)
+                let (xs, ys) = (self.range(self.width), self.range(self.height));
+                let p = Point::new(p.x.clamp(xs.0, xs.1), p.y.clamp(ys.0, ys.1));
+                (Segment::new(p, p), 1.0)
             }
         };
         Trail {
             segment,
             // A trail of no light has no place: its flux shrinks, but does not change sign.
-            flux: (trail.flux + step[0]).max(0.1 * trail.flux.abs()),
+            flux: seen * (trail.flux + step[0]).max(0.1 * trail.flux.abs()),
             background: trail.background + step[5],
             sigma_eff_px: (trail.sigma_eff_px * (1.0 + (step[6] / trail.sigma_eff_px).clamp(-0.3, 0.3)))
                 .clamp(self.sigma.0, self.sigma.1),
         }
     }
 
-    /// The free parameters without those that cannot move: an end on the border that is drawn outwards stays there.
-    /// Were it asked to move in vain, the step of all others would count on it.
+    /// The free parameters without those that cannot move: an end at its outermost place that is drawn further stays
+    /// there, and so does a width at its limit. Were they asked to move in vain, the step of all others would count on
+    /// it.
     fn movable(&self, free: &[bool; N_PARAMETERS], trail: &Trail, sums: &Sums) -> [bool; N_PARAMETERS] {
         let mut movable = *free;
         let (c, s) = trail.segment.direction();
         for (i, p) in [(1, trail.segment.start), (3, trail.segment.end)] {
-            let leaves = |place: f64, last: f64, move_by: f64| {
-                (place < -0.5 + ON_BORDER_PX && move_by < 0.0) || (place > last - ON_BORDER_PX && move_by > 0.0)
+            let leaves = |place: f64, side: usize, move_by: f64| {
+                let (first, last) = self.range(side);
+                (place < first + ON_BORDER_PX && move_by < 0.0) || (place > last - ON_BORDER_PX && move_by > 0.0)
             };
             let pull = sums.gradient[i];
-            let held = leaves(p.x, self.right, pull * c) || leaves(p.y, self.bottom, pull * s);
+            let held = leaves(p.x, self.width, pull * c) || leaves(p.y, self.height, pull * s);
             // A point's position is bounded on its own.
             movable[i] &= !(held && free[3]);
         }
+        let (sigma, pull) = (trail.sigma_eff_px, sums.gradient[6]);
+        movable[6] &= !((sigma <= self.sigma.0 && pull < 0.0) || (sigma >= self.sigma.1 && pull > 0.0));
         movable
     }
 
-    /// Ends stay within the frame: beyond it they cost nothing, and would run away.
-    fn inside(&self, before: &Segment, after: Segment) -> Segment {
-        let clipped = after.clipped_to((self.right + 0.5) as usize, (self.bottom + 0.5) as usize);
-        clipped.filter(|s| s.length_px() > 10.0 * f64::from(POINT_LENGTH_PX)).unwrap_or(*before)
+    /// The segment within its bounds, and the fraction of its length that is left: what is cut off takes its light
+    /// with it.
+    fn inside(&self, before: &Segment, after: Segment) -> (Segment, f64) {
+        let clipped = after.clipped_near(self.width, self.height, self.margin_px);
+        match clipped.filter(|s| s.length_px() > 10.0 * f64::from(POINT_LENGTH_PX)) {
+            Some(inside) => (inside, inside.length_px() / after.length_px()),
+            None => (*before, 1.0),
+        }
     }
 }

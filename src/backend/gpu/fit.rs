@@ -8,7 +8,8 @@ use super::trail::{DeviceModel, DeviceTrail, DeviceWalk};
 use crate::Result;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
-    FitRequest, FitSettings, MOST_STOP_DAMPING, N_TRIANGLE, STOP_DELTA_CHI2, Shape, Trail, TrailFit,
+    BEYOND_BORDER_WIDTHS, FitRequest, FitSettings, MOST_STOP_DAMPING, N_TRIANGLE, STOP_DELTA_CHI2, Shape, Trail,
+    TrailFit,
 };
 
 pub(super) static FIT: Kernel = Kernel {
@@ -36,6 +37,7 @@ pub(super) struct Params {
     pub(super) stop_delta_chi2: f32,
     pub(super) most_stop_damping: f32,
     pub(super) clip_sigmas: f32,
+    pub(super) beyond_border: f32,
 }
 
 #[repr(C)]
@@ -128,6 +130,7 @@ fn params_of(settings: &FitSettings, width: usize, height: usize, first: usize) 
         stop_delta_chi2: STOP_DELTA_CHI2 as f32,
         most_stop_damping: MOST_STOP_DAMPING as f32,
         clip_sigmas: settings.clip_sigmas as f32,
+        beyond_border: BEYOND_BORDER_WIDTHS as f32,
     }
 }
 
