@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use skystreak::io::fits::read_frame;
-use skystreak::{Detection, Detector, DetectorConfig, Device, Flags};
+use skystreak::{Detection, Detector, DetectorConfig, Device};
 
 fn detector(device: Device) -> skystreak::Result<Detector> {
     Detector::new(DetectorConfig { device, ..DetectorConfig::default() })
@@ -32,21 +32,14 @@ fn ends(d: &Detection) -> [(f64, f64); 4] {
     coordinates
 }
 
-/// Below this S/N the fit of a faint end, or of a pair of stars, may settle in one of two places by rounding alone: of
-/// these only the number is compared.
+/// Below this S/N the fit of a faint end, or of a pair of stars, may settle in one of two places by rounding alone: of these only the number is
+/// compared.
 const FAINT_SNR: f64 = 10.0;
-
-/// Ends agree to this part of their standard errors.
-const SLACK: f64 = 0.02;
 
 /// Rounding may differ, the order of equal ones too, and nothing else.
 fn agree(a: &Detection, b: &Detection) -> bool {
-    // A fit that creeps along a border ends by rounding a step before or after the limit.
-    let flags = |d: &Detection| d.flags.without(Flags::NOT_CONVERGED);
-    // A blend of two trails is no single optimum: what is left of its neighbours moves it.
-    let slack = if a.flags.contains(Flags::WIDE) { 0.1 } else { SLACK };
-    let close = |((a, error), (b, _)): ((f64, f64), (f64, f64))| (a - b).abs() <= f64::max(0.05, slack * error);
-    (a.kind, a.role, flags(a)) == (b.kind, b.role, flags(b)) && ends(a).into_iter().zip(ends(b)).all(close)
+    let close = |((a, error), (b, _)): ((f64, f64), (f64, f64))| (a - b).abs() <= f64::max(0.05, 0.02 * error);
+    (a.kind, a.role, a.flags) == (b.kind, b.role, b.flags) && ends(a).into_iter().zip(ends(b)).all(close)
 }
 
 #[test]
