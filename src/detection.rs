@@ -270,6 +270,8 @@ pub enum RejectReason {
     Extended,
     /// Follows the border of the usable area.
     FrameEdge,
+    /// Not significant against what its own model leaves of it: no trail describes this light.
+    PoorFit,
 }
 
 impl RejectReason {
@@ -287,6 +289,7 @@ impl RejectReason {
             Self::DiffractionSpike => "diffraction_spike",
             Self::Extended => "extended",
             Self::FrameEdge => "frame_edge",
+            Self::PoorFit => "poor_fit",
         }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) snr: f64,
     /// S/N it needs to be significant.
     pub(crate) threshold_snr: f64,
+    /// What reduced χ² of the last fit has above one and chance.
+    pub(crate) misfit: f64,
     /// Light along [`ChainPrior::track`].
     pub(crate) profile: &'a TrackProfile,
 }
@@ -65,6 +67,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) psf_sigma_eff_px: f64,
     pub(crate) min_length_px: f64,
     pub(crate) chains: ChainPrior,
+    /// Noise of the filtered frame over that of white noise; the thresholds have been multiplied by it.
+    pub(crate) noise_excess: f64,
     pub(crate) stars: &'a [BrightStar],
     /// Every trail of the frame.
     pub(crate) trails: &'a [KnownTrail],
@@ -116,7 +120,15 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
         return Some(RejectReason::StarResidual);
     }
-    None
+    drowns_in_misfit(evidence, scene).then_some(RejectReason::PoorFit)
+}
+
+/// Not significant against what its own model leaves of it. That is no white noise: it hangs together over the area
+/// of the PSF (4πσ² pixels), and counts for a line as often.
+fn drowns_in_misfit(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
+    let psf_area = 4.0 * std::f64::consts::PI * scene.psf_sigma_eff_px.powi(2);
+    let noise = (1.0 + evidence.misfit * psf_area).sqrt();
+    evidence.snr < evidence.threshold_snr * (noise / scene.noise_excess).max(1.0)
 }
 
 /// Sine of the angle to an axis below which a track lies along it: 1 degree.
@@ -177,6 +189,7 @@ mod tests {
             sigma_eff_err_px: 0.02,
             snr: 12.0,
             threshold_snr: 6.2,
+            misfit: 0.0,
             profile: &profile,
         };
         let scene = Scene {
@@ -185,6 +198,7 @@ mod tests {
             psf_sigma_eff_px: 1.5,
             min_length_px: 8.0,
             chains: ChainPrior::new(60, 500 * 400, 1.5, 1.0),
+            noise_excess: 1.0,
             stars,
             trails: &[],
         };

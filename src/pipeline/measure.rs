@@ -108,6 +108,11 @@ impl TrailFit {
         self.chi2 / (self.n_pixels - free as f64).max(1.0)
     }
 
+    /// What reduced χ² has above one and three standard errors of chance.
+    pub(crate) fn misfit(&self, settings: &FitSettings) -> f64 {
+        (self.chi2_reduced(settings) - 1.0 - 3.0 * (2.0 / self.n_pixels.max(1.0)).sqrt()).max(0.0)
+    }
+
     /// Inverts the Fisher information; none where it is singular.
     pub(crate) fn errors(&self, settings: &FitSettings) -> Option<FitErrors> {
         let free = settings.free_parameters();

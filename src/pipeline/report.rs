@@ -29,6 +29,7 @@ pub(crate) struct Measured {
     sigma_eff_err_px: f64,
     profile: TrackProfile,
     trail: Trail,
+    misfit: f64,
 }
 
 /// Limits of the PSF width in the last fit, in units of the frame's.
@@ -82,7 +83,14 @@ pub(crate) fn measure_trails(
                 detection.flags |= Flags::JOINED;
             }
             let sigma_eff_err_px = fit.errors(&settings).map_or(sigma_eff, |e| e.sigma_eff_err);
-            Measured { detection, sigma_eff_px: fit.trail.sigma_eff_px, sigma_eff_err_px, profile, trail: fit.trail }
+            Measured {
+                detection,
+                sigma_eff_px: fit.trail.sigma_eff_px,
+                sigma_eff_err_px,
+                profile,
+                trail: fit.trail,
+                misfit: fit.misfit(&settings),
+            }
         })
         .collect())
 }
@@ -242,6 +250,7 @@ impl<'a> Findings<'a> {
                 psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
                 min_length_px: self.config.search.min_length_px,
                 chains: self.chains,
+                noise_excess: self.thresholds.noise_excess,
                 stars: &self.field.bright,
                 trails: &trails,
             };
@@ -251,6 +260,7 @@ impl<'a> Findings<'a> {
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
                 threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
+                misfit: m.misfit,
                 profile: &m.profile,
             };
             self.trails.push(m.trail);

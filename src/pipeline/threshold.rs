@@ -20,6 +20,8 @@ const FIRST_OCTAVE_PX: f64 = 8.0;
 pub(crate) struct Thresholds {
     /// One per octave, from [`FIRST_OCTAVE_PX`].
     per_octave: Vec<f64>,
+    /// Scatter of the filtered frame over that of white noise; the thresholds have been multiplied by it.
+    pub(crate) noise_excess: f64,
 }
 
 impl Thresholds {
@@ -32,7 +34,7 @@ impl Thresholds {
         let cells = pixels as f64 / (512.0 * 512.0) * (effective_sigma(1.5) / effective_sigma(psf_sigma_px)).powi(2);
         let share = false_alarms / octaves as f64;
         let per_octave = RATE_AT_5[..octaves].iter().map(|c| solve(c * cells, share) * noise_excess).collect();
-        Self { per_octave }
+        Self { per_octave, noise_excess }
     }
 
     /// The threshold for a streak of this length.
