@@ -12,6 +12,7 @@ use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundConfig, BackgroundMap, Mesh};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::JudgeConfig;
+use crate::pipeline::lines::{self, Lines};
 use crate::pipeline::merge::Search;
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
 use crate::pipeline::report::{self, Findings};
@@ -233,8 +234,7 @@ impl Detector {
     /// As [`detect`](Self::detect).
     pub fn candidates(&self, frame: &Frame<'_>) -> Result<Vec<Candidate>> {
         self.on_backend(|backend| {
-            let Ok(sky) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
-            backend.normalise(&sky)?;
+            let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
             let sky = self.weigh(backend, sky, &field)?;
             let peaks = self.begin_search(backend, frame, sky, &field, None)?.find_candidates(Some(0.0))?.0;
@@ -272,9 +272,11 @@ impl Detector {
     ///
     /// As [`detect`](Self::detect).
     pub fn sky(&self, frame: &Frame<'_>) -> Result<Option<Sky>> {
-        let map = self.on_backend(|backend| self.measure_sky(backend, frame, &mut Clock::start()))?;
-        Ok(map.ok().map(|map| {
-            let (level, noise) = map.evaluate();
+        let sky = self.on_backend(|backend| self.measure_sky(backend, frame, &mut Clock::start()))?;
+        Ok(sky.ok().map(|(map, lines)| {
+            let (mut level, noise) = map.evaluate();
+            let width = map.mesh.width;
+            level.iter_mut().enumerate().for_each(|(i, v)| *v += lines.offset(i % width, i / width));
             Sky { level, noise }
         }))
     }
@@ -283,12 +285,10 @@ impl Detector {
     fn run(&self, backend: &mut dyn Backend, frame: &Frame<'_>, places: Option<&[Segment]>) -> Result<Report> {
         let mut clock = Clock::start();
         let config = &self.config;
-        let sky = match self.measure_sky(backend, frame, &mut clock)? {
+        let (sky, lines) = match self.measure_sky(backend, frame, &mut clock)? {
             Ok(sky) => sky,
             Err(flag) => return Ok(self.empty_report(frame, flag, clock)),
         };
-        backend.normalise(&sky)?;
-        clock.stage("background");
 
         let mut field = stars::survey(backend, sky.mesh, config.psf_sigma_px, &config.weigh)?;
         let weighed = self.weigh(backend, sky.clone(), &field)?;
@@ -297,8 +297,7 @@ impl Detector {
         let mut found = self.search(backend, frame, weighed, &field, places)?;
         if let Some(sigma) = stars::psf_from_trails(&field, &found.measured) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
-            backend.ingest(frame)?;
-            backend.normalise(&sky)?;
+            normalise_anew(backend, frame, &sky, &lines)?;
             field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
             field.psf_source = PsfSource::Trails { count: found.measured.len() };
             let weighed = self.weigh(backend, sky, &field)?;
@@ -310,8 +309,7 @@ impl Detector {
         findings.judge_trails(found.measured);
         if let (TrackingMode::Rate { .. }, None) = (findings.tracking, places) {
             // Points among trailed stars: with all weights back, and the trails taken out.
-            backend.ingest(frame)?;
-            backend.normalise(&found.sky)?;
+            normalise_anew(backend, frame, &found.sky, &lines)?;
             findings.add_points(backend)?;
         }
         clock.stage("measure");
@@ -319,26 +317,32 @@ impl Detector {
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
     }
 
-    /// Takes the frame in and measures its sky; a flag says why where there is none.
+    /// Takes the frame in, measures its sky and takes it off; a flag says why where there is none.
     fn measure_sky(
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
         clock: &mut Clock,
-    ) -> Result<std::result::Result<BackgroundMap, FrameFlag>> {
-        backend.prepare(frame.width(), frame.height())?;
+    ) -> Result<std::result::Result<(BackgroundMap, Lines), FrameFlag>> {
+        let (width, height) = (frame.width(), frame.height());
+        backend.prepare(width, height)?;
         backend.ingest(frame)?;
         clock.stage("ingest");
 
-        let mesh = Mesh::new(frame.width(), frame.height(), self.config.background.mesh_px);
+        let mesh = Mesh::new(width, height, self.config.background.mesh_px);
         let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
         let sky = BackgroundMap::from_tiles(mesh, &tiles).ok_or_else(|| {
             let seen = tiles.iter().any(|t| t.n_usable > 0);
             if seen { FrameFlag::NoNoise } else { FrameFlag::NoUsablePixels }
         });
-        if sky.is_err() {
-            clock.stage("background");
-        }
+        let sky = match sky {
+            Ok(map) => {
+                backend.normalise(&map)?;
+                Ok(lines::follow(backend, frame, map)?)
+            }
+            Err(flag) => Err(flag),
+        };
+        clock.stage("background");
         Ok(sky)
     }
 
@@ -452,6 +456,13 @@ impl std::fmt::Debug for Detector {
 /// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
 /// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.
 const LEAST_MASKED: f64 = 0.1;
+
+/// Takes the frame in again, and the known sky off it.
+fn normalise_anew(backend: &mut dyn Backend, frame: &Frame<'_>, sky: &BackgroundMap, lines: &Lines) -> Result<()> {
+    backend.ingest(frame)?;
+    backend.normalise(sky)?;
+    if lines.is_none() { Ok(()) } else { backend.take_off_lines(lines) }
+}
 
 /// What the search of one frame brings back.
 struct Found {

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest};
@@ -68,6 +69,9 @@ pub(crate) trait Backend: Send {
 
     /// Value − sky level becomes the residual, weights become inverse variances.
     fn normalise(&mut self, map: &BackgroundMap) -> Result<()>;
+
+    /// Takes offsets off columns and rows, and gives weight zero to those left out.
+    fn take_off_lines(&mut self, lines: &Lines) -> Result<()>;
 
     /// Gives weight zero to pixels that stand alone: above `threshold` times the noise, and above `ratio` times the
     /// median of their eight neighbours.

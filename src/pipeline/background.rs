@@ -247,7 +247,7 @@ pub(crate) fn measure_again(
 }
 
 /// Standard deviation of the noise, what clipping took off it made good.
-fn unclipped_sd(tile: &TileStatistics) -> f32 {
+pub(crate) fn unclipped_sd(tile: &TileStatistics) -> f32 {
     (f64::from(tile.sd) / CLIPPED_SD) as f32
 }
 

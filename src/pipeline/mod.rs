@@ -6,6 +6,7 @@
 pub(crate) mod background;
 pub(crate) mod chain;
 pub(crate) mod judge;
+pub(crate) mod lines;
 pub(crate) mod measure;
 pub(crate) mod merge;
 pub(crate) mod pieces;

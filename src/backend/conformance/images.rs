@@ -4,6 +4,7 @@ use super::*;
 use crate::backend::TileSource;
 use crate::frame::{Frame, Pixels};
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::lines::Lines;
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::weigh::Footprint;
 
@@ -119,6 +120,23 @@ fn the_map_is_taken_off_alike() {
             |_| (40.0 + cells) * EPS * largest,
             |i| 2.0 * (40.0 + cells) * EPS * expected[i].abs(),
         );
+    }
+}
+
+#[test]
+fn lines_are_taken_off_alike() {
+    for size in SIZES {
+        let Some(mut pair) = Pair::new(size) else { return };
+        let values: Vec<f32> = noise(pair.len(), 15).iter().map(|v| 1_050.0 + 6.0 * v).collect();
+        let weights = weights_with_holes(pair.len(), 0.3, 16);
+        pair.write([&values, &weights, &values, &weights]);
+        let offsets = noise(size.0 + size.1, 17);
+        let factors = (0..offsets.len()).map(|i| f32::from(i % 5 != 0)).collect();
+        let lines = Lines::new(size.0, offsets, factors);
+        pair.each(|b| b.take_off_lines(&lines).unwrap());
+        // Two roundings, of the sum and of the difference.
+        pair.check_images(&format!("lines {size:?}"), |_| 2.0 * EPS * 1_100.0, exact);
+        assert!(pair.cpu.read_images().unwrap().1.iter().filter(|w| **w == 0.0).count() > pair.len() / 5);
     }
 }
 

@@ -5,7 +5,9 @@ use std::ops::Range;
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
+use super::Image;
 use crate::pipeline::background::{BackgroundMap, Mesh};
+use crate::pipeline::lines::Lines;
 
 /// Value − sky level, and weights to inverse variances; a saturated pixel keeps its negative sign.
 pub(super) fn normalise(values: &mut [f32], weights: &mut [f32], map: &BackgroundMap) {
@@ -16,6 +18,18 @@ pub(super) fn normalise(values: &mut [f32], weights: &mut [f32], map: &Backgroun
             Arch::new().dispatch(Row { y, values, weights, map, columns: &columns });
         },
     );
+}
+
+/// Residual − offsets of column and row, and weight zero where either is left out. GPU twin: shaders/lines.wgsl.
+pub(super) fn take_off_lines(residual: &mut Image, weight: &mut Image, lines: &Lines) {
+    let width = residual.width;
+    let (of_columns, of_rows) = lines.offsets.split_at(width);
+    let (columns, rows) = lines.factors.split_at(width);
+    let images = residual.data.par_chunks_mut(width).zip(weight.data.par_chunks_mut(width));
+    images.zip(of_rows.par_iter().zip(rows)).for_each(|((values, weights), (of_row, row))| {
+        values.iter_mut().zip(of_columns).for_each(|(value, of_column)| *value -= of_column + of_row);
+        weights.iter_mut().zip(columns).for_each(|(weight, column)| *weight *= column * row);
+    });
 }
 
 /// The spline along a row: the weights of its four coefficients at every pixel, and the pixels that share them.

@@ -20,6 +20,7 @@ use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest};
@@ -97,6 +98,11 @@ impl Backend for CpuBackend {
 
     fn normalise(&mut self, map: &BackgroundMap) -> Result<()> {
         background::normalise(&mut self.residual.data, &mut self.weight.data, map);
+        Ok(())
+    }
+
+    fn take_off_lines(&mut self, lines: &Lines) -> Result<()> {
+        background::take_off_lines(&mut self.residual, &mut self.weight, lines);
         Ok(())
     }
 

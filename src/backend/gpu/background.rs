@@ -7,6 +7,7 @@ use super::{GpuBackend, IMAGE_WORKGROUP};
 use crate::Result;
 use crate::backend::TileSource;
 use crate::pipeline::background::{BackgroundMap, CLIP_SIGMAS, MAX_CLIP_ROUNDS, Mesh, TileStatistics};
+use crate::pipeline::lines::Lines;
 
 pub(super) static BACKGROUND: Kernel = Kernel {
     name: "background",
@@ -22,6 +23,14 @@ pub(super) static NORMALISE: Kernel = Kernel {
     source: include_str!("../../../shaders/normalise.wgsl"),
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<MapParams>(),
+    buffers: &[Access::Read, Access::Read, Access::Write, Access::Write],
+};
+
+pub(super) static LINES: Kernel = Kernel {
+    name: "lines",
+    source: include_str!("../../../shaders/lines.wgsl"),
+    workgroup: IMAGE_WORKGROUP,
+    params_bytes: size_of::<LineParams>(),
     buffers: &[Access::Read, Access::Read, Access::Write, Access::Write],
 };
 
@@ -54,6 +63,13 @@ pub(super) struct MapParams {
     pub(super) nx: u32,
     pub(super) ny: u32,
     pub(super) noise_floor: f32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct LineParams {
+    pub(super) width: u32,
+    pub(super) height: u32,
 }
 
 impl GpuBackend {
@@ -101,6 +117,18 @@ impl GpuBackend {
         let mut commands = Commands::new(&self.context);
         let buffers = [&*level, &*noise, &self.residual, &self.weight];
         commands.dispatch(&NORMALISE, &params, &buffers, groups)?;
+        commands.submit()
+    }
+
+    pub(super) fn subtract_lines(&mut self, lines: &Lines) -> Result<()> {
+        let groups = self.image_groups(&LINES);
+        let [offsets, factors] = &mut self.lists;
+        offsets.upload(&self.context, &lines.offsets)?;
+        factors.upload(&self.context, &lines.factors)?;
+        let params = LineParams { width: self.width as u32, height: self.height as u32 };
+        let mut commands = Commands::new(&self.context);
+        let buffers = [&*offsets, &*factors, &self.residual, &self.weight];
+        commands.dispatch(&LINES, &params, &buffers, groups)?;
         commands.submit()
     }
 }

@@ -29,6 +29,7 @@ use crate::backend::{Backend, TileSource, TrackProfile};
 use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
+use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest};
@@ -155,6 +156,10 @@ impl Backend for GpuBackend {
 
     fn normalise(&mut self, map: &BackgroundMap) -> Result<()> {
         self.subtract_background(map)
+    }
+
+    fn take_off_lines(&mut self, lines: &Lines) -> Result<()> {
+        self.subtract_lines(lines)
     }
 
     fn weigh_out_hot(&mut self, threshold: f32, ratio: f32) -> Result<()> {

@@ -9,10 +9,11 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use super::kernel::{Access, Kernel};
 use super::{background, compact, filter, fit, ingest, profile, radon, trail};
 
-const KERNELS: [&Kernel; 14] = [
+const KERNELS: [&Kernel; 15] = [
     &ingest::INGEST,
     &background::BACKGROUND,
     &background::NORMALISE,
+    &background::LINES,
     &filter::FILTER_ROWS,
     &filter::FILTER_COLUMNS,
     &compact::COMPACT,
@@ -108,6 +109,7 @@ fn layouts() -> Vec<Layout> {
             n_usable, n_clipped, mean, median, sd
         }),
         layout!(background::NORMALISE, "Params" = background::MapParams { width, height, nx, ny, noise_floor }),
+        layout!(background::LINES, "Params" = background::LineParams { width, height }),
         layout!(filter::FILTER_ROWS, "Params" = filter::Params { width, height, radius, with_saturated, clip }),
         layout!(filter::FILTER_COLUMNS, "Params" = filter::Params { width, height, radius, with_saturated, clip }),
         layout!(compact::COMPACT, "Params" = compact::Params {

@@ -1,0 +1,181 @@
+//! Background stage, what follows the detector rather than the sky: borders that saw no light, and steps between
+//! columns or rows that no smooth map can follow.
+//!
+//! Method: docs/algorithm.md, "Background".
+
+use crate::Result;
+use crate::backend::{Backend, TileSource};
+use crate::frame::Frame;
+use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics, unclipped_sd};
+
+/// Lines looked at together at first: single ones only where there is something to see.
+const BLOCK: usize = 8;
+
+/// A block of lines at the border with less noise than this part of the others' has seen no sky: overscan, a mask, a
+/// dead amplifier.
+const QUIET: f64 = 0.5;
+
+/// No more than this part of a side is such a border.
+const MOST_BORDER: f64 = 0.25;
+
+/// Shorter lines know their level too badly, and a streak across is too large a part of them.
+const MIN_LENGTH: usize = 512;
+
+/// Half of the window whose median is a line's offset. A streak along the lines is narrower than that, and stays.
+const HALF_WINDOW: usize = 10;
+
+/// Offsets smaller than this part of the noise are left to the map.
+const LEAST_OFFSET: f64 = 0.1;
+
+/// They also have to be so many times their errors.
+const SIGNIFICANT: f64 = 6.0;
+
+/// What is taken off, and left out, column by column and row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Lines {
+    width: usize,
+    /// In the frame's unit: of each column, then of each row.
+    pub(crate) offsets: Vec<f32>,
+    /// 1, or 0 where no sky was seen.
+    pub(crate) factors: Vec<f32>,
+}
+
+impl Lines {
+    /// Offsets and factors of each column, then of each row.
+    #[cfg(all(test, feature = "gpu"))]
+    pub(crate) fn new(width: usize, offsets: Vec<f32>, factors: Vec<f32>) -> Self {
+        Self { width, offsets, factors }
+    }
+
+    fn none(width: usize, height: usize) -> Self {
+        Self { width, offsets: vec![0.0; width + height], factors: vec![1.0; width + height] }
+    }
+
+    /// Nothing is taken off or left out.
+    pub(crate) fn is_none(&self) -> bool {
+        self.offsets.iter().all(|v| *v == 0.0) && self.factors.iter().all(|v| *v == 1.0)
+    }
+
+    /// What is taken off a pixel.
+    pub(crate) fn offset(&self, x: usize, y: usize) -> f32 {
+        self.offsets[x] + self.offsets[self.width + y]
+    }
+
+    /// The borders without sky, from the blocks of columns and of rows.
+    fn without_borders(width: usize, height: usize, blocks: &[Vec<TileStatistics>; 2]) -> Self {
+        let mut lines = Self::none(width, height);
+        for (blocks, range) in blocks.iter().zip([0..width, width..width + height]) {
+            let (low, high) = dark_borders(blocks);
+            let [low, high] = [low, high].map(|n| n * range.len() / blocks.len().max(1));
+            lines.factors[range.start..range.start + low].fill(0.0);
+            lines.factors[range.end - high..range.end].fill(0.0);
+        }
+        lines
+    }
+}
+
+/// Looks at the lines of a frame that has been normalised by a smooth map: leaves dark borders out, measures the map
+/// anew where there are any, and takes off steps. Returns the map and the lines that the residual is now without.
+pub(crate) fn follow(
+    backend: &mut dyn Backend,
+    frame: &Frame<'_>,
+    mut map: BackgroundMap,
+) -> Result<(BackgroundMap, Lines)> {
+    let (width, height) = (frame.width(), frame.height());
+    let mut blocks = measure(backend, width, height, BLOCK)?;
+    let mut lines = Lines::without_borders(width, height, &blocks);
+    if !lines.is_none() {
+        backend.ingest(frame)?;
+        backend.take_off_lines(&lines)?;
+        let tiles = backend.tile_statistics(map.mesh, TileSource::Values)?;
+        map = BackgroundMap::from_tiles(map.mesh, &tiles).unwrap_or(map);
+        backend.normalise(&map)?;
+        blocks = measure(backend, width, height, BLOCK)?;
+    }
+    let lengths = [height, width];
+    let seen = [0, 1].map(|i| lengths[i] >= MIN_LENGTH && step_offsets(&blocks[i], 0).is_some());
+    if seen.contains(&true) {
+        let single = measure(backend, width, height, 1)?;
+        let mut steps = Lines::none(width, height);
+        for (i, first) in [(0, 0), (1, width)] {
+            let offsets = if seen[i] { step_offsets(&single[i], HALF_WINDOW) } else { None };
+            for (place, offset) in steps.offsets[first..].iter_mut().zip(offsets.unwrap_or_default()) {
+                *place = offset;
+            }
+        }
+        backend.take_off_lines(&steps)?;
+        lines.offsets = steps.offsets;
+    }
+    Ok((map, lines))
+}
+
+/// Statistics of blocks of so many columns, and of so many rows.
+fn measure(backend: &mut dyn Backend, width: usize, height: usize, block: usize) -> Result<[Vec<TileStatistics>; 2]> {
+    let columns = Mesh { width, height, nx: width.div_ceil(block), ny: 1 };
+    let rows = Mesh { width, height, nx: 1, ny: height.div_ceil(block) };
+    Ok([backend.tile_statistics(columns, TileSource::Values)?, backend.tile_statistics(rows, TileSource::Values)?])
+}
+
+/// How many blocks at the beginning and at the end saw no sky, with one more on either side that may hold the edge.
+fn dark_borders(blocks: &[TileStatistics]) -> (usize, usize) {
+    let mut noise: Vec<f64> = blocks.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
+    noise.sort_unstable_by(f64::total_cmp);
+    let Some(&typical) = noise.get(noise.len() / 2) else { return (0, 0) };
+    let most = (MOST_BORDER * blocks.len() as f64) as usize;
+    let quiet = |t: &&TileStatistics| f64::from(t.sd) < QUIET * typical;
+    let border = |n: usize| if n == 0 || n > most { 0 } else { n + 1 };
+    (border(blocks.iter().take_while(quiet).count()), border(blocks.iter().rev().take_while(quiet).count()))
+}
+
+/// Median offset of the lines around each, where some of these are too large for the noise.
+fn step_offsets(lines: &[TileStatistics], half_window: usize) -> Option<Vec<f32>> {
+    let n = lines.len();
+    let window = |i: usize| i.saturating_sub(half_window)..(i + half_window + 1).min(n);
+    let median = |i: usize| {
+        let mut around: Vec<f32> = lines[window(i)].iter().filter(|t| t.n_clipped > 1).map(|t| t.mean).collect();
+        around.sort_unstable_by(f32::total_cmp);
+        around.get(around.len() / 2).copied().unwrap_or(0.0)
+    };
+    let offsets: Vec<f32> = (0..n).map(median).collect();
+    let is_step = |i: usize| {
+        let line = &lines[i];
+        let noise = f64::from(unclipped_sd(line));
+        // A median of the window's lines has 1.25 times the error of their mean.
+        let error = 1.25 * noise / (f64::from(line.n_clipped.max(1)) * window(i).len() as f64).sqrt();
+        f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(SIGNIFICANT * error) && line.n_clipped > 1
+    };
+    (0..n).any(is_step).then_some(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(mean: f32, sd: f32) -> TileStatistics {
+        TileStatistics { n_usable: 700, n_clipped: 697, mean, median: mean, sd }
+    }
+
+    #[test]
+    fn quiet_borders_are_dark() {
+        let frame =
+            |quiet: usize| -> Vec<_> { (0..400).map(|i| line(100.0, if i < quiet { 2.0 } else { 20.0 })).collect() };
+        assert_eq!(dark_borders(&frame(0)), (0, 0));
+        assert_eq!(dark_borders(&frame(24)), (25, 0));
+        assert_eq!(dark_borders(&frame(150)), (0, 0), "that is no border");
+        assert_eq!(dark_borders(&vec![line(0.0, 0.0); 50]), (0, 0), "nothing has noise");
+        assert_eq!(dark_borders(&vec![TileStatistics::default(); 50]), (0, 0));
+    }
+
+    #[test]
+    fn steps_are_taken_off_and_streaks_stay() {
+        let noise = |i: usize| 0.5 * ((i * 7919) % 13) as f32 / 13.0 - 0.25;
+        let flat: Vec<_> = (0..300).map(|i| line(noise(i), 10.0)).collect();
+        assert_eq!(step_offsets(&flat, HALF_WINDOW), None);
+        let streak: Vec<_> =
+            (0..300).map(|i| line(noise(i) + if (140..148).contains(&i) { 9.0 } else { 0.0 }, 10.0)).collect();
+        assert_eq!(step_offsets(&streak, HALF_WINDOW), None);
+        let step: Vec<_> = (0..300).map(|i| line(noise(i) + if i < 120 { -5.0 } else { 0.0 }, 10.0)).collect();
+        let offsets = step_offsets(&step, HALF_WINDOW).unwrap();
+        assert!((0..120).all(|i| (offsets[i] + 5.0).abs() < 0.3) && (120..300).all(|i| offsets[i].abs() < 0.3));
+    }
+}
