@@ -65,6 +65,9 @@ fn recall_margin(kernel: &PsfKernel) -> f64 {
 /// Coarse peaks below this are noise in any frame.
 const LOWEST_RECALL: f64 = 4.0;
 
+/// S/N that the last fit may win over the first: the sky was measured with the trail's light in it.
+const SKY_GAIN: f64 = 0.15;
+
 /// Trails of this S/N and more are believed before all others.
 const BRIGHT_SNR: f64 = 20.0;
 
@@ -252,9 +255,9 @@ impl Search<'_> {
 
     /// The significant ones of refined candidates, best first, one for each place, without chains of stars.
     fn one_for_each_place(&mut self, mut fits: Vec<TrailFit>) -> Result<Vec<TrailFit>> {
-        fits.retain(|f| self.is_significant(f));
+        fits.retain(|f| self.is_promising(f));
         let segments: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
-        let mut chains = self.are_chains(&segments, 0.0, Misfit::Fitted)?.into_iter();
+        let mut chains = self.are_chains(&segments, SKY_GAIN, Misfit::Fitted)?.into_iter();
         fits.retain(|_| chains.next() == Some(false));
         sort_fits(&mut fits);
         let mut peaks: Vec<Peak> = fits.iter().map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
@@ -272,8 +275,13 @@ impl Search<'_> {
     }
 
     pub(crate) fn is_significant(&self, fit: &TrailFit) -> bool {
+        self.is_promising(fit) && fit.snr >= self.thresholds.for_length(fit.trail.segment.length_px())
+    }
+
+    /// May be significant once the sky is measured without it.
+    fn is_promising(&self, fit: &TrailFit) -> bool {
         let length = fit.trail.segment.length_px();
-        fit.snr >= self.thresholds.for_length(length) && length >= 0.5 * self.config.min_length_px
+        fit.snr >= self.thresholds.for_length(length) - SKY_GAIN && length >= 0.5 * self.config.min_length_px
     }
 
     fn fit_ends(&mut self, segments: impl IntoIterator<Item = Segment>, iterations: u32) -> Result<Vec<TrailFit>> {
@@ -327,7 +335,7 @@ impl Search<'_> {
             let requests: Vec<FitRequest> =
                 now.iter().map(|(f, _)| FitRequest { start: f.trail, subtracted: false }).collect();
             let fits = self.backend.fit(&requests, &settings)?;
-            let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_significant(f)).collect();
+            let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
             let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
             self.backend.add_trails(&trails, -1.0)?;
             believed.extend(good.into_iter().map(|fit| Believed { fit, joined: false }));

@@ -9,8 +9,8 @@ use crate::pipeline::background::{CLIPPED_SD, TileStatistics};
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
 
 /// Constant of the law for a frame of 512² pixels at PSF sigma 1.5 px, by octave of the length: from 8, 16, 32, 64, 128,
-/// and all from 256 px. Counted between S/N 5.25 and 5.75, near the thresholds in use (docs/accuracy.md).
-const RATE_AT_5: [f64; 6] = [0.13, 0.17, 0.37, 0.57, 0.60, 0.38];
+/// and all from 256 px. Counted at the thresholds in use (docs/accuracy.md).
+const RATE_AT_5: [f64; 6] = [0.21, 0.41, 0.76, 0.84, 1.24, 0.83];
 
 /// Shortest length of the first octave, px.
 const FIRST_OCTAVE_PX: f64 = 8.0;
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn thresholds_follow_from_the_constants() {
         let t = Thresholds::new(0.01, 512 * 512, 1.5, 700.0, 1.0);
-        let expected = [5.95, 6.01, 6.15, 6.24, 6.24, 6.16];
+        let expected = [6.05, 6.17, 6.29, 6.31, 6.38, 6.3];
         for (a, b) in t.per_octave.iter().zip(expected) {
             assert!((a - b).abs() < 0.02, "{a} {b}");
         }
