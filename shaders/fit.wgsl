@@ -44,6 +44,9 @@ struct Params {
     clip_sigmas: f32,
     /// How far outside of the frame an end may lie, in PSF widths.
     beyond_border: f32,
+    /// PSF width known beforehand, and the inverse of its variance; 0 where it is not.
+    expected_sigma: f32,
+    sigma_weight: f32,
 }
 
 struct Request {
@@ -228,6 +231,14 @@ fn accumulate(lid: u32, request: u32, state: State) {
         parts[lid * N_SUMS + k] = own[k];
     }
     reduce(lid, N_SUMS);
+    if lid == 0u {
+        // What is known of the width beforehand counts like a pixel.
+        let off = params.expected_sigma - state.sigma;
+        trial_sums[triangle(6u, 6u)] += params.sigma_weight;
+        trial_sums[GRADIENT + 6u] += params.sigma_weight * off;
+        trial_sums[CHI2] += params.sigma_weight * off * off;
+    }
+    workgroupBarrier();
 }
 
 /// True where a move along one axis leaves the frame.
@@ -475,7 +486,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if lid == 0u {
         var fit = Fit();
         fit.state = current;
-        fit.chi2 = sums[CHI2];
+        let off = params.expected_sigma - current.sigma;
+        fit.chi2 = sums[CHI2] - params.sigma_weight * off * off;
         fit.power = sums[POWER];
         fit.n_pixels = totals[4];
         fit.iterations = iterations;

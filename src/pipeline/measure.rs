@@ -37,6 +37,13 @@ pub(crate) enum Shape {
     Point,
 }
 
+/// The PSF width of the frame, with the standard deviation of single sources around it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct SigmaPrior {
+    pub(crate) sigma_px: f64,
+    pub(crate) spread_px: f64,
+}
+
 /// What is free in a fit, and when it stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FitSettings {
@@ -45,6 +52,8 @@ pub(crate) struct FitSettings {
     pub(crate) free_sigma: bool,
     /// The PSF width stays within these.
     pub(crate) sigma_range: (f64, f64),
+    /// What is known of it beforehand.
+    pub(crate) sigma_prior: Option<SigmaPrior>,
     /// Pixels up to this far from the starting segment take part.
     pub(crate) reach_px: f64,
     /// Variance per unit of flux from the source's own photons: 1 / gain, or 0 where the gain is not known.
@@ -160,6 +169,11 @@ impl TrailFit {
 }
 
 impl FitSettings {
+    /// Inverse variance of the PSF width that is known beforehand; 0 where none is, or it is not free.
+    pub(crate) fn sigma_weight(&self) -> f64 {
+        self.sigma_prior.filter(|_| self.free_sigma).map_or(0.0, |p| p.spread_px.powi(-2))
+    }
+
     /// Which of the parameters move.
     pub(crate) fn free_parameters(&self) -> [bool; N_PARAMETERS] {
         let second_end = self.shape == Shape::Trail;

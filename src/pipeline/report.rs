@@ -13,7 +13,7 @@ use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
-use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
 use crate::pipeline::stars::{self, StarField};
@@ -35,12 +35,20 @@ pub(crate) struct Measured {
 /// Limits of the PSF width in the last fit, in units of the frame's.
 const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
 
-fn final_settings(shape: Shape, psf_sigma_eff_px: f64, frame: &Frame<'_>) -> FitSettings {
+/// By how much widths differ in one frame, in units of the PSF's: seeing, focus across the field, the undersampling of
+/// sharp images.
+const WIDTH_SPREAD: f64 = 0.15;
+
+fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>) -> FitSettings {
+    let psf_sigma_eff_px = effective_sigma(field.psf_sigma_px);
+    let known = field.psf_source != PsfSource::Assumed;
     FitSettings {
         shape,
         free_background: true,
         free_sigma: true,
         sigma_range: (WIDTH_RANGE.0 * psf_sigma_eff_px, WIDTH_RANGE.1 * psf_sigma_eff_px),
+        sigma_prior: known
+            .then(|| SigmaPrior { sigma_px: psf_sigma_eff_px, spread_px: WIDTH_SPREAD * psf_sigma_eff_px }),
         reach_px: 6.0 * psf_sigma_eff_px + 3.0,
         photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         clip_sigmas: UNCLIPPED_SIGMAS,
@@ -57,7 +65,7 @@ pub(crate) fn measure_trails(
     trails: Vec<Believed>,
 ) -> Result<Vec<Measured>> {
     let sigma_eff = effective_sigma(field.psf_sigma_px);
-    let settings = final_settings(Shape::Trail, sigma_eff, frame);
+    let settings = final_settings(Shape::Trail, field, frame);
     // A piece that lies along a brighter trail, or is too short for a streak, may be that trail's end: its light is
     // there when the others are fitted.
     let known: Vec<KnownTrail> = trails.iter().map(known_trail).collect();
@@ -294,7 +302,7 @@ impl<'a> Findings<'a> {
             .filter(|s| !beside_trail(s))
             .filter(|s| s.classify(sigma_eff, true) != SourceClass::Elongated)
             .collect();
-        let settings = final_settings(Shape::Point, sigma_eff, self.frame);
+        let settings = final_settings(Shape::Point, self.field, self.frame);
         let requests: Vec<FitRequest> = candidates
             .iter()
             .map(|s| FitRequest {

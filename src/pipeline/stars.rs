@@ -163,6 +163,7 @@ fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f
         free_background: true,
         free_sigma: true,
         sigma_range: (0.25, 8.0),
+        sigma_prior: None,
         reach_px: 4.0 * sigma_eff + 2.0,
         photon_variance: 0.0,
         clip_sigmas: UNCLIPPED_SIGMAS,

@@ -23,6 +23,7 @@ const FIT: FitSettings = FitSettings {
     free_background: true,
     free_sigma: true,
     sigma_range: (0.5, 5.0),
+    sigma_prior: None,
     reach_px: 8.0,
     photon_variance: 0.0,
     clip_sigmas: 1e9,

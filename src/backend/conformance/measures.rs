@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, Shape, Trail, triangle};
+use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, Shape, SigmaPrior, Trail, triangle};
 
 const TRACKS: [(f64, f64, f64, f64); 8] = [
     (60.3, 50.2, 190.7, 50.2),
@@ -70,6 +70,7 @@ const TRAIL_FIT: FitSettings = FitSettings {
     free_background: true,
     free_sigma: false,
     sigma_range: (0.5, 5.0),
+    sigma_prior: None,
     reach_px: 8.0,
     photon_variance: 0.0,
     clip_sigmas: 1e9,
@@ -144,6 +145,8 @@ fn fits_agree() {
     let bright: Vec<Trail> = tracks().into_iter().map(|s| trail(s, 40.0 * s.length_px(), 1.4)).collect();
     check_fits("bright", &bright, false, &TRAIL_FIT);
     check_fits("bright, width free", &bright, false, &FitSettings { free_sigma: true, ..TRAIL_FIT });
+    let sigma_prior = Some(SigmaPrior { sigma_px: 1.5, spread_px: 0.1 });
+    check_fits("width expected", &bright, false, &FitSettings { free_sigma: true, sigma_prior, ..TRAIL_FIT });
     check_fits("taken out before", &bright, true, &TRAIL_FIT);
     let photons = FitSettings { photon_variance: 0.5, free_background: false, ..TRAIL_FIT };
     check_fits("own photons count", &bright, false, &photons);

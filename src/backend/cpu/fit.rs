@@ -25,7 +25,8 @@ pub(super) fn fit(
     let mut trail = request.start;
     trail.flux = stamp.best_flux(&trail);
     let bounds = Bounds::new(residual.width, residual.height, &trail, settings);
-    let mut sums = stamp.accumulate(&trail, &free);
+    let expected = Expected::new(settings);
+    let mut sums = expected.counted(stamp.accumulate(&trail, &free), &trail);
     let mut damping = 1e-3;
     let (mut iterations, mut converged) = (0, false);
     while iterations < settings.max_iterations && !converged {
@@ -39,7 +40,7 @@ pub(super) fn fit(
             converged = true;
         }
         let trial = bounds.apply(&trail, &step, settings.shape);
-        let trial_sums = stamp.accumulate(&trial, &free);
+        let trial_sums = expected.counted(stamp.accumulate(&trial, &free), &trial);
         if trial_sums.chi2 <= sums.chi2 {
             (trail, sums) = (trial, trial_sums);
             damping = (damping * 0.1).max(1e-6);
@@ -51,11 +52,34 @@ pub(super) fn fit(
         trail,
         information: sums.normal,
         snr: trail.flux.signum() * sums.power.sqrt(),
-        chi2: sums.chi2,
+        chi2: sums.chi2 - expected.chi2(&trail),
         n_pixels: stamp.n_usable() as f64,
         iterations,
         converged,
         end_coverage: stamp.end_coverage(&trail),
+    }
+}
+
+/// What is known of the PSF width beforehand: it counts like a pixel.
+struct Expected {
+    sigma_px: f64,
+    weight: f64,
+}
+
+impl Expected {
+    fn new(settings: &FitSettings) -> Self {
+        Self { sigma_px: settings.sigma_prior.map_or(0.0, |p| p.sigma_px), weight: settings.sigma_weight() }
+    }
+
+    fn chi2(&self, trail: &Trail) -> f64 {
+        self.weight * (self.sigma_px - trail.sigma_eff_px).powi(2)
+    }
+
+    fn counted(&self, mut sums: Sums, trail: &Trail) -> Sums {
+        sums.normal[triangle(6, 6)] += self.weight;
+        sums.gradient[6] += self.weight * (self.sigma_px - trail.sigma_eff_px);
+        sums.chi2 += self.chi2(trail);
+        sums
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Params {
     pub(super) most_stop_damping: f32,
     pub(super) clip_sigmas: f32,
     pub(super) beyond_border: f32,
+    pub(super) expected_sigma: f32,
+    pub(super) sigma_weight: f32,
 }
 
 #[repr(C)]
@@ -131,6 +133,8 @@ fn params_of(settings: &FitSettings, width: usize, height: usize, first: usize) 
         most_stop_damping: MOST_STOP_DAMPING as f32,
         clip_sigmas: settings.clip_sigmas as f32,
         beyond_border: BEYOND_BORDER_WIDTHS as f32,
+        expected_sigma: settings.sigma_prior.map_or(0.0, |p| p.sigma_px) as f32,
+        sigma_weight: settings.sigma_weight() as f32,
     }
 }
 

@@ -144,7 +144,8 @@ fn layouts() -> Vec<Layout> {
         layout!(trail::TRAIL, "Trail" = trail::DeviceTrail { walk, model }),
         layout!(fit::FIT, "Params" = fit::Params {
             width, height, first, max_iterations, free, is_point, reach, photon_variance, least_sigma, most_sigma,
-            stop_delta_chi2, most_stop_damping, clip_sigmas, beyond_border
+            stop_delta_chi2, most_stop_damping, clip_sigmas, beyond_border,
+            expected_sigma, sigma_weight
         }),
         layout!(fit::FIT, "Request" = fit::DeviceRequest { walk, start, x2, y2, background, subtracted }),
         layout!(fit::FIT, "State" = fit::DeviceState { x1, y1, x2, y2, flux, background, sigma }),
