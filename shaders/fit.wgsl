@@ -459,25 +459,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         let proposed = workgroupUniformLoad(&proposal);
+        // No `continue`: software Vulkan (Mesa 22.3) loses invocations after it.
         if proposed.solved == 0u {
             damping = min(damping * 10.0, MOST_DAMPING);
-            continue;
-        }
-        converged = proposed.gain < params.stop_delta_chi2 && damping < params.most_stop_damping;
-        let next = workgroupUniformLoad(&trial);
-        accumulate(lid, request, next);
-        let before = workgroupUniformLoad(&sums[CHI2]);
-        let after = workgroupUniformLoad(&trial_sums[CHI2]);
-        if after <= before * (1.0 + CHI2_TOLERANCE) {
-            for (var k = lid; k < N_SUMS; k += WORKGROUP) {
-                sums[k] = trial_sums[k];
+        } else {
+            converged = proposed.gain < params.stop_delta_chi2 && damping < params.most_stop_damping;
+            let next = workgroupUniformLoad(&trial);
+            accumulate(lid, request, next);
+            let before = workgroupUniformLoad(&sums[CHI2]);
+            let after = workgroupUniformLoad(&trial_sums[CHI2]);
+            if after <= before * (1.0 + CHI2_TOLERANCE) {
+                for (var k = lid; k < N_SUMS; k += WORKGROUP) {
+                    sums[k] = trial_sums[k];
+                }
+                if lid == 0u {
+                    current = next;
+                }
+                damping = max(damping * 0.1, 1e-6);
+            } else if !converged {
+                damping = min(damping * 10.0, MOST_DAMPING);
             }
-            if lid == 0u {
-                current = next;
-            }
-            damping = max(damping * 0.1, 1e-6);
-        } else if !converged {
-            damping = min(damping * 10.0, MOST_DAMPING);
         }
         workgroupBarrier();
     }

@@ -97,7 +97,7 @@ impl Search<'_> {
 }
 
 fn as_seen(b: &Believed) -> Seen {
-    Seen { segment: b.trail().segment, whole: true, wide: false }
+    Seen { segment: b.trail().segment, length_err_px: 0.0, whole: true, wide: false }
 }
 
 /// The segment from the outer end of one trail to that of the other, where they could be pieces of one.

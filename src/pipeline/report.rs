@@ -41,7 +41,8 @@ const WIDTH_SPREAD: f64 = 0.15;
 
 fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>) -> FitSettings {
     let psf_sigma_eff_px = effective_sigma(field.psf_sigma_px);
-    let known = field.psf_source != PsfSource::Assumed;
+    // Points are told from hot pixels and galaxies by their width alone.
+    let known = field.psf_source != PsfSource::Assumed && shape == Shape::Trail;
     FitSettings {
         shape,
         free_background: true,
@@ -385,5 +386,10 @@ const POINT_MAX_WIDTH: f64 = 1.7;
 
 fn as_seen(d: &Detection) -> Seen {
     let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
-    Seen { segment: d.segment, whole: !cut.iter().any(|f| d.flags.contains(*f)), wide: d.flags.contains(Flags::WIDE) }
+    Seen {
+        segment: d.segment,
+        length_err_px: d.length_err_px(),
+        whole: !cut.iter().any(|f| d.flags.contains(*f)),
+        wide: d.flags.contains(Flags::WIDE),
+    }
 }

@@ -48,6 +48,8 @@ const MIN_SHARE: f64 = 0.5;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) segment: Segment,
+    /// Standard error of its length, px.
+    pub(crate) length_err_px: f64,
     /// Both ends were seen.
     pub(crate) whole: bool,
     /// Wider than the PSF: it may be two trails side by side.
@@ -68,7 +70,7 @@ pub(crate) fn decide(tracking: Tracking, streaks: &[Seen]) -> TrackingMode {
 fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     let whole: Vec<&Segment> = streaks.iter().filter(|s| s.whole).map(|s| &s.segment).collect();
     let members = |of: &Segment| -> Vec<&Segment> {
-        whole.iter().filter(|s| same_vector(s, of.length_px(), of.angle_rad())).copied().collect()
+        whole.iter().filter(|s| same_vector(s, 0.0, of.length_px(), of.angle_rad())).copied().collect()
     };
     let best = whole.iter().map(|s| members(s)).max_by_key(Vec::len)?;
     if best.len() < MIN_STARS || (best.len() as f64) < MIN_SHARE * whole.len() as f64 {
@@ -86,9 +88,12 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     })
 }
 
-/// Length within a tenth (3 px at least), angle within what moves an end by 3 px (2 degrees at least).
-fn same_vector(segment: &Segment, length_px: f64, angle_rad: f64) -> bool {
-    let length_slack = (0.1 * length_px).max(3.0);
+/// A star's trail may be longer or shorter than the others by so many of its own errors.
+const MOST_SIGMAS: f64 = 3.0;
+
+/// Length within a tenth (3 px and the given slack at least), angle within what moves an end by 3 px (2 degrees at least).
+fn same_vector(segment: &Segment, slack_px: f64, length_px: f64, angle_rad: f64) -> bool {
+    let length_slack = (0.1 * length_px).max(3.0).max(slack_px);
     (segment.length_px() - length_px).abs() <= length_slack && same_angle(segment, length_px, angle_rad)
 }
 
@@ -108,7 +113,8 @@ pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
         TrackingMode::Sidereal => false,
         TrackingMode::Rate { star_length_px, star_angle_rad, .. } => {
             let cut = !streak.whole && streak.segment.length_px() < 1.5 * star_length_px;
-            same_vector(&streak.segment, star_length_px, star_angle_rad)
+            let slack = MOST_SIGMAS * streak.length_err_px;
+            same_vector(&streak.segment, slack, star_length_px, star_angle_rad)
                 || (cut && same_angle(&streak.segment, star_length_px, star_angle_rad))
                 || (streak.wide && could_be_blend(&streak.segment, star_length_px, star_angle_rad))
         }
@@ -126,7 +132,8 @@ mod tests {
     use crate::geometry::Point;
 
     fn seen(length: f64, angle: f64) -> Seen {
-        Seen { segment: Segment::around(Point::new(100.0, 100.0), length, angle), whole: true, wide: false }
+        let segment = Segment::around(Point::new(100.0, 100.0), length, angle);
+        Seen { segment, length_err_px: 1.0, whole: true, wide: false }
     }
 
     #[test]
@@ -140,6 +147,8 @@ mod tests {
         assert_eq!(n_stars, 8);
         assert!((star_length_px - 30.7).abs() < 0.5 && track_angle_difference(star_angle_rad, 0.0) < 0.01);
         assert!(is_star(&mode, &streaks[0]) && !is_star(&mode, &streaks[8]) && !is_star(&mode, &streaks[9]));
+        let uncertain = Seen { length_err_px: 3.0, ..seen(24.0, 0.0) };
+        assert!(is_star(&mode, &uncertain) && !is_star(&mode, &seen(24.0, 0.0)));
         let cut = Seen { whole: false, ..seen(12.0, 0.0) };
         assert!(is_star(&mode, &cut));
     }
