@@ -9,12 +9,14 @@ override WORKGROUP: u32;
 
 const N = 7u;
 const N_TRIANGLE = 28u;
-/// Places in the sums of a pass: the upper triangle of the matrix, the gradient, then these.
-const GRADIENT = 28u;
-const CURVATURE = 35u;
-const CHI2 = 37u;
-const POWER = 38u;
-const N_SUMS = 39u;
+/// The sums of a pass: the products of (gradient, residual) with itself, an 8×8 matrix kept as its upper three 4×4
+/// blocks (`place` finds an element), then these.
+const REST = 7u;
+const CHI2 = 47u;
+const CURVATURE = 48u;
+const POWER = 50u;
+const N_VECTORS = 13u;
+const N_SUMS = 52u;
 
 /// Least part of an end's Gauss–Newton term that its residual curvature may leave.
 const MIN_CURVATURE = -0.7;
@@ -109,7 +111,7 @@ struct Proposal {
     gain: f32,
 }
 
-var<workgroup> parts: array<f32, N_SUMS * WORKGROUP>;
+var<workgroup> parts: array<vec4<f32>, N_VECTORS * WORKGROUP>;
 var<workgroup> sums: array<f32, N_SUMS>;
 var<workgroup> trial_sums: array<f32, N_SUMS>;
 var<workgroup> totals: array<f32, 5>;
@@ -117,8 +119,9 @@ var<workgroup> current: State;
 var<workgroup> trial: State;
 var<workgroup> proposal: Proposal;
 
-fn triangle(i: u32, j: u32) -> u32 {
-    return i * N - i * (i + 1u) / 2u + j;
+/// Where element (i, j) of the matrix of products stands in the sums, i ≤ j.
+fn place(i: u32, j: u32) -> u32 {
+    return 16u * (i / 4u + j / 4u) + 4u * (i % 4u) + j % 4u;
 }
 
 fn has(parameters: u32, i: u32) -> bool {
@@ -184,58 +187,68 @@ fn best_flux(lid: u32, request: u32) {
             power += p.weight * t * t;
         }
     }
-    parts[lid * 2u] = signal;
-    parts[lid * 2u + 1u] = power;
-    reduce(lid, 2u);
+    parts[lid] = vec4(signal, power, 0.0, 0.0);
+    reduce(lid, 1u);
 }
 
-/// Adds up the parts of all invocations in their order: the same sum in every run.
+/// Adds up the parts of all invocations, each of `n` vectors, in their order: the same sum in every run.
 fn reduce(lid: u32, n: u32) {
     workgroupBarrier();
-    for (var k = lid; k < n; k += WORKGROUP) {
+    for (var k = lid; k < 4u * n; k += WORKGROUP) {
         var total = 0.0;
         for (var part = 0u; part < WORKGROUP; part++) {
-            total += parts[part * n + k];
+            total += parts[part * n + k / 4u][k % 4u];
         }
         trial_sums[k] = total;
     }
     workgroupBarrier();
 }
 
+/// The products of all elements of a with all of b, a row for each of a.
+fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4(a.x * b, a.y * b, a.z * b, a.w * b);
+}
+
 /// Fills `trial_sums` for a state of the trail.
+///
+/// No loop inside of the one over pixels: software Vulkan (Mesa 22.3) ends an invocation after some 65 000 turns of all
+/// its loops together, in silence, and a fit goes over its pixels many times.
 fn accumulate(lid: u32, request: u32, state: State) {
     let model = model_of(state);
-    var own: array<f32, N_SUMS>;
+    var first = mat4x4<f32>();
+    var mixed = mat4x4<f32>();
+    var second = mat4x4<f32>();
+    var others = vec4<f32>();
     for (var k = lid; k < n_stamp(request); k += WORKGROUP) {
         let p = pixel_at(request, k);
         if p.weight > 0.0 {
-            var sample = sample_at(model, p.x, p.y);
+            let sample = sample_at(model, p.x, p.y);
             let rest = p.data - (sample.light + state.background);
-            let weighted = p.weight * rest;
-            own[CHI2] += weighted * rest;
-            own[POWER] += p.sky_weight * sample.light * sample.light;
-            own[CURVATURE] += weighted * sample.curvature.x;
-            own[CURVATURE + 1u] += weighted * sample.curvature.y;
-            var element = 0u;
-            for (var i = 0u; i < N; i++) {
-                own[GRADIENT + i] += weighted * sample.gradient[i];
-                let wg = p.weight * sample.gradient[i];
-                for (var j = i; j < N; j++) {
-                    own[element] += wg * sample.gradient[j];
-                    element += 1u;
-                }
-            }
+            let g = sample.gradient;
+            let a = vec4(g[0], g[1], g[2], g[3]);
+            let b = vec4(g[4], g[5], g[6], rest);
+            first += outer(p.weight * a, a);
+            mixed += outer(p.weight * a, b);
+            second += outer(p.weight * b, b);
+            let power = p.sky_weight * sample.light * sample.light;
+            others += vec4(p.weight * rest * sample.curvature, power, 0.0);
         }
     }
-    for (var k = 0u; k < N_SUMS; k++) {
-        parts[lid * N_SUMS + k] = own[k];
+    let own = array(
+        first[0], first[1], first[2], first[3],
+        mixed[0], mixed[1], mixed[2], mixed[3],
+        second[0], second[1], second[2], second[3],
+        others,
+    );
+    for (var k = 0u; k < N_VECTORS; k++) {
+        parts[lid * N_VECTORS + k] = own[k];
     }
-    reduce(lid, N_SUMS);
+    reduce(lid, N_VECTORS);
     if lid == 0u {
         // What is known of the width beforehand counts like a pixel.
         let off = params.expected_sigma - state.sigma;
-        trial_sums[triangle(6u, 6u)] += params.sigma_weight;
-        trial_sums[GRADIENT + 6u] += params.sigma_weight * off;
+        trial_sums[place(6u, 6u)] += params.sigma_weight;
+        trial_sums[place(6u, REST)] += params.sigma_weight * off;
         trial_sums[CHI2] += params.sigma_weight * off * off;
     }
     workgroupBarrier();
@@ -249,7 +262,7 @@ fn leaves(place: f32, first: f32, last: f32, move_by: f32) -> bool {
 /// The free parameters without those that cannot move: an end at its outermost place that is drawn further
 /// stays there, and so does a width at its limit.
 fn movable(request: u32, state: State) -> u32 {
-    let pull = sums[GRADIENT + 6u];
+    let pull = sums[place(6u, REST)];
     let at_limit = (state.sigma <= params.least_sigma && pull < 0.0) || (state.sigma >= params.most_sigma && pull > 0.0);
     let free = params.free & ~(u32(at_limit) << 6u);
     if params.is_point != 0u {
@@ -257,8 +270,8 @@ fn movable(request: u32, state: State) -> u32 {
     }
     let model = model_of(state);
     let frame = bounds_of(request);
-    let pull_1 = sums[GRADIENT + 1u];
-    let pull_2 = sums[GRADIENT + 3u];
+    let pull_1 = sums[place(1u, REST)];
+    let pull_2 = sums[place(3u, REST)];
     let held_1 = leaves(state.x1, frame.x, frame.z, pull_1 * model.c)
         || leaves(state.y1, frame.y, frame.w, pull_1 * model.s);
     let held_2 = leaves(state.x2, frame.x, frame.z, pull_2 * model.c)
@@ -272,9 +285,9 @@ fn solve(free: u32, damping: f32, step: ptr<function, array<f32, N>>) -> Proposa
     var lower: array<array<f32, N>, N>;
     var right: array<f32, N>;
     for (var i = 0u; i < N; i++) {
-        right[i] = select(0.0, sums[GRADIENT + i], has(free, i));
+        right[i] = select(0.0, sums[place(i, REST)], has(free, i));
         for (var j = 0u; j <= i; j++) {
-            var value = select(0.0, sums[triangle(j, i)], has(free, i) && has(free, j));
+            var value = select(0.0, sums[place(j, i)], has(free, i) && has(free, j));
             if i == j {
                 if i == 1u || i == 3u {
                     value += max(sums[CURVATURE + i / 2u], MIN_CURVATURE * value);
@@ -393,27 +406,22 @@ fn apply(request: u32, state: State, step: array<f32, N>) -> State {
 /// Light near either end, then its part on usable pixels, then the number of these: into `totals`.
 fn cover_ends(lid: u32, request: u32, state: State) {
     let model = model_of(state);
-    var own: array<f32, 5>;
+    var ends = vec4<f32>();
+    var n_usable = 0.0;
     for (var k = lid; k < n_stamp(request); k += WORKGROUP) {
         let p = pixel_at(request, k);
-        if !p.inside {
-            continue;
+        if p.inside {
+            let usable = f32(p.weight > 0.0);
+            let at = along_across(model, p.x, p.y);
+            let near = abs(at.x - vec2(0.0, model.length)) <= vec2(2.0 * model.sigma);
+            let light = select(vec2(0.0), vec2(bell(at.y / model.sigma)), near);
+            ends += vec4(light, usable * light);
+            n_usable += usable;
         }
-        let usable = f32(p.weight > 0.0);
-        let place = along_across(model, p.x, p.y);
-        let share = bell(place.y / model.sigma);
-        for (var end = 0u; end < 2u; end++) {
-            if abs(place.x - f32(end) * model.length) <= 2.0 * model.sigma {
-                own[end] += share;
-                own[2u + end] += share * usable;
-            }
-        }
-        own[4] += usable;
     }
-    for (var k = 0u; k < 5u; k++) {
-        parts[lid * 5u + k] = own[k];
-    }
-    reduce(lid, 5u);
+    parts[2u * lid] = ends;
+    parts[2u * lid + 1u] = vec4(n_usable, 0.0, 0.0, 0.0);
+    reduce(lid, 2u);
     for (var k = lid; k < 5u; k += WORKGROUP) {
         totals[k] = trial_sums[k];
     }
@@ -459,7 +467,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         let proposed = workgroupUniformLoad(&proposal);
-        // No `continue`: software Vulkan (Mesa 22.3) loses invocations after it.
         if proposed.solved == 0u {
             damping = min(damping * 10.0, MOST_DAMPING);
         } else {
@@ -498,8 +505,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 fit.end_coverage[end] = totals[2u + end] / totals[end];
             }
         }
-        for (var k = 0u; k < N_TRIANGLE; k++) {
-            fit.information[k] = sums[k];
+        var k = 0u;
+        for (var i = 0u; i < N; i++) {
+            for (var j = i; j < N; j++) {
+                fit.information[k] = sums[place(i, j)];
+                k += 1u;
+            }
         }
         fits[request] = fit;
     }

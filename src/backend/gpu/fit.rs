@@ -15,7 +15,7 @@ use crate::pipeline::measure::{
 pub(super) static FIT: Kernel = Kernel {
     name: "fit",
     source: concat!(include_str!("../../../shaders/shared/trail.wgsl"), include_str!("../../../shaders/fit.wgsl")),
-    // 39 sums of each invocation have to fit into 16 KiB.
+    // 52 sums of each invocation have to fit into 16 KiB.
     workgroup: 64,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
