@@ -270,7 +270,7 @@ pub enum RejectReason {
     Extended,
     /// Follows the border of the usable area.
     FrameEdge,
-    /// Not significant against what its own model leaves of it: no trail describes this light.
+    /// Not significant against what lies beside it, or what its own model leaves of it: no trail describes this light.
     PoorFit,
 }
 

@@ -8,6 +8,7 @@ use crate::detection::RejectReason;
 use crate::error::require;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::chain::{ChainPrior, Misfit};
+use crate::pipeline::surroundings::Surroundings;
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) threshold_snr: f64,
     /// What reduced χ² of the last fit has above one and chance.
     pub(crate) misfit: f64,
+    pub(crate) surroundings: Surroundings,
     /// Light along [`ChainPrior::track`].
     pub(crate) profile: &'a TrackProfile,
 }
@@ -120,15 +122,22 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
         return Some(RejectReason::StarResidual);
     }
-    drowns_in_misfit(evidence, scene).then_some(RejectReason::PoorFit)
+    drowns(evidence, scene).then_some(RejectReason::PoorFit)
 }
 
-/// Not significant against what its own model leaves of it. That is no white noise: it hangs together over the area
-/// of the PSF (4πσ² pixels), and counts for a line as often.
-fn drowns_in_misfit(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
+/// Part of a frame's excess variance that single pixels make: hot ones, which raise χ² as they raise the noise.
+const WHITE_PART: f64 = 0.5;
+
+/// Not significant against what lies beside it and what its own model leaves of it. A misfit beyond that of the
+/// frame's noise is not white: it hangs together over the area of the PSF (4πσ² pixels), and counts for a line as often.
+fn drowns(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
+    let Surroundings { own, level, scatter } = evidence.surroundings;
+    let contrast = if level == 0.0 { evidence.snr } else { evidence.snr.min(own - level) };
     let psf_area = 4.0 * std::f64::consts::PI * scene.psf_sigma_eff_px.powi(2);
-    let noise = (1.0 + evidence.misfit * psf_area).sqrt();
-    evidence.snr < evidence.threshold_snr * (noise / scene.noise_excess).max(1.0)
+    let excess2 = scene.noise_excess.powi(2);
+    let misfit = (evidence.misfit - WHITE_PART * (excess2 - 1.0)).max(0.0);
+    let noise = (excess2 + misfit * psf_area).sqrt().max(scatter);
+    contrast < evidence.threshold_snr * noise / scene.noise_excess
 }
 
 /// Sine of the angle to an axis below which a track lies along it: 1 degree.
@@ -190,6 +199,7 @@ mod tests {
             snr: 12.0,
             threshold_snr: 6.2,
             misfit: 0.0,
+            surroundings: Surroundings { own: 12.0, level: 0.0, scatter: 1.0 },
             profile: &profile,
         };
         let scene = Scene {

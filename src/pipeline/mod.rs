@@ -15,6 +15,7 @@ pub(crate) mod report;
 pub(crate) mod search;
 pub(crate) mod segments;
 pub(crate) mod stars;
+pub(crate) mod surroundings;
 pub(crate) mod threshold;
 pub(crate) mod tracking;
 pub(crate) mod weigh;

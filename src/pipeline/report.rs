@@ -17,6 +17,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail
 use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
 use crate::pipeline::stars::{self, StarField};
+use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen};
 use crate::pipeline::weigh::{CompactSource, SourceClass};
@@ -30,6 +31,7 @@ pub(crate) struct Measured {
     profile: TrackProfile,
     trail: Trail,
     misfit: f64,
+    surroundings: Surroundings,
 }
 
 /// Limits of the PSF width in the last fit, in units of the frame's.
@@ -80,13 +82,19 @@ pub(crate) fn measure_trails(
     let requests: Vec<FitRequest> =
         trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
     let fits = backend.fit(&requests, &settings)?;
-    backend.add_trails(&models(false), 1.0)?;
     let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
+    let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    let surroundings = beside.chunks(Surroundings::N_TRACKS).zip(&trails).map(|(profiles, b)| {
+        let taken_out = if is_part(b) { 0.0 } else { b.fit.snr };
+        Surroundings::from_profiles(profiles, taken_out)
+    });
+    backend.add_trails(&models(false), 1.0)?;
     let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
     let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
-    let measured = usable.iter().zip(profiles).zip(&trails);
+    let measured = usable.iter().zip(profiles).zip(surroundings).zip(&trails);
     Ok(measured
-        .map(|((fit, profile), believed)| {
+        .map(|(((fit, profile), surroundings), believed)| {
             let mut detection = detection(fit, &settings, frame, field, believed.fit.snr);
             if believed.joined {
                 detection.flags |= Flags::JOINED;
@@ -99,6 +107,7 @@ pub(crate) fn measure_trails(
                 profile,
                 trail: fit.trail,
                 misfit: fit.misfit(&settings),
+                surroundings,
             }
         })
         .collect())
@@ -270,6 +279,7 @@ impl<'a> Findings<'a> {
                 snr: m.detection.snr,
                 threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
                 misfit: m.misfit,
+                surroundings: m.surroundings,
                 profile: &m.profile,
             };
             self.trails.push(m.trail);

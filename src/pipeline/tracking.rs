@@ -88,8 +88,9 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     })
 }
 
-/// A star's trail may be longer or shorter than the others by so many of its own errors.
-const MOST_SIGMAS: f64 = 3.0;
+/// A star's trail may be longer or shorter than the others by so many of its own errors: of hundreds of stars none
+/// shall differ by chance.
+const MOST_SIGMAS: f64 = 4.0;
 
 /// Length within a tenth (3 px and the given slack at least), angle within what moves an end by 3 px (2 degrees at least).
 fn same_vector(segment: &Segment, slack_px: f64, length_px: f64, angle_rad: f64) -> bool {
