@@ -51,7 +51,7 @@ fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>) -> FitSett
         free_sigma: true,
         sigma_range: (WIDTH_RANGE.0 * psf_sigma_eff_px, WIDTH_RANGE.1 * psf_sigma_eff_px),
         sigma_prior: known
-            .then(|| SigmaPrior { sigma_px: psf_sigma_eff_px, spread_px: WIDTH_SPREAD * psf_sigma_eff_px }),
+            .then_some(SigmaPrior { sigma_px: psf_sigma_eff_px, spread_px: WIDTH_SPREAD * psf_sigma_eff_px }),
         reach_px: 6.0 * psf_sigma_eff_px + 3.0,
         photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         clip_sigmas: UNCLIPPED_SIGMAS,
