@@ -49,6 +49,7 @@ pub(crate) struct BrightStar {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a> {
     pub(crate) segment: Segment,
+    pub(crate) length_err_px: f64,
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
     pub(crate) snr: f64,
@@ -118,7 +119,8 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if evidence.sigma_eff_px - slack > config.max_width * psf {
         return Some(RejectReason::Extended);
     }
-    let too_short = s.length_px() < scene.min_length_px.max(3.0 * evidence.sigma_eff_px);
+    let longest_px = s.length_px() + evidence.length_err_px;
+    let too_short = s.length_px() < 3.0 * evidence.sigma_eff_px || longest_px < scene.min_length_px;
     if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
         return Some(RejectReason::StarResidual);
     }
@@ -194,6 +196,7 @@ mod tests {
         let profile = profile(signal);
         let evidence = Evidence {
             segment,
+            length_err_px: 1.0,
             sigma_eff_px: sigma,
             sigma_eff_err_px: 0.02,
             snr: 12.0,

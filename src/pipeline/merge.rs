@@ -20,7 +20,7 @@ use crate::pipeline::search::{
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::Tracking;
+use crate::pipeline::tracking::{Seen, Tracking};
 
 /// What the search of one frame needs to know.
 pub(crate) struct Search<'a> {
@@ -46,13 +46,27 @@ pub(crate) struct Search<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Believed {
     pub(crate) fit: TrailFit,
+    pub(crate) origin: Origin,
+}
+
+/// How a trail came to be believed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Found,
     /// Made of pieces with gaps between them.
-    pub(crate) joined: bool,
+    Joined,
+    /// One of the stars that make a blend.
+    Parted,
 }
 
 impl Believed {
     pub(crate) fn trail(&self) -> Trail {
         self.fit.trail
+    }
+
+    /// Before its last fit: nothing is known of its errors.
+    pub(crate) fn as_seen(&self) -> Seen {
+        Seen { segment: self.fit.trail.segment, length_err_px: 0.0, whole: true, wide: false }
     }
 }
 
@@ -141,7 +155,7 @@ impl Search<'_> {
             let all: Vec<usize> = (0..believed.len()).collect();
             self.fit_again(&mut believed, &all)?;
         }
-        self.join_and_split(&mut believed)?;
+        self.split_and_join(&mut believed)?;
         self.drop_insignificant(&mut believed)?;
         sort_believed(&mut believed);
         Ok(believed)
@@ -340,7 +354,7 @@ impl Search<'_> {
             let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
             let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
             self.backend.add_trails(&trails, -1.0)?;
-            believed.extend(good.into_iter().map(|fit| Believed { fit, joined: false }));
+            believed.extend(good.into_iter().map(|fit| Believed { fit, origin: Origin::Found }));
             waiting = later.into_iter().map(|(f, _)| *f).collect();
         }
         Ok(believed)
@@ -358,7 +372,7 @@ impl Search<'_> {
     }
 
     /// Fits some of the trails again from where they are, each with all others taken out.
-    fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
+    pub(crate) fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
         let requests: Vec<FitRequest> =
             which.iter().map(|&i| FitRequest { start: believed[i].trail(), subtracted: true }).collect();
         let fits = self.backend.fit(&requests, &self.peel_settings())?;

@@ -4,7 +4,9 @@
 //! from it is small.
 
 pub(crate) mod background;
+pub(crate) mod blends;
 pub(crate) mod chain;
+pub(crate) mod errors;
 pub(crate) mod judge;
 pub(crate) mod lines;
 pub(crate) mod measure;

@@ -12,9 +12,10 @@ use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
-use crate::pipeline::merge::Believed;
+use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::surroundings::Surroundings;
@@ -96,8 +97,10 @@ pub(crate) fn measure_trails(
     Ok(measured
         .map(|(((fit, profile), surroundings), believed)| {
             let mut detection = detection(fit, &settings, frame, field, believed.fit.snr);
-            if believed.joined {
-                detection.flags |= Flags::JOINED;
+            match believed.origin {
+                Origin::Found => {}
+                Origin::Joined => detection.flags |= Flags::JOINED,
+                Origin::Parted => detection.role = Role::Star,
             }
             let sigma_eff_err_px = fit.errors(&settings).map_or(sigma_eff, |e| e.sigma_eff_err);
             Measured {
@@ -150,6 +153,7 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
             (segment.start, Flags::END1_OFF_FRAME, Flags::END1_MASKED),
             (segment.end, Flags::END2_OFF_FRAME, Flags::END2_MASKED),
         ];
+        let mut unseen = [false; 2];
         for (i, (end, off_frame, masked)) in ends.into_iter().enumerate() {
             let at_border = distance_to_border(end, frame) < sigma_eff;
             let hidden = coverage[i] < MIN_END_COVERAGE;
@@ -158,8 +162,9 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
             } else if hidden {
                 flags |= masked;
             }
-            widen_end(&mut covariance, i, &segment, snr, at_border || hidden);
+            unseen[i] = at_border || hidden;
         }
+        widen_ends(&mut covariance, &segment, snr, unseen);
     }
     if !fit.converged {
         flags |= Flags::NOT_CONVERGED;
@@ -201,21 +206,6 @@ fn distance_to_border(p: Point, frame: &Frame<'_>) -> f64 {
 
 fn unknown(length_px: f64) -> EndCovariance {
     std::array::from_fn(|i| std::array::from_fn(|j| if i == j { length_px * length_px } else { 0.0 }))
-}
-
-/// Adds what the Fisher information does not know of an end's place along the track: a faint end is a change point,
-/// with a floor of √26·L/SNR² (docs/algorithm.md, "Measure"); an end that was not seen may be anywhere beyond.
-fn widen_end(covariance: &mut EndCovariance, end: usize, segment: &Segment, snr: f64, unseen: bool) {
-    let length = segment.length_px();
-    let floor = 26.0 * length * length / snr.powi(4);
-    let variance = if unseen { floor + length * length } else { floor };
-    let (c, s) = segment.direction();
-    let direction = [c, s];
-    for (i, di) in direction.iter().enumerate() {
-        for (j, dj) in direction.iter().enumerate() {
-            covariance[2 * end + i][2 * end + j] += variance * di * dj;
-        }
-    }
 }
 
 /// What becomes the report.
@@ -274,6 +264,7 @@ impl<'a> Findings<'a> {
             };
             let evidence = Evidence {
                 segment: m.detection.segment,
+                length_err_px: m.detection.length_err_px(),
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
@@ -293,7 +284,9 @@ impl<'a> Findings<'a> {
         let seen: Vec<Seen> = self.detections.iter().map(as_seen).collect();
         self.tracking = tracking::decide(self.config.tracking, &seen);
         for (detection, seen) in self.detections.iter_mut().zip(&seen) {
-            if tracking::is_star(&self.tracking, seen) {
+            if self.tracking == TrackingMode::Sidereal {
+                detection.role = Role::Target;
+            } else if tracking::is_star(&self.tracking, seen) {
                 detection.role = Role::Star;
             }
         }
@@ -345,7 +338,9 @@ impl<'a> Findings<'a> {
             taken.push(place);
             let ratio = fit.trail.sigma_eff_px / sigma_eff;
             let slack = 3.0 * fit.errors(&settings).map_or(0.0, |e| e.sigma_eff_err) / sigma_eff;
-            let reason = if ratio + slack < self.config.judge.min_width {
+            let reason = if distance_to_border(place, self.frame) < EDGE_WIDTHS * sigma_eff {
+                Some(RejectReason::FrameEdge)
+            } else if ratio + slack < self.config.judge.min_width {
                 Some(RejectReason::HotPixel)
             } else if ratio - slack > POINT_MAX_WIDTH {
                 Some(RejectReason::Extended)
@@ -390,6 +385,9 @@ impl<'a> Findings<'a> {
         }
     }
 }
+
+/// What is seen of a star's trail that ends this near to the border, in PSF widths, looks like a point.
+const EDGE_WIDTHS: f64 = 4.0;
 
 /// A point source wider than this many PSF widths is none.
 const POINT_MAX_WIDTH: f64 = 1.7;
