@@ -64,10 +64,12 @@ fn joint_span(a: &Trail, b: &Trail) -> Option<Segment> {
     let gap = (near - long_px).max(-far);
     // A direction is known to about a PSF width over the length.
     let angle_slack = 1.5 * sigma / short_px + 0.01;
-    let lateral_slack = 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px);
+    // Pieces that lie behind each other; what lies beside is another streak.
+    let lateral_slack =
+        if gap > -0.5 * short_px { 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px) } else { sigma };
     let collinear = track_angle_difference(long.segment.angle_rad(), short.segment.angle_rad()) < angle_slack
         && (0.5 * (v1 + v2)).abs() < lateral_slack;
-    if !collinear || gap > long_px.max(30.0) || gap < -short_px {
+    if !collinear || gap > long_px.max(30.0) {
         return None;
     }
     let ends = [long.segment.start, long.segment.end, short.segment.start, short.segment.end];
@@ -95,5 +97,8 @@ mod tests {
         );
         assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(20.0, -20.0, 20.0, 20.0)).is_none(), "crossing");
         assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(200.0, 0.0, 240.0, 0.0)).is_none(), "far apart");
+        let inside = joint_span(&trail(0.0, 0.0, 90.0, 0.0), &trail(1.0, 0.4, 88.0, -0.2)).unwrap();
+        assert_eq!((inside.start.x, inside.end.x), (0.0, 90.0), "the flashes of one streak");
+        assert!(joint_span(&trail(0.0, 0.0, 90.0, 0.0), &trail(1.0, 2.5, 88.0, 2.5)).is_none(), "side by side");
     }
 }

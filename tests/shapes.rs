@@ -1,0 +1,77 @@
+//! Streaks that are neither even nor straight: still one detection each.
+
+use std::f64::consts::TAU;
+
+use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Point, Segment, simulate};
+
+const SIZE: usize = 400;
+const SIGMA: f64 = 1.5;
+
+/// Pieces of which a streak is put together.
+const PIECES: u32 = 60;
+
+/// What a streak looks like at a fraction of its length.
+struct Shape {
+    brightness: fn(f64) -> f64,
+    /// Distance of its middle from the straight line between its ends, px.
+    sagitta_px: f64,
+}
+
+/// A frame of unit noise with one streak on a line, of about the S/N that an even one of its flux would have.
+fn frame(shape: &Shape, line: &Segment, snr: f64, seed: u64) -> Frame<'static> {
+    let mut pixels = simulate::gaussian_frame(SIZE, SIZE, seed, 1.0);
+    let (c, s) = line.direction();
+    let at = |f: f64| {
+        let bow = shape.sagitta_px * (1.0 - (2.0 * f - 1.0).powi(2));
+        let p = line.at(f);
+        Point::new(p.x - s * bow, p.y + c * bow)
+    };
+    let fraction = |k: u32| f64::from(k) / f64::from(PIECES);
+    let light: Vec<f64> = (0..PIECES).map(|k| (shape.brightness)(fraction(k) + 0.5 * fraction(1))).collect();
+    let flux = snr / simulate::unit_stamp(line, SIGMA, SIZE, SIZE).norm() / light.iter().sum::<f64>();
+    for (k, light) in (0..PIECES).zip(light).filter(|(_, light)| *light > 0.0) {
+        let piece = Segment::new(at(fraction(k)), at(fraction(k + 1)));
+        simulate::add_streak(&mut pixels, SIZE, &piece, SIGMA, flux * light);
+    }
+    Frame::new(pixels, SIZE, SIZE).unwrap()
+}
+
+/// The only detection in each of a few frames with streaks of different lengths, angles and S/N.
+fn found_once(shape: &Shape) -> Vec<(Segment, Detection)> {
+    let config = DetectorConfig {
+        device: Device::Cpu,
+        psf_sigma_px: Some(SIGMA),
+        // None is seen by luck.
+        false_alarms_per_frame: 1e-5,
+        ..DetectorConfig::default()
+    };
+    let detector = Detector::new(config).unwrap();
+    let mut found = Vec::new();
+    for (k, (length, snr)) in [(60.0, 30.0), (150.0, 40.0), (150.0, 200.0), (300.0, 100.0)].into_iter().enumerate() {
+        let line = Segment::around(Point::new(200.3, 198.8), length, 0.3 + 0.8 * k as f64);
+        let report = detector.detect(&frame(shape, &line, snr, 40 + k as u64)).unwrap();
+        assert_eq!(report.detections.len(), 1, "{length} px, S/N {snr}: {:?}", report.detections);
+        let detection = report.detections[0].clone();
+        let (u1, u2) = (line.along_across(detection.segment.start).0, line.along_across(detection.segment.end).0);
+        assert!((u2 - u1).abs() > 0.8 * length, "{length} px, S/N {snr}: {detection:?}");
+        found.push((line, detection));
+    }
+    found
+}
+
+#[test]
+fn bent_streaks() {
+    for sagitta_px in [1.0, 3.0] {
+        found_once(&Shape { brightness: |_| 1.0, sagitta_px });
+    }
+}
+
+#[test]
+fn tumbling_objects() {
+    // Brightness varies tenfold, three times over.
+    let wave = |f: f64| 0.55 + 0.45 * (3.0 * TAU * f).sin();
+    found_once(&Shape { brightness: wave, sagitta_px: 0.0 });
+    // Dark for a third of the time.
+    let flashes = |f: f64| if (4.0 * f).fract() < 0.65 { 1.0 } else { 0.0 };
+    found_once(&Shape { brightness: flashes, sagitta_px: 0.0 });
+}
