@@ -28,6 +28,9 @@ struct Options {
     /// Also list candidates that were not believed, and why.
     #[arg(long)]
     rejected: bool,
+    /// With --json: also write the light curve of every streak.
+    #[arg(long)]
+    light_curves: bool,
     /// Write a PNG of each frame, with its detections outlined, to this folder.
     #[arg(long, value_name = "DIR")]
     overlay: Option<PathBuf>,
@@ -114,7 +117,11 @@ fn process(path: &Path, options: &Options, detector: &Detector, outputs: &mut Ou
     outputs.write(path, &frame, &report, sky)?;
     let name = path.display().to_string();
     Ok(if options.json {
-        json::report_line(&name, &report, options.rejected) + "\n"
+        json::report_line(
+            &name,
+            &report,
+            json::Include { rejected: options.rejected, light_curves: options.light_curves },
+        ) + "\n"
     } else {
         describe(&name, &report, options.rejected)
     })

@@ -96,6 +96,7 @@ flags! {
     NARROW = 6, "narrow", "The track is narrower than the PSF: not light through the optics, perhaps.";
     POOR_FIT = 7, "poor_fit", "Reduced chi-squared above 2: brightness varies along the track, or it is bent or blended.";
     JOINED = 8, "joined", "Joined from pieces with gaps between them.";
+    CURVED = 9, "curved", "The track bends: `sagitta_px` differs from zero by more than four standard errors.";
 }
 
 impl Flags {
@@ -139,6 +140,19 @@ impl std::ops::BitOrAssign for Flags {
 /// Covariance of (x1, y1, x2, y2), px².
 pub type EndCovariance = [[f64; 4]; 4];
 
+/// Flux along a track, in equal bins from its start to its end, each two PSF widths long or more.
+///
+/// It is the light seen through the PSF: of two flashes nearer than a bin the curve shows one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LightCurve {
+    /// Length of track in a bin, px.
+    pub bin_px: f64,
+    /// Flux per length of track, the detection's `flux_unit` per px. 0 where no pixel could be used.
+    pub flux_per_px: Vec<f64>,
+    /// Standard errors of `flux_per_px`; infinite where no pixel could be used.
+    pub flux_per_px_err: Vec<f64>,
+}
+
 /// One streak or point source, measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
@@ -166,6 +180,13 @@ pub struct Detection {
     pub snr: f64,
     /// χ² per degree of freedom of the fit.
     pub chi2_reduced: f64,
+    /// How far the middle of the track lies from the straight line between its ends, px, positive towards its direction
+    /// turned from +x to +y; of a parabola through the track. 0 for a point.
+    pub sagitta_px: f64,
+    /// Standard error of `sagitta_px`; infinite where it is not known.
+    pub sagitta_err_px: f64,
+    /// Flux along the track; empty for a point.
+    pub light_curve: LightCurve,
     /// Doubts.
     pub flags: Flags,
 }
@@ -425,6 +446,9 @@ mod tests {
             flux_unit: FluxUnit::Adu,
             snr: 20.0,
             chi2_reduced: 1.0,
+            sagitta_px: 0.0,
+            sagitta_err_px: 0.1,
+            light_curve: LightCurve::default(),
             flags: Flags::default(),
         }
     }

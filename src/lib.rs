@@ -43,8 +43,8 @@ mod pipeline;
 pub mod simulate;
 
 pub use detection::{
-    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
-    TrackingMode,
+    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason, Rejected, Report,
+    Role, TrackingMode,
 };
 pub use detector::{Candidate, Detector, DetectorConfig, Sky};
 pub use device::{Device, DeviceInfo, devices};

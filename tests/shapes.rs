@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Point, Segment, simulate};
+use skystreak::{Detection, Detector, DetectorConfig, Device, Flags, Frame, Point, Segment, simulate};
 
 const SIZE: usize = 400;
 const SIGMA: f64 = 1.5;
@@ -59,18 +59,59 @@ fn found_once(shape: &Shape) -> Vec<(Segment, Detection)> {
     found
 }
 
+/// Whether a detection runs the other way than the true line.
+fn is_reversed(line: &Segment, d: &Detection) -> bool {
+    line.along_across(d.segment.end).0 < line.along_across(d.segment.start).0
+}
+
 #[test]
 fn bent_streaks() {
-    for sagitta_px in [1.0, 3.0] {
-        found_once(&Shape { brightness: |_| 1.0, sagitta_px });
+    for sagitta_px in [0.0, 1.0, 3.0] {
+        for (line, d) in found_once(&Shape { brightness: |_| 1.0, sagitta_px }) {
+            let sign = if is_reversed(&line, &d) { -1.0 } else { 1.0 };
+            let slack = 4.0 * d.sagitta_err_px + 0.1 * sagitta_px;
+            assert!((sign * d.sagitta_px - sagitta_px).abs() < slack, "{sagitta_px} px: {d:?}");
+            assert!(d.sagitta_err_px < 0.5, "{d:?}");
+            let curved = d.flags.contains(Flags::CURVED);
+            assert!(!curved || sagitta_px > 0.0, "{d:?}");
+            // Four standard errors are asked for, the measured one may lie three below the true one.
+            assert!(curved || sagitta_px < 7.0 * d.sagitta_err_px, "{sagitta_px} px: {d:?}");
+        }
     }
+}
+
+/// The light curve of a detection against the true brightness: correlation, and flux over the curve's sum.
+fn compare(brightness: fn(f64) -> f64, line: &Segment, d: &Detection) -> (f64, f64) {
+    let curve = &d.light_curve;
+    let n = curve.flux_per_px.len();
+    let (c, s) = d.segment.direction();
+    let truth: Vec<f64> = (0..n)
+        .map(|k| {
+            let u = (k as f64 + 0.5) * curve.bin_px;
+            let place = Point::new(d.segment.start.x + u * c, d.segment.start.y + u * s);
+            brightness((line.along_across(place).0 / line.length_px()).clamp(0.0, 0.999))
+        })
+        .collect();
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / n as f64;
+    let (mean_a, mean_b) = (mean(&curve.flux_per_px), mean(&truth));
+    let moment =
+        |a: &[f64], b: &[f64], ma: f64, mb: f64| -> f64 { a.iter().zip(b).map(|(a, b)| (a - ma) * (b - mb)).sum() };
+    let (a, b) = (&curve.flux_per_px[..], &truth[..]);
+    let correlation =
+        moment(a, b, mean_a, mean_b) / (moment(a, a, mean_a, mean_a) * moment(b, b, mean_b, mean_b)).sqrt();
+    (correlation, d.flux / (n as f64 * curve.bin_px * mean_a))
 }
 
 #[test]
 fn tumbling_objects() {
     // Brightness varies tenfold, three times over.
     let wave = |f: f64| 0.55 + 0.45 * (3.0 * TAU * f).sin();
-    found_once(&Shape { brightness: wave, sagitta_px: 0.0 });
+    for (line, d) in found_once(&Shape { brightness: wave, sagitta_px: 0.0 }) {
+        let (correlation, flux) = compare(wave, &line, &d);
+        assert!(correlation > 0.85, "{correlation}: {d:?}");
+        assert!((flux - 1.0).abs() < 0.15, "{flux}: {d:?}");
+        assert!(d.light_curve.flux_per_px_err.iter().all(|e| *e > 0.0 && e.is_finite()), "{d:?}");
+    }
     // Dark for a third of the time.
     let flashes = |f: f64| if (4.0 * f).fract() < 0.65 { 1.0 } else { 0.0 };
     found_once(&Shape { brightness: flashes, sagitta_px: 0.0 });

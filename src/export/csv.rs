@@ -31,6 +31,8 @@ const COLUMNS: &[&str] = &[
     "flux_unit",
     "snr",
     "chi2_reduced",
+    "sagitta_px",
+    "sagitta_err_px",
     "flags",
 ];
 
@@ -75,7 +77,7 @@ fn fields(d: &Detection) -> Vec<String> {
     fields.extend([d.length_px(), d.length_err_px(), d.angle_rad(), d.angle_err_rad()].map(number));
     fields.extend([d.sigma_px, d.sigma_err_px, d.flux, d.flux_err].map(number));
     fields.push(d.flux_unit.name().into());
-    fields.extend([d.snr, d.chi2_reduced].map(number));
+    fields.extend([d.snr, d.chi2_reduced, d.sagitta_px, d.sagitta_err_px].map(number));
     fields.push(d.flags.names().collect::<Vec<_>>().join(";"));
     fields
 }

@@ -4,9 +4,18 @@ use serde::{Serialize, Serializer};
 
 use crate::{Detection, EndCovariance, FrameFlag, Rejected, Report, TrackingMode};
 
+/// What a line holds beside the fields that are always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Include {
+    /// Rejected candidates.
+    pub rejected: bool,
+    /// The light curve of every streak.
+    pub light_curves: bool,
+}
+
 /// The report of a frame as one line of JSON, without the line's end.
 ///
-/// `frame_name` is written as given. Rejected candidates are listed when `with_rejected` is true. Positions are 0-based
+/// `frame_name` is written as given. Positions are 0-based
 /// pixels, angles radians, times milliseconds in the order of the stages. A number that is not finite, such as the
 /// angle's error of a point, is `null`.
 ///
@@ -14,7 +23,7 @@ use crate::{Detection, EndCovariance, FrameFlag, Rejected, Report, TrackingMode}
 ///
 /// Never: every part of a report has a form in JSON.
 #[must_use]
-pub fn report_line(frame_name: &str, report: &Report, with_rejected: bool) -> String {
+pub fn report_line(frame_name: &str, report: &Report, include: Include) -> String {
     let line = Line {
         frame: frame_name,
         width: report.width,
@@ -26,8 +35,8 @@ pub fn report_line(frame_name: &str, report: &Report, with_rejected: bool) -> St
         threshold_snr: report.threshold_snr,
         flags: report.flags.iter().copied().map(FrameFlag::name).collect(),
         elapsed_ms: Elapsed(report),
-        detections: report.detections.iter().map(DetectionRecord::of).collect(),
-        rejected: with_rejected.then(|| report.rejected.iter().map(RejectedRecord::of).collect()),
+        detections: report.detections.iter().map(|d| DetectionRecord::of(d, include)).collect(),
+        rejected: include.rejected.then(|| report.rejected.iter().map(RejectedRecord::of).collect()),
     };
     serde_json::to_string(&line).expect("keys are text and numbers have a form in JSON")
 }
@@ -45,7 +54,7 @@ struct Line<'a> {
     threshold_snr: f64,
     flags: Vec<&'static str>,
     elapsed_ms: Elapsed<'a>,
-    detections: Vec<DetectionRecord>,
+    detections: Vec<DetectionRecord<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<Vec<RejectedRecord>>,
 }
@@ -78,7 +87,7 @@ impl Serialize for Elapsed<'_> {
 }
 
 #[derive(Serialize)]
-struct DetectionRecord {
+struct DetectionRecord<'a> {
     id: String,
     kind: &'static str,
     role: &'static str,
@@ -100,11 +109,22 @@ struct DetectionRecord {
     flux_unit: &'static str,
     snr: f64,
     chi2_reduced: f64,
+    sagitta_px: f64,
+    sagitta_err_px: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    light_curve: Option<LightCurveRecord<'a>>,
     flags: Vec<&'static str>,
 }
 
-impl DetectionRecord {
-    fn of(d: &Detection) -> Self {
+#[derive(Serialize)]
+struct LightCurveRecord<'a> {
+    bin_px: f64,
+    flux_per_px: &'a [f64],
+    flux_per_px_err: &'a [f64],
+}
+
+impl<'a> DetectionRecord<'a> {
+    fn of(d: &'a Detection, include: Include) -> Self {
         let (middle, s) = (d.midpoint(), d.segment);
         Self {
             id: d.id(),
@@ -128,6 +148,13 @@ impl DetectionRecord {
             flux_unit: d.flux_unit.name(),
             snr: d.snr,
             chi2_reduced: d.chi2_reduced,
+            sagitta_px: d.sagitta_px,
+            sagitta_err_px: d.sagitta_err_px,
+            light_curve: (include.light_curves && !d.light_curve.flux_per_px.is_empty()).then(|| LightCurveRecord {
+                bin_px: d.light_curve.bin_px,
+                flux_per_px: &d.light_curve.flux_per_px,
+                flux_per_px_err: &d.light_curve.flux_per_px_err,
+            }),
             flags: d.flags.names().collect(),
         }
     }
@@ -166,7 +193,7 @@ mod tests {
 
     #[test]
     fn writes_the_documented_names() {
-        let line = report_line("night \"1\"/a.fits", &sample::report(), true);
+        let line = report_line("night \"1\"/a.fits", &sample::report(), Include { rejected: true, light_curves: true });
         assert!(!line.contains('\n'));
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["frame"], "night \"1\"/a.fits");
@@ -181,6 +208,9 @@ mod tests {
         assert_eq!((&streak["x2"], &streak["flux_unit"]), (&json!(40.0), &json!("electron")));
         assert_eq!(streak["flags"], json!(["end1_off_frame", "wide"]));
         assert_eq!(streak["covariance_px2"], serde_json::to_value([[0.01; 4]; 4]).unwrap());
+        assert_eq!(streak["sagitta_px"], json!(-0.25));
+        let curve = json!({"bin_px": 18.0, "flux_per_px": [150.0, 120.0], "flux_per_px_err": [5.0, null]});
+        assert_eq!(streak["light_curve"], curve);
         let rejected = json!({"x1": 0.0, "y1": 1.0, "x2": 2.0, "y2": 3.0, "snr": 8.0, "reason": "diffraction_spike"});
         assert_eq!(value["rejected"], json!([rejected]));
     }
@@ -190,7 +220,7 @@ mod tests {
         let mut report = sample::report();
         report.detections[0].chi2_reduced = f64::NAN;
         report.detections[1].covariance_px2[0][0] = f64::INFINITY;
-        let value: Value = serde_json::from_str(&report_line("a", &report, false)).unwrap();
+        let value: Value = serde_json::from_str(&report_line("a", &report, Include::default())).unwrap();
         assert_eq!(value["detections"][0]["chi2_reduced"], Value::Null);
         assert_eq!(value["detections"][1]["angle_err_rad"], Value::Null);
         assert_eq!(value["detections"][1]["covariance_px2"][0][0], Value::Null);
@@ -201,8 +231,10 @@ mod tests {
         let mut report = sample::report();
         report.detections.clear();
         report.tracking = TrackingMode::Sidereal;
-        let value: Value = serde_json::from_str(&report_line("a", &report, false)).unwrap();
+        let value: Value = serde_json::from_str(&report_line("a", &report, Include::default())).unwrap();
         assert_eq!(value["detections"], json!([]));
         assert!(value.get("rejected").is_none() && value.get("star_trail").is_none());
+        let value: Value = serde_json::from_str(&report_line("a", &sample::report(), Include::default())).unwrap();
+        assert!(value["detections"][0].get("light_curve").is_none(), "only where it is asked for");
     }
 }

@@ -17,8 +17,8 @@ pub mod regions;
 #[cfg(test)]
 mod sample {
     use crate::{
-        Detection, Flags, FluxUnit, FrameFlag, Kind, Point, PsfSource, RejectReason, Rejected, Report, Role, Segment,
-        TrackingMode,
+        Detection, Flags, FluxUnit, FrameFlag, Kind, LightCurve, Point, PsfSource, RejectReason, Rejected, Report,
+        Role, Segment, TrackingMode,
     };
 
     /// A streak, a point and a star's trail in a frame of 60 x 40, and one rejected candidate.
@@ -35,6 +35,13 @@ mod sample {
             flux_unit: FluxUnit::Electron,
             snr: 42.25,
             chi2_reduced: 1.1,
+            sagitta_px: -0.25,
+            sagitta_err_px: 0.2,
+            light_curve: LightCurve {
+                bin_px: 18.0,
+                flux_per_px: vec![150.0, 120.0],
+                flux_per_px_err: vec![5.0, f64::INFINITY],
+            },
             flags: Flags::END1_OFF_FRAME | Flags::WIDE,
         };
         let place = Point::new(50.0, 5.0);

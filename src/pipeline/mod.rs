@@ -3,6 +3,7 @@
 //! Nothing here touches an image: pixels live behind [`Backend`](crate::backend::Backend), and what comes back
 //! from it is small.
 
+pub(crate) mod along;
 pub(crate) mod background;
 pub(crate) mod blends;
 pub(crate) mod chain;

@@ -5,12 +5,13 @@ use std::time::Instant;
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::detection::{
-    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, PsfSource, RejectReason, Rejected, Report, Role,
-    TrackingMode,
+    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason, Rejected, Report,
+    Role, TrackingMode,
 };
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
+use crate::pipeline::along::{self, AlongTrack, Bend};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
@@ -86,17 +87,31 @@ pub(crate) fn measure_trails(
     let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
     let beside = backend.profiles(&beside, sigma_eff as f32)?;
-    let surroundings = beside.chunks(Surroundings::N_TRACKS).zip(&trails).map(|(profiles, b)| {
-        let taken_out = if is_part(b) { 0.0 } else { b.fit.snr };
-        Surroundings::from_profiles(profiles, taken_out)
-    });
+    let on_track: Vec<Segment> =
+        usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
+    let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
     backend.add_trails(&models(false), 1.0)?;
     let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
     let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
-    let measured = usable.iter().zip(profiles).zip(surroundings).zip(&trails);
-    Ok(measured
-        .map(|(((fit, profile), surroundings), believed)| {
-            let mut detection = detection(fit, &settings, frame, field, believed.fit.snr);
+    let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles);
+    Ok(usable
+        .iter()
+        .zip(&trails)
+        .zip(seen)
+        .map(|((fit, believed), ((beside, on_track), profile))| {
+            let snr = believed.fit.snr;
+            let taken_out = (!is_part(believed)).then_some(&believed.fit.trail);
+            let along = AlongTrack {
+                segment: seen_segment(fit, frame),
+                trail: &fit.trail,
+                taken_out,
+                sigma_px: sigma_eff,
+                profiles: on_track,
+                snr,
+                photon_variance: settings.photon_variance,
+            };
+            let mut detection = detection(fit, &settings, frame, field, snr);
+            add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
                 Origin::Joined => detection.flags |= Flags::JOINED,
@@ -110,10 +125,28 @@ pub(crate) fn measure_trails(
                 profile,
                 trail: fit.trail,
                 misfit: fit.misfit(&settings),
-                surroundings,
+                surroundings: Surroundings::from_profiles(beside, taken_out.map_or(0.0, |_| snr)),
             }
         })
         .collect())
+}
+
+/// The part of a fitted trail inside the frame, first the end of smaller x.
+fn seen_segment(fit: &TrailFit, frame: &Frame<'_>) -> Segment {
+    let ordered = fit.trail.segment.ordered();
+    ordered.clipped_to(frame.width(), frame.height()).unwrap_or(ordered)
+}
+
+fn add_shape(detection: &mut Detection, along: &AlongTrack<'_>, frame: &Frame<'_>) {
+    let to_flux = frame.gain_e_per_adu().unwrap_or(1.0);
+    let mut curve = along.light_curve();
+    curve.flux_per_px.iter_mut().chain(&mut curve.flux_per_px_err).for_each(|v| *v *= to_flux);
+    detection.light_curve = curve;
+    let bend = along.bend();
+    (detection.sagitta_px, detection.sagitta_err_px) = (bend.sagitta_px, bend.err_px);
+    if bend.is_clear() {
+        detection.flags |= Flags::CURVED;
+    }
 }
 
 fn known_trail(b: &Believed) -> KnownTrail {
@@ -135,9 +168,14 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
     let ordered = fit.trail.segment.ordered();
     let swapped = ordered != fit.trail.segment;
     // What of the trail lies beyond the border was not seen; its light is not counted.
-    let inside = ordered.clipped_to(frame.width(), frame.height()).filter(|_| settings.shape == Shape::Trail);
-    let segment = inside.unwrap_or(ordered);
-    let to_flux = if inside.is_some() { to_flux * segment.length_px() / ordered.length_px() } else { to_flux };
+    let (segment, share) = match settings.shape {
+        Shape::Point => (ordered, 1.0),
+        Shape::Trail => {
+            let seen = seen_segment(fit, frame);
+            (seen, seen.length_px() / ordered.length_px())
+        }
+    };
+    let to_flux = to_flux * share;
     let mut covariance = errors.map_or_else(|| unknown(fit.trail.segment.length_px()), |e| e.covariance_px2);
     let mut coverage = fit.end_coverage;
     if swapped {
@@ -192,6 +230,9 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
         flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
         snr,
         chi2_reduced,
+        sagitta_px: Bend::UNKNOWN.sagitta_px,
+        sagitta_err_px: Bend::UNKNOWN.err_px,
+        light_curve: LightCurve::default(),
         flags,
     }
 }

@@ -1,0 +1,257 @@
+//! How a trail looks along its track: its light curve, and how far it bends.
+//!
+//! Method: docs/algorithm.md, "Measure".
+
+use std::f64::consts::PI;
+use std::ops::Range;
+
+use crate::backend::TrackProfile;
+use crate::detection::LightCurve;
+use crate::geometry::{Point, Segment};
+use crate::pipeline::measure::Trail;
+
+/// The tracks for one trail.
+pub(crate) const N_TRACKS: usize = 3;
+
+/// A bin of the light curve is at least so many PSF widths long, and there are no more than so many.
+const BIN_WIDTHS: f64 = 2.0;
+const MOST_BINS: f64 = 100.0;
+
+/// S/N that a part of the trail has on average where its place across is looked at, and how many parts there may be.
+const PART_SNR: f64 = 6.0;
+const PARTS: (f64, f64) = (3.0, 24.0);
+
+/// A part fainter than this tells no place.
+const LEAST_PART_SNR: f64 = 3.0;
+
+/// Correlation of the light on two tracks two PSF widths apart: exp(−1).
+const CORRELATION: f64 = 0.367_879;
+
+/// Nearer to ±1 than this the contrast of two tracks no longer tells how far off the light is.
+const MOST_CONTRAST: f64 = 0.95;
+
+/// How far a track bends, px, positive towards its direction turned from +x to +y.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bend {
+    pub(crate) sagitta_px: f64,
+    pub(crate) err_px: f64,
+}
+
+impl Bend {
+    /// Nothing is known of it.
+    pub(crate) const UNKNOWN: Self = Self { sagitta_px: 0.0, err_px: f64::INFINITY };
+
+    /// More than noise, and than the pixels and the optics do to a straight one.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.sagitta_px.abs() > (4.0 * self.err_px).max(0.3)
+    }
+}
+
+/// A trail, with the light on its own track and on one to either side, a PSF width away.
+pub(crate) struct AlongTrack<'a> {
+    /// From end to end, inside the frame.
+    pub(crate) segment: Segment,
+    /// The last fit.
+    pub(crate) trail: &'a Trail,
+    /// What had been taken out of the image before the profiles were summed.
+    pub(crate) taken_out: Option<&'a Trail>,
+    /// PSF width of the profiles.
+    pub(crate) sigma_px: f64,
+    /// One for each of [`tracks`](Self::tracks).
+    pub(crate) profiles: &'a [TrackProfile],
+    pub(crate) snr: f64,
+    /// Variance per unit of flux from the source's own photons.
+    pub(crate) photon_variance: f64,
+}
+
+/// Light per length in a part of a track, and its variance.
+#[derive(Debug, Clone, Copy, Default)]
+struct Light {
+    per_px: f64,
+    variance: f64,
+}
+
+impl AlongTrack<'_> {
+    /// The tracks whose profiles are wanted.
+    pub(crate) fn tracks(segment: &Segment, sigma_px: f64) -> [Segment; N_TRACKS] {
+        let (c, s) = segment.direction();
+        let segment = *segment;
+        [-sigma_px, 0.0, sigma_px].map(|offset| {
+            let moved = |p: Point| Point::new(p.x - s * offset, p.y + c * offset);
+            Segment::new(moved(segment.start), moved(segment.end))
+        })
+    }
+
+    /// Flux per length in equal bins from the start to the end.
+    pub(crate) fn light_curve(&self) -> LightCurve {
+        let length = self.segment.length_px();
+        let n = (length / (BIN_WIDTHS * self.sigma_px)).floor().clamp(1.0, MOST_BINS) as usize;
+        let bin_px = length / n as f64;
+        let sky = self.trail.background * 2.0 * PI.sqrt() * self.sigma_px;
+        let (flux_per_px, flux_per_px_err) = self
+            .parts(1, n)
+            .map(|light| {
+                let per_px = light.per_px - sky;
+                // Photons are weighted by the square of the transverse profile: ∫G³ / (∫G²)² = 2/√3.
+                let photons = self.photon_variance * per_px.max(0.0) * 2.0 / 3_f64.sqrt() / bin_px;
+                (per_px, (light.variance + photons).sqrt())
+            })
+            .unzip();
+        LightCurve { bin_px, flux_per_px, flux_per_px_err }
+    }
+
+    /// A parabola through the places across of the track's parts.
+    pub(crate) fn bend(&self) -> Bend {
+        let n = (self.snr / PART_SNR).powi(2).clamp(PARTS.0, PARTS.1) as usize;
+        let width2 = self.sigma_px.powi(2) + self.trail.sigma_eff_px.powi(2);
+        // (place along from −1 to 1, place across, weight)
+        let places: Vec<(f64, f64, f64)> = self
+            .parts(0, n)
+            .zip(self.parts(2, n))
+            .enumerate()
+            .filter_map(|(k, (before, beyond))| {
+                let sum = before.per_px + beyond.per_px;
+                let variance = 0.5 * (before.variance + beyond.variance);
+                let contrast = (beyond.per_px - before.per_px) / sum;
+                let known = sum > LEAST_PART_SNR * (2.0 * variance * (1.0 + CORRELATION)).sqrt();
+                (known && contrast.abs() < MOST_CONTRAST).then(|| {
+                    // Light at δ gives tanh(δ · offset / width²).
+                    let scale = width2 / self.sigma_px;
+                    let slope = scale / (sum * (1.0 - contrast * contrast));
+                    let weight = 1.0 / (slope * slope * 2.0 * variance * (1.0 - CORRELATION));
+                    ((2 * k + 1) as f64 / n as f64 - 1.0, scale * contrast.atanh(), weight)
+                })
+            })
+            .collect();
+        parabola(&places)
+    }
+
+    /// Light in equal parts of one of the tracks; without weight its variance is infinite.
+    fn parts(&self, track: usize, n: usize) -> impl Iterator<Item = Light> {
+        let profile = &self.profiles[track];
+        let offset_px = (track as f64 - 1.0) * self.sigma_px;
+        let part_px = self.segment.length_px() / n as f64;
+        let bins = move |k: usize| -> Range<usize> {
+            let bin_at = |u: f64| ((u - profile.first_px) / profile.bin_px).ceil().max(0.0) as usize;
+            let (from, to) = (bin_at(k as f64 * part_px), bin_at((k + 1) as f64 * part_px));
+            let to = if k + 1 == n { profile.signal.len() } else { to.min(profile.signal.len()) };
+            from.min(to)..to
+        };
+        (0..n).map(move |k| {
+            let (mut signal, mut variance) = (0.0, 0.0);
+            for bin in bins(k) {
+                let weight = f64::from(profile.variance[bin]);
+                let u = profile.first_px + bin as f64 * profile.bin_px;
+                signal += f64::from(profile.signal[bin]) + weight * self.taken_out_at(u, offset_px);
+                variance += weight;
+            }
+            if variance > 0.0 {
+                Light { per_px: signal / variance, variance: 1.0 / variance }
+            } else {
+                Light { per_px: 0.0, variance: f64::INFINITY }
+            }
+        })
+    }
+
+    /// Light per length, as the profiles would have seen it, of what had been taken out.
+    fn taken_out_at(&self, u: f64, offset_px: f64) -> f64 {
+        let Some(trail) = self.taken_out else { return 0.0 };
+        let (c, s) = self.segment.direction();
+        let start = self.segment.start;
+        let p = Point::new(start.x + u * c - offset_px * s, start.y + u * s + offset_px * c);
+        let (along, across) = trail.segment.along_across(p);
+        let length = trail.segment.length_px();
+        let width = trail.sigma_eff_px;
+        let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (width * std::f64::consts::SQRT_2)));
+        let width2 = self.sigma_px.powi(2) + width.powi(2);
+        let overlap = (2.0 * self.sigma_px.powi(2) / width2).sqrt() * (-0.5 * across * across / width2).exp();
+        trail.flux / length.max(1.0) * (step(along) - step(along - length)) * overlap
+    }
+}
+
+/// Least squares for the last of 1, t and 1 − t².
+fn parabola(places: &[(f64, f64, f64)]) -> Bend {
+    if places.len() < PARTS.0 as usize {
+        return Bend::UNKNOWN;
+    }
+    let mean = |value: &dyn Fn(f64) -> f64| -> f64 {
+        let total: f64 = places.iter().map(|(t, _, w)| w * value(*t)).sum();
+        total / places.iter().map(|(_, _, w)| w).sum::<f64>()
+    };
+    let middle = mean(&|t| t);
+    let spread = mean(&|t| (t - middle).powi(2));
+    let bow = |t: f64| 1.0 - t * t;
+    let (level, slope) = (mean(&bow), mean(&|t| (t - middle) * bow(t)) / spread);
+    // What of the bow no straight line takes.
+    let rest = |t: f64| bow(t) - level - slope * (t - middle);
+    let power: f64 = places.iter().map(|(t, _, w)| w * rest(*t).powi(2)).sum();
+    let sagitta_px = places.iter().map(|(t, v, w)| w * rest(*t) * v).sum::<f64>() / power;
+    if power > 0.0 { Bend { sagitta_px, err_px: 1.0 / power.sqrt() } } else { Bend::UNKNOWN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGMA: f64 = 1.5;
+
+    /// A trail of 100 px along x whose light per length, and place across, are given; unit variance in every bin.
+    fn measure(light: impl Fn(f64) -> f64, across: impl Fn(f64) -> f64, snr: f64) -> (LightCurve, Bend) {
+        let segment = Segment::from_coordinates(10.0, 50.0, 110.0, 50.0);
+        let trail = Trail { segment, flux: 100.0, background: 0.0, sigma_eff_px: SIGMA };
+        let profiles = [-SIGMA, 0.0, SIGMA].map(|offset| {
+            let seen = |u: f64| light(u) * (-0.25 * ((across(u) - offset) / SIGMA).powi(2)).exp();
+            let signal = (0..=100).map(|u| seen(f64::from(u)) as f32).collect();
+            TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] }
+        });
+        let shape = AlongTrack {
+            segment,
+            trail: &trail,
+            taken_out: None,
+            sigma_px: SIGMA,
+            profiles: &profiles,
+            snr,
+            photon_variance: 0.0,
+        };
+        (shape.light_curve(), shape.bend())
+    }
+
+    #[test]
+    fn light_is_binned_along_the_track() {
+        let (curve, bend) = measure(|u| if u < 50.0 { 4.0 } else { 1.0 }, |_| 0.3, 100.0);
+        assert_eq!(curve.flux_per_px.len(), 33);
+        assert!((curve.bin_px - 100.0 / 33.0).abs() < 1e-9);
+        // A hundredth is lost 0.3 px beside the track.
+        assert!((curve.flux_per_px[3] - 4.0).abs() < 0.06 && (curve.flux_per_px[25] - 1.0).abs() < 0.02);
+        assert!((curve.flux_per_px_err[5] - (1.0 / 3.0_f64).sqrt()).abs() < 0.1);
+        assert!(bend.sagitta_px.abs() < 0.02 && !bend.is_clear(), "{bend:?}");
+    }
+
+    #[test]
+    fn a_bow_is_measured() {
+        let bow = |u: f64| 2.0 * (1.0 - (u / 50.0 - 1.0).powi(2)) - 1.0;
+        let (_, bend) = measure(|_| 5.0, bow, 60.0);
+        assert!((bend.sagitta_px - 2.0).abs() < 0.1 && bend.is_clear(), "{bend:?}");
+        let (_, faint) = measure(|_| 0.05, bow, 0.7);
+        assert_eq!(faint, Bend::UNKNOWN);
+    }
+
+    #[test]
+    fn what_was_taken_out_is_put_back() {
+        let segment = Segment::from_coordinates(10.0, 50.0, 110.0, 50.0);
+        let trail = Trail { segment, flux: 300.0, background: 0.0, sigma_eff_px: SIGMA };
+        let empty = TrackProfile { bin_px: 1.0, first_px: 0.0, signal: vec![0.0; 101], variance: vec![1.0; 101] };
+        let profiles = [empty.clone(), empty.clone(), empty];
+        let shape = AlongTrack {
+            segment,
+            trail: &trail,
+            taken_out: Some(&trail),
+            sigma_px: SIGMA,
+            profiles: &profiles,
+            snr: 30.0,
+            photon_variance: 0.0,
+        };
+        let curve = shape.light_curve();
+        assert!((curve.flux_per_px[10] - 3.0).abs() < 0.01, "{:?}", curve.flux_per_px);
+    }
+}
