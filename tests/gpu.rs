@@ -32,14 +32,24 @@ fn ends(d: &Detection) -> [(f64, f64); 4] {
     coordinates
 }
 
-/// Below this S/N the fit of a faint end, or of a pair of stars, may settle in one of two places by rounding alone: of these only the number is
-/// compared.
+/// Below this S/N the fit of a faint end, or of a pair of stars, may settle in one of two places by rounding alone: of
+/// these only the number is compared.
 const FAINT_SNR: f64 = 10.0;
 
 /// Rounding may differ, the order of equal ones too, and nothing else.
 fn agree(a: &Detection, b: &Detection) -> bool {
     let close = |((a, error), (b, _)): ((f64, f64), (f64, f64))| (a - b).abs() <= f64::max(0.05, 0.02 * error);
-    (a.kind, a.role, a.flags) == (b.kind, b.role, b.flags) && ends(a).into_iter().zip(ends(b)).all(close)
+    let light = |d: &Detection| -> Vec<(f64, f64)> {
+        let curve = &d.light_curve;
+        let bins = curve.flux_per_px.iter().copied().zip(curve.flux_per_px_err.iter().copied());
+        bins.chain([(d.flux, d.flux_err)]).collect()
+    };
+    let as_bright =
+        |((a, error), (b, _)): ((f64, f64), (f64, f64))| !error.is_finite() || (a - b).abs() <= 0.05 * error;
+    (a.kind, a.role, a.flags) == (b.kind, b.role, b.flags)
+        && ends(a).into_iter().zip(ends(b)).all(close)
+        && a.light_curve.flux_per_px.len() == b.light_curve.flux_per_px.len()
+        && light(a).into_iter().zip(light(b)).all(as_bright)
 }
 
 #[test]
