@@ -29,6 +29,10 @@ pub(crate) struct Common {
     /// Gaussian width of the PSF, px; the detector is told.
     #[arg(long, default_value_t = 1.5)]
     pub(crate) sigma: f64,
+
+    /// The detector is told a PSF width this much too large, as a share of it; less than 0 is too small.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) sigma_off: f64,
     /// cpu, gpu, auto, or an adapter by (part of) its name.
     #[arg(long, default_value = "cpu", value_parser = parse_device)]
     device: Device,
@@ -89,7 +93,7 @@ impl Common {
     pub(crate) fn config(&self, false_alarms_per_frame: f64) -> DetectorConfig {
         let mut config = DetectorConfig {
             device: self.device.clone(),
-            psf_sigma_px: Some(self.sigma),
+            psf_sigma_px: Some((1.0 + self.sigma_off) * self.sigma),
             false_alarms_per_frame,
             ..DetectorConfig::default()
         };
@@ -106,8 +110,12 @@ impl Common {
 
     /// Says in one line what was simulated.
     pub(crate) fn describe(&self) {
-        let Self { frames, seed, size, sigma, .. } = self;
-        println!("{frames} frames of {size} × {size} px, PSF sigma {sigma} px, seed {seed}.\n");
+        let Self { frames, seed, size, sigma, sigma_off, .. } = self;
+        println!("{frames} frames of {size} × {size} px, PSF sigma {sigma} px, seed {seed}.");
+        if *sigma_off != 0.0 {
+            println!("The detector was told a PSF sigma of {:.3} px.", (1.0 + sigma_off) * sigma);
+        }
+        println!();
     }
 
     /// Works on every frame, several at once, and gives the results in their order.
