@@ -15,8 +15,8 @@ const CHANGE_POINT: f64 = 3.3;
 const ACROSS_GROWTH: f64 = 20.0;
 const ANGLE_GROWTH: f64 = 60.0;
 
-/// Adds to the covariance of the two ends what the Fisher information does not know; an end that was not seen may be
-/// anywhere beyond.
+/// Adds to the covariance of the two ends what the Fisher information does not know. An end that was not seen, which
+/// has no error along the track in it, may be anywhere beyond.
 pub(crate) fn widen_ends(covariance: &mut EndCovariance, segment: &Segment, snr: f64, unseen: [bool; 2]) {
     let length = segment.length_px();
     let (c, s) = segment.direction();

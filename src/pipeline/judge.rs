@@ -55,6 +55,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) snr: f64,
     /// S/N it needs to be significant.
     pub(crate) threshold_snr: f64,
+    /// The last fit found light, and could tell how much.
+    pub(crate) has_light: bool,
     /// What reduced χ² of the last fit has above one and chance.
     pub(crate) misfit: f64,
     pub(crate) surroundings: Surroundings,
@@ -124,7 +126,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
         return Some(RejectReason::StarResidual);
     }
-    drowns(evidence, scene).then_some(RejectReason::PoorFit)
+    (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
 }
 
 /// Part of a frame's excess variance that single pixels make: hot ones, which raise χ² as they raise the noise.
@@ -201,6 +203,7 @@ mod tests {
             sigma_eff_err_px: 0.02,
             snr: 12.0,
             threshold_snr: 6.2,
+            has_light: true,
             misfit: 0.0,
             surroundings: Surroundings { own: 12.0, level: 0.0, scatter: 1.0 },
             profile: &profile,

@@ -124,7 +124,17 @@ impl TrailFit {
 
     /// Inverts the Fisher information; none where it is singular.
     pub(crate) fn errors(&self, settings: &FitSettings) -> Option<FitErrors> {
-        let free = settings.free_parameters();
+        self.errors_with(settings, [true; 2])
+    }
+
+    /// As [`errors`](Self::errors), where an end that was not seen stays in its place along the track: the pixels do
+    /// not know it, nor how much light lies beyond.
+    pub(crate) fn errors_with(&self, settings: &FitSettings, seen: [bool; 2]) -> Option<FitErrors> {
+        let mut free = settings.free_parameters();
+        free[1] &= seen[0];
+        free[3] &= seen[1];
+        // Of an earlier fit, which held the background.
+        free[5] &= self.information[triangle(5, 5)] > 0.0;
         let mut matrix = [[0.0; N_PARAMETERS]; N_PARAMETERS];
         for i in 0..N_PARAMETERS {
             for j in 0..N_PARAMETERS {

@@ -157,51 +157,51 @@ fn known_trail(b: &Believed) -> KnownTrail {
 fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> TrailFit {
     let (a, b) = (&free.trail.segment, &believed.fit.trail.segment);
     let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
-    let sane = free.trail.flux > 0.0 && free.errors(settings).is_some() && overlaps;
+    let sane = free.trail.flux > 0.0 && free.errors_with(settings, [false; 2]).is_some() && overlaps;
     if sane { free } else { believed.fit }
 }
 
 fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &StarField, snr: f64) -> Detection {
     let gain = frame.gain_e_per_adu();
-    let to_flux = gain.unwrap_or(1.0);
-    let errors = fit.errors(settings);
+    let is_trail = settings.shape == Shape::Trail;
     let ordered = fit.trail.segment.ordered();
-    let swapped = ordered != fit.trail.segment;
+    let segment = if is_trail { seen_segment(fit, frame) } else { ordered };
     // What of the trail lies beyond the border was not seen; its light is not counted.
-    let (segment, share) = match settings.shape {
-        Shape::Point => (ordered, 1.0),
-        Shape::Trail => {
-            let seen = seen_segment(fit, frame);
-            (seen, seen.length_px() / ordered.length_px())
+    let share = if is_trail { segment.length_px() / ordered.length_px() } else { 1.0 };
+    let to_flux = gain.unwrap_or(1.0) * share;
+
+    let swapped = ordered != fit.trail.segment;
+    let in_order = |mut ends: [f64; 2]| {
+        if swapped {
+            ends.reverse();
         }
+        ends
     };
-    let to_flux = to_flux * share;
-    let mut covariance = errors.map_or_else(|| unknown(fit.trail.segment.length_px()), |e| e.covariance_px2);
-    let mut coverage = fit.end_coverage;
+    let sigma_eff = fit.trail.sigma_eff_px;
+    let coverage = in_order(fit.end_coverage);
+    let at_border = [segment.start, segment.end].map(|end| is_trail && distance_to_border(end, frame) < sigma_eff);
+    let hidden = coverage.map(|c| is_trail && c < MIN_END_COVERAGE);
+    let unseen = [at_border[0] || hidden[0], at_border[1] || hidden[1]];
+    let seen_by_fit = if swapped { [!unseen[1], !unseen[0]] } else { unseen.map(|u| !u) };
+    let errors = fit.errors_with(settings, seen_by_fit);
+
+    let mut covariance = errors.map_or_else(|| unknown(segment.length_px()), |e| e.covariance_px2);
     if swapped {
         covariance = std::array::from_fn(|i| std::array::from_fn(|j| covariance[(i + 2) % 4][(j + 2) % 4]));
-        coverage.reverse();
     }
-    let sigma_eff = fit.trail.sigma_eff_px;
     let sigma_px = optical_sigma(sigma_eff);
     let sigma_eff_err = errors.map_or(sigma_eff, |e| e.sigma_eff_err);
     let mut flags = Flags::default();
-    if settings.shape == Shape::Trail {
-        let ends = [
-            (segment.start, Flags::END1_OFF_FRAME, Flags::END1_MASKED),
-            (segment.end, Flags::END2_OFF_FRAME, Flags::END2_MASKED),
-        ];
-        let mut unseen = [false; 2];
-        for (i, (end, off_frame, masked)) in ends.into_iter().enumerate() {
-            let at_border = distance_to_border(end, frame) < sigma_eff;
-            let hidden = coverage[i] < MIN_END_COVERAGE;
-            if at_border {
-                flags |= off_frame;
-            } else if hidden {
-                flags |= masked;
-            }
-            unseen[i] = at_border || hidden;
+    let off_frame = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME];
+    let masked = [Flags::END1_MASKED, Flags::END2_MASKED];
+    for end in 0..2 {
+        if at_border[end] {
+            flags |= off_frame[end];
+        } else if hidden[end] {
+            flags |= masked[end];
         }
+    }
+    if is_trail {
         widen_ends(&mut covariance, &segment, snr, unseen);
     }
     if !fit.converged {
@@ -310,6 +310,7 @@ impl<'a> Findings<'a> {
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
                 threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
+                has_light: m.detection.flux > m.detection.flux_err,
                 misfit: m.misfit,
                 surroundings: m.surroundings,
                 profile: &m.profile,
