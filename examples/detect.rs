@@ -31,16 +31,16 @@ struct Options {
     /// With --json: also write the light curve of every streak.
     #[arg(long)]
     light_curves: bool,
-    /// Write a PNG of each frame, with its detections outlined, to this folder.
+    /// Write a PNG of each frame, with its detections outlined, to this folder: NAME.png.
     #[arg(long, value_name = "DIR")]
     overlay: Option<PathBuf>,
-    /// Write DS9 regions of each frame to this folder.
+    /// Write DS9 regions of each frame to this folder: NAME.reg.
     #[arg(long, value_name = "DIR")]
     regions: Option<PathBuf>,
-    /// Write a FITS mask (1 = affected) of each frame to this folder.
+    /// Write a FITS mask (1 = affected) of each frame to this folder: NAME.mask.fits.
     #[arg(long, value_name = "DIR")]
     mask: Option<PathBuf>,
-    /// Write FITS images of each frame's sky level and noise to this folder.
+    /// Write FITS images of each frame's sky to this folder: NAME.level.fits, NAME.noise.fits.
     #[arg(long, value_name = "DIR")]
     sky: Option<PathBuf>,
     /// Write one table of all detections.
@@ -52,12 +52,18 @@ struct Options {
     /// List the devices and stop.
     #[arg(long)]
     list_devices: bool,
-    /// Gaussian width of the PSF, px; measured on each frame's stars when not given.
+    /// Gaussian width of the PSF, px, from 0.3 to 8; measured on each frame's stars when not given.
     #[arg(long, value_name = "PX")]
     sigma: Option<f64>,
-    /// False alarms to expect per frame.
+    /// False alarms to expect per frame, from 1e-6 to 100 [default: 0.01].
     #[arg(long, value_name = "N")]
     false_alarms: Option<f64>,
+    /// Saturation level, ADU, where the header does not say it.
+    #[arg(long, value_name = "ADU")]
+    saturation: Option<f64>,
+    /// Gain, electrons per ADU, where the header does not say it.
+    #[arg(long, value_name = "E_PER_ADU")]
+    gain: Option<f64>,
     /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
     #[arg(long, default_value = "auto", value_parser = parse_tracking)]
     tracking: Tracking,
@@ -73,14 +79,20 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(n_failed) => {
-            eprintln!("{n_failed} of the frames failed");
+            eprintln!("{n_failed} {} failed", if n_failed == 1 { "frame" } else { "frames" });
             ExitCode::FAILURE
         }
+        // Whoever reads the output has seen enough of it.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Works through the frames; a bad one does not stop the others. Gives the number of those that failed.
@@ -98,7 +110,9 @@ fn run(options: &Options) -> AnyResult<usize> {
             Ok(text) => progress.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?,
             Err(error) => {
                 n_failed += 1;
-                progress.suspend(|| eprintln!("{}: {error}", path.display()));
+                let (path, error) = (path.display().to_string(), error.to_string());
+                let known = if error.contains(&path) { String::new() } else { format!("{path}: ") };
+                progress.suspend(|| eprintln!("{known}{error}"));
             }
         }
         progress.inc(1);
@@ -111,7 +125,13 @@ fn run(options: &Options) -> AnyResult<usize> {
 /// Gives the text for one frame, and writes the files asked for.
 fn process(path: &Path, options: &Options, detector: &Detector, outputs: &mut Outputs<'_>) -> AnyResult<String> {
     let choice = ReadOptions { hdu: options.hdu.clone(), plane: options.plane };
-    let frame = fits::read_frame_with(path, &choice)?;
+    let mut frame = fits::read_frame_with(path, &choice)?;
+    if let (None, Some(level)) = (frame.saturation(), options.saturation) {
+        frame = frame.with_saturation(level);
+    }
+    if let (None, Some(gain)) = (frame.gain_e_per_adu(), options.gain) {
+        frame = frame.with_gain(gain)?;
+    }
     let report = detector.detect(&frame)?;
     let sky = if options.sky.is_some() { detector.sky(&frame)? } else { None };
     outputs.write(path, &frame, &report, sky)?;
@@ -158,9 +178,11 @@ fn progress_bar(n_frames: usize) -> ProgressBar {
 
 /// A line for the frame, and one for each detection.
 fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
+    let n = report.detections.len();
+    let noun = if n == 1 { "detection" } else { "detections" };
     let mut lines = vec![format!(
-        "{name}: {} detections in {:.1} ms on {} ({} tracking, PSF sigma {:.2} px, threshold S/N {:.1})",
-        report.detections.len(),
+        "{name}: {n} {noun} ({} rejected) in {:.1} ms on {} ({} tracking, PSF sigma {:.2} px, threshold S/N {:.1})",
+        report.rejected.len(),
         report.total_ms,
         report.device,
         report.tracking.name(),

@@ -1,5 +1,6 @@
 //! What comes out: detections with their errors, and the report of a frame.
 
+use crate::frame::Times;
 use crate::geometry::{Point, Segment};
 
 /// What a detection looks like.
@@ -171,7 +172,7 @@ pub struct Detection {
     pub sigma_err_px: f64,
     /// Total flux, in `flux_unit`.
     pub flux: f64,
-    /// Standard error of `flux`.
+    /// Standard error of `flux`; infinite where it is not known.
     pub flux_err: f64,
     /// Electrons when the gain is known, else ADU.
     pub flux_unit: FluxUnit,
@@ -372,6 +373,19 @@ pub enum PsfSource {
     Assumed,
 }
 
+impl PsfSource {
+    /// The name written to files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Stars { .. } => "stars",
+            Self::Trails { .. } => "trails",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
 /// What is worth knowing about a whole frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -415,7 +429,11 @@ pub struct Report {
     pub psf_sigma_px: f64,
     /// Where that width came from.
     pub psf_source: PsfSource,
-    /// The lowest S/N a streak of any length needed.
+    /// When the shutter was open, as the frame says.
+    pub times: Option<Times>,
+    /// Exposure time, s, as the frame says.
+    pub exposure_secs: Option<f64>,
+    /// The lowest S/N a streak of any length needed; infinite where nothing could be searched.
     pub threshold_snr: f64,
     /// Detections by descending S/N, then by position.
     pub detections: Vec<Detection>,

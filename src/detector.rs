@@ -437,6 +437,8 @@ impl Detector {
             tracking: TrackingMode::Sidereal,
             psf_sigma_px: sigma.unwrap_or(stars::ASSUMED_SIGMA_PX),
             psf_source: if sigma.is_some() { PsfSource::Given } else { PsfSource::Assumed },
+            times: frame.times().cloned(),
+            exposure_secs: frame.exposure_secs(),
             threshold_snr: f64::INFINITY,
             detections: Vec::new(),
             rejected: Vec::new(),

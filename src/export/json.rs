@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::{Detection, EndCovariance, FrameFlag, Rejected, Report, TrackingMode};
+use crate::{Detection, EndCovariance, FrameFlag, Rejected, Report, Times, TrackingMode};
 
 /// What a line holds beside the fields that are always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +32,9 @@ pub fn report_line(frame_name: &str, report: &Report, include: Include) -> Strin
         tracking: report.tracking.name(),
         star_trail: StarTrail::of(report.tracking),
         psf_sigma_px: report.psf_sigma_px,
+        psf_source: report.psf_source.name(),
+        exposure_s: report.exposure_secs,
+        times: report.times.as_ref().map(TimesRecord::of),
         threshold_snr: report.threshold_snr,
         flags: report.flags.iter().copied().map(FrameFlag::name).collect(),
         elapsed_ms: Elapsed(report),
@@ -51,6 +54,11 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     star_trail: Option<StarTrail>,
     psf_sigma_px: f64,
+    psf_source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposure_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times: Option<TimesRecord<'a>>,
     threshold_snr: f64,
     flags: Vec<&'static str>,
     elapsed_ms: Elapsed<'a>,
@@ -73,6 +81,28 @@ impl StarTrail {
             TrackingMode::Rate { star_length_px, star_angle_rad, n_stars } => {
                 Some(Self { length_px: star_length_px, angle_rad: star_angle_rad, n_stars })
             }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TimesRecord<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_utc: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    middle_utc: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_utc: Option<&'a str>,
+    rule: &'a str,
+}
+
+impl<'a> TimesRecord<'a> {
+    fn of(times: &'a Times) -> Self {
+        Self {
+            start_utc: times.start_utc.as_deref(),
+            middle_utc: times.middle_utc.as_deref(),
+            end_utc: times.end_utc.as_deref(),
+            rule: &times.rule,
         }
     }
 }
@@ -201,6 +231,8 @@ mod tests {
         assert_eq!(value["tracking"], "rate");
         assert_eq!(value["star_trail"], json!({"length_px": 20.0, "angle_rad": 0.0, "n_stars": 1}));
         assert_eq!(value["flags"], json!(["psf_assumed"]));
+        assert_eq!((&value["psf_source"], &value["exposure_s"]), (&json!("assumed"), &json!(5.0)));
+        assert_eq!(value["times"], json!({"start_utc": "2026-01-01T00:00:00", "rule": "DATE-OBS"}));
         assert!(line.contains(r#""elapsed_ms":{"total":3.5,"upload":2.0,"condition":1.0}"#), "{line}");
         let streak = &value["detections"][0];
         assert_eq!((&streak["kind"], &streak["role"]), (&json!("streak"), &json!("target")));

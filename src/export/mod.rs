@@ -18,7 +18,7 @@ pub mod regions;
 mod sample {
     use crate::{
         Detection, Flags, FluxUnit, FrameFlag, Kind, LightCurve, Point, PsfSource, RejectReason, Rejected, Report,
-        Role, Segment, TrackingMode,
+        Role, Segment, Times, TrackingMode,
     };
 
     /// A streak, a point and a star's trail in a frame of 60 x 40, and one rejected candidate.
@@ -60,6 +60,13 @@ mod sample {
             tracking: TrackingMode::Rate { star_length_px: 20.0, star_angle_rad: 0.0, n_stars: 1 },
             psf_sigma_px: 1.4,
             psf_source: PsfSource::Assumed,
+            times: Some(Times {
+                start_utc: Some("2026-01-01T00:00:00".into()),
+                middle_utc: None,
+                end_utc: None,
+                rule: "DATE-OBS".into(),
+            }),
+            exposure_secs: Some(5.0),
             threshold_snr: 6.7,
             detections: vec![streak, point, star],
             rejected: vec![Rejected {

@@ -418,6 +418,8 @@ impl<'a> Findings<'a> {
             tracking: self.tracking,
             psf_sigma_px: self.field.psf_sigma_px,
             psf_source: self.field.psf_source,
+            times: self.frame.times().cloned(),
+            exposure_secs: self.frame.exposure_secs(),
             threshold_snr: self.thresholds.lowest(),
             detections: self.detections,
             rejected: self.rejected,

@@ -1,5 +1,7 @@
 //! What a FITS header says about the frame.
 
+use std::ops::RangeInclusive;
+
 use fitsio::FitsFile;
 use fitsio::hdu::FitsHdu;
 
@@ -58,9 +60,10 @@ impl<'f> Header<'f> {
         if !["UTC", "UT"].contains(&clock.to_ascii_uppercase().as_str()) {
             return None;
         }
-        let start = self.first_text(&["DATE-BEG"]).or_else(|| self.date_obs());
-        let middle = self.first_text(&["DATE-AVG"]);
-        let end = self.first_text(&["DATE-END"]);
+        let is_moment = |found: &(_, String)| is_iso_8601(&found.1);
+        let start = self.first_text(&["DATE-BEG"]).filter(is_moment).or_else(|| self.date_obs().filter(is_moment));
+        let middle = self.first_text(&["DATE-AVG"]).filter(is_moment);
+        let end = self.first_text(&["DATE-END"]).filter(is_moment);
         let used: Vec<_> = [&start, &middle, &end].into_iter().flatten().map(|(rule, _)| *rule).collect();
         let mut rule = used.join(", ");
         if let (1, true, Some(key)) = (used.len(), start.is_some(), exposure_key) {
@@ -121,4 +124,45 @@ fn sampled_median(frame: &Frame<'_>) -> f32 {
     }
     let middle = sample.len() / 2;
     *sample.select_nth_unstable_by(middle, f32::total_cmp).1
+}
+
+/// True for `YYYY-MM-DD`, with `Thh:mm:ss` and decimals or without: what the FITS standard writes. Older files have
+/// years of two digits, and what software has made of them.
+fn is_iso_8601(text: &str) -> bool {
+    let (date, time) = text.split_once('T').map_or((text, None), |(date, time)| (date, Some(time)));
+    let within = |part: &str, digits: usize, range: RangeInclusive<u32>| {
+        part.len() == digits
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && part.parse().is_ok_and(|n: u32| range.contains(&n))
+    };
+    let is_date = match date.split('-').collect::<Vec<_>>()[..] {
+        [year, month, day] => within(year, 4, 1..=9999) && within(month, 2, 1..=12) && within(day, 2, 1..=31),
+        _ => false,
+    };
+    let is_time = |time: &str| {
+        let time = time.trim_end_matches('Z');
+        let (whole, decimals) = time.split_once('.').unwrap_or((time, ""));
+        let is_whole = match whole.split(':').collect::<Vec<_>>()[..] {
+            [h, m, s] => within(h, 2, 0..=24) && within(m, 2, 0..=59) && within(s, 2, 0..=60),
+            _ => false,
+        };
+        is_whole && decimals.bytes().all(|b| b.is_ascii_digit())
+    };
+    is_date && time.is_none_or(is_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_real_moments_are_times() {
+        for good in ["2026-11-24", "2026-11-24T12:39:00", "1999-01-31T23:59:60.125", "2026-11-24T12:39:00.5Z"] {
+            assert!(is_iso_8601(good), "{good}");
+        }
+        let bad = ["26/10/92", "26/07/102T19:36:37", "2026-13-01", "2026-11-24T25:00:00", "2026-11-24T12:39", "", "T"];
+        for bad in bad {
+            assert!(!is_iso_8601(bad), "{bad}");
+        }
+    }
 }

@@ -46,7 +46,7 @@ impl Drop for LiteralPath {
     }
 }
 
-fn is_harmless(path: &Path) -> bool {
+pub(super) fn is_harmless(path: &Path) -> bool {
     let Some(text) = path.to_str() else { return false };
     let after_drive = if cfg!(windows) && text.as_bytes().get(1) == Some(&b':') { &text[2..] } else { text };
     let is_plain =

@@ -1,11 +1,13 @@
 //! Writing frames as FITS files.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fitsio::FitsFile;
 use fitsio::errors::Error as FitsError;
 use fitsio::images::{ImageDescription, ImageType};
 
+use super::literal_path::is_harmless;
 use crate::{Error, Frame, Pixels, Result};
 
 /// Writes a frame as the primary image of a FITS file, in place of a file that is already there.
@@ -16,8 +18,7 @@ use crate::{Error, Frame, Pixels, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when the file cannot be written, or its path is not UTF-8 or has `[` or `(` in it, which CFITSIO reads
-/// as instructions.
+/// [`Error::Io`] when the file cannot be written.
 ///
 /// ```
 /// use skystreak::{Frame, io::fits::write_frame};
@@ -29,14 +30,18 @@ use crate::{Error, Frame, Pixels, Result};
 /// # Ok::<(), skystreak::Error>(())
 /// ```
 pub fn write_frame(path: &Path, frame: &Frame<'_>) -> Result<()> {
-    match path.to_str() {
-        None => return Err(Error::io("the path is not UTF-8", path)),
-        Some(name) if name.contains(['[', '(']) => {
-            return Err(Error::io("CFITSIO takes '[' and '(' in a path as instructions", path));
-        }
-        Some(_) => {}
+    if is_harmless(path) {
+        return write(path, frame).map_err(|error| Error::io(format!("cannot write: {error}"), path));
     }
-    write(path, frame).map_err(|error| Error::io(format!("cannot write: {error}"), path))
+    // CFITSIO takes what is in such a name as instructions: it writes another file, which then gets the name.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("skystreak-{}-{}.fits", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let temporary = std::env::temp_dir().join(name);
+    let written = write(&temporary, frame).map_err(|error| error.to_string());
+    let copied = written.and_then(|()| std::fs::copy(&temporary, path).map_err(|error| error.to_string()));
+    // A file that is left over does no harm, and there is nobody to tell.
+    let _ = std::fs::remove_file(&temporary);
+    copied.map(|_| ()).map_err(|error| Error::io(format!("cannot write: {error}"), path))
 }
 
 fn write(path: &Path, frame: &Frame<'_>) -> Result<(), FitsError> {
