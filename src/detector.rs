@@ -295,7 +295,8 @@ impl Detector {
         clock.stage("weigh");
 
         let mut found = self.search(backend, frame, weighed, &field, places)?;
-        if let Some(sigma) = stars::psf_from_trails(&field, &found.measured) {
+        let stars_are_trails = report::stars_are_trails(config.tracking, &found.measured);
+        if let Some(sigma) = stars::psf_from_trails(&field, &found.measured, stars_are_trails) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             normalise_anew(backend, frame, &sky, &lines)?;
             field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;

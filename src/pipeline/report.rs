@@ -21,7 +21,7 @@ use crate::pipeline::psf::{effective_sigma, optical_sigma};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::{self, Seen};
+use crate::pipeline::tracking::{self, Seen, Tracking};
 use crate::pipeline::weigh::{CompactSource, SourceClass};
 
 /// A trail with everything that is known of it, before it is judged.
@@ -247,6 +247,12 @@ fn distance_to_border(p: Point, frame: &Frame<'_>) -> f64 {
 
 fn unknown(length_px: f64) -> EndCovariance {
     std::array::from_fn(|i| std::array::from_fn(|j| if i == j { length_px * length_px } else { 0.0 }))
+}
+
+/// Whether the trails of a frame say that its stars are trails.
+pub(crate) fn stars_are_trails(tracking: Tracking, measured: &[Measured]) -> bool {
+    let seen: Vec<Seen> = measured.iter().map(|m| as_seen(&m.detection)).collect();
+    tracking::decide(tracking, &seen) != TrackingMode::Sidereal
 }
 
 /// What becomes the report.

@@ -181,9 +181,11 @@ fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f
     Ok(enough.then(|| (optical_sigma(widths[widths.len() / 2]), widths.len())))
 }
 
-/// Bright trails tell the PSF where no star did: their median width, if it differs enough to search again.
-pub(crate) fn psf_from_trails(field: &StarField, measured: &[Measured]) -> Option<f64> {
-    if field.psf_source != PsfSource::Assumed {
+/// Bright trails tell the PSF where no star did: their median width, if it differs enough to search again. Where the
+/// stars themselves are trails, what looked like stars was something else.
+pub(crate) fn psf_from_trails(field: &StarField, measured: &[Measured], stars_are_trails: bool) -> Option<f64> {
+    let from_stars = matches!(field.psf_source, PsfSource::Stars { .. });
+    if !(field.psf_source == PsfSource::Assumed || (from_stars && stars_are_trails)) {
         return None;
     }
     let mut widths: Vec<f64> = measured
