@@ -88,13 +88,16 @@ impl AlongTrack<'_> {
         let n = (length / (BIN_WIDTHS * self.sigma_px)).floor().clamp(1.0, MOST_BINS) as usize;
         let bin_px = length / n as f64;
         let sky = self.trail.background * 2.0 * PI.sqrt() * self.sigma_px;
+        // Of a trail wider than the profile's PSF, that sees too little, and the other way round.
+        let width2 = self.sigma_px.powi(2) + self.trail.sigma_eff_px.powi(2);
+        let seen = (2.0 * self.sigma_px.powi(2) / width2).sqrt();
         let (flux_per_px, flux_per_px_err) = self
             .parts(1, n)
             .map(|light| {
-                let per_px = light.per_px - sky;
+                let per_px = (light.per_px - sky) / seen;
                 // Photons are weighted by the square of the transverse profile: ∫G³ / (∫G²)² = 2/√3.
                 let photons = self.photon_variance * per_px.max(0.0) * 2.0 / 3_f64.sqrt() / bin_px;
-                (per_px, (light.variance + photons).sqrt())
+                (per_px, (light.variance / (seen * seen) + photons).sqrt())
             })
             .unzip();
         LightCurve { bin_px, flux_per_px, flux_per_px_err }

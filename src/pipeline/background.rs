@@ -119,6 +119,10 @@ pub(crate) struct BackgroundMap {
     pub(crate) typical_noise: f32,
 }
 
+/// What trails have added to a tile's noise is no more than this leaves. Of coarse integers a residual's clipped scatter
+/// may see one step alone, and next to no noise.
+const LEAST_NOISE_LEFT: f32 = 0.7;
+
 impl BackgroundMap {
     /// Builds the map, or none where no tile has noise to measure.
     pub(crate) fn from_tiles(mesh: Mesh, tiles: &[TileStatistics]) -> Option<Self> {
@@ -180,7 +184,10 @@ impl BackgroundMap {
         let noise = match residual {
             Some(tiles) => {
                 let seen = believed_tiles(mesh, tiles);
-                let of = |i: usize| if seen[i] { unclipped_sd(&tiles[i]) } else { self.tile_noise[i] };
+                let of = |i: usize| {
+                    let least = LEAST_NOISE_LEFT * self.tile_noise[i];
+                    if seen[i] { unclipped_sd(&tiles[i]).max(least) } else { self.tile_noise[i] }
+                };
                 median_filter(mesh, &(0..mesh.len()).map(of).collect::<Vec<f32>>())
             }
             None => self.tile_noise.clone(),

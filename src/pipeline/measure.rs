@@ -122,6 +122,14 @@ impl TrailFit {
         (self.chi2_reduced(settings) - 1.0 - 3.0 * (2.0 / self.n_pixels.max(1.0)).sqrt()).max(0.0)
     }
 
+    /// As a fit that held the background: what a backend says of it then does not count.
+    pub(crate) fn without_background(mut self) -> Self {
+        for i in 0..N_PARAMETERS {
+            self.information[triangle(i.min(5), i.max(5))] = f64::from(u8::from(i == 5));
+        }
+        self
+    }
+
     /// Inverts the Fisher information; none where it is singular.
     pub(crate) fn errors(&self, settings: &FitSettings) -> Option<FitErrors> {
         self.errors_with(settings, [true; 2])
@@ -133,8 +141,6 @@ impl TrailFit {
         let mut free = settings.free_parameters();
         free[1] &= seen[0];
         free[3] &= seen[1];
-        // Of an earlier fit, which held the background.
-        free[5] &= self.information[triangle(5, 5)] > 0.0;
         let mut matrix = [[0.0; N_PARAMETERS]; N_PARAMETERS];
         for i in 0..N_PARAMETERS {
             for j in 0..N_PARAMETERS {
@@ -144,7 +150,11 @@ impl TrailFit {
                 };
             }
         }
-        let inverse = invert(&matrix)?;
+        let mut inverse = invert(&matrix)?;
+        // What is held has no error.
+        for i in (0..N_PARAMETERS).filter(|&i| !free[i]) {
+            inverse[i][i] = 0.0;
+        }
         let variance = |i: usize| if free[i] { inverse[i][i] } else { 0.0 };
         let mut covariance_px2 = [[0.0; 4]; 4];
         match settings.shape {

@@ -36,6 +36,12 @@ pub(crate) struct Measured {
     surroundings: Surroundings,
 }
 
+impl Measured {
+    pub(crate) fn as_known(&self) -> KnownTrail {
+        KnownTrail { segment: self.detection.segment, sigma_eff_px: self.sigma_eff_px, snr: self.detection.snr }
+    }
+}
+
 /// Limits of the PSF width in the last fit, in units of the frame's.
 const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
 
@@ -83,7 +89,13 @@ pub(crate) fn measure_trails(
     backend.add_trails(&models(true), 1.0)?;
     let requests: Vec<FitRequest> =
         trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
-    let fits = backend.fit(&requests, &settings)?;
+    let mut fits = backend.fit(&requests, &settings)?;
+    let other: Vec<usize> = (0..fits.len()).filter(|&i| contradicts_prior(&fits[i], &settings)).collect();
+    let of_other: Vec<FitRequest> = other.iter().map(|&i| requests[i]).collect();
+    let without_prior = backend.fit(&of_other, &FitSettings { sigma_prior: None, ..settings })?;
+    for (i, fit) in other.into_iter().zip(without_prior) {
+        fits[i] = fit;
+    }
     let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
     let beside = backend.profiles(&beside, sigma_eff as f32)?;
@@ -153,12 +165,30 @@ fn known_trail(b: &Believed) -> KnownTrail {
     KnownTrail { segment: b.fit.trail.segment, sigma_eff_px: b.fit.trail.sigma_eff_px, snr: b.fit.snr }
 }
 
-/// The free fit, or where it wandered off the one it started from.
+/// A width by so many of its errors and the prior's off what is expected is another one: out of focus, not through
+/// the optics.
+const OTHER_WIDTH: f64 = 2.5;
+
+/// Whether the pixels alone say another width than is known beforehand.
+fn contradicts_prior(fit: &TrailFit, settings: &FitSettings) -> bool {
+    let (Some(prior), Some(errors)) = (settings.sigma_prior, fit.errors_with(settings, [false; 2])) else {
+        return false;
+    };
+    let of_prior = prior.spread_px.powi(-2);
+    let of_pixels = errors.sigma_eff_err.powi(-2) - of_prior;
+    if of_pixels <= 0.0 {
+        return false;
+    }
+    let off = (fit.trail.sigma_eff_px - prior.sigma_px) * (1.0 + of_prior / of_pixels);
+    off.abs() > OTHER_WIDTH * (1.0 / of_pixels + 1.0 / of_prior).sqrt()
+}
+
+/// The free fit, or where it wandered off the one it started from, which held the background.
 fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> TrailFit {
     let (a, b) = (&free.trail.segment, &believed.fit.trail.segment);
     let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
     let sane = free.trail.flux > 0.0 && free.errors_with(settings, [false; 2]).is_some() && overlaps;
-    if sane { free } else { believed.fit }
+    if sane { free } else { believed.fit.without_background() }
 }
 
 fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &StarField, snr: f64) -> Detection {
@@ -294,10 +324,7 @@ impl<'a> Findings<'a> {
 
     /// Sorts trails into stars, targets and rejected ones, and decides how the telescope moved.
     pub(crate) fn judge_trails(&mut self, measured: Vec<Measured>) {
-        let trails: Vec<KnownTrail> = measured
-            .iter()
-            .map(|m| KnownTrail { segment: m.detection.segment, sigma_eff_px: m.sigma_eff_px, snr: m.detection.snr })
-            .collect();
+        let trails: Vec<KnownTrail> = measured.iter().map(Measured::as_known).collect();
         for m in measured {
             let scene = Scene {
                 width: self.frame.width(),

@@ -12,10 +12,10 @@ const OFFSETS: [f64; 4] = [4.0, 7.0, 10.0, 13.0];
 const LEAST_USABLE: f64 = 0.5;
 
 /// With fewer there is no telling.
-const LEAST_TRACKS: usize = 5;
+const LEAST_TRACKS: usize = 7;
 
 /// In white noise the scatter measured from so few tracks is below so many times the true one, 999 times in 1000.
-const SCATTER_BY_CHANCE: f64 = 2.0;
+const SCATTER_BY_CHANCE: f64 = 2.2;
 
 /// Standard errors by which the level must differ from zero to count.
 const LEVEL_BY_CHANCE: f64 = 3.0;

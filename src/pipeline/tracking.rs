@@ -114,7 +114,8 @@ pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
         TrackingMode::Sidereal => false,
         TrackingMode::Rate { star_length_px, star_angle_rad, .. } => {
             let cut = !streak.whole && streak.segment.length_px() < 1.5 * star_length_px;
-            let slack = MOST_SIGMAS * streak.length_err_px;
+            // Of one that is cut, the length is that of the part inside.
+            let slack = if streak.whole { MOST_SIGMAS * streak.length_err_px } else { 0.0 };
             same_vector(&streak.segment, slack, star_length_px, star_angle_rad)
                 || (cut && same_angle(&streak.segment, star_length_px, star_angle_rad))
                 || (streak.wide && could_be_blend(&streak.segment, star_length_px, star_angle_rad))
@@ -150,8 +151,8 @@ mod tests {
         assert!(is_star(&mode, &streaks[0]) && !is_star(&mode, &streaks[8]) && !is_star(&mode, &streaks[9]));
         let uncertain = Seen { length_err_px: 3.0, ..seen(24.0, 0.0) };
         assert!(is_star(&mode, &uncertain) && !is_star(&mode, &seen(24.0, 0.0)));
-        let cut = Seen { whole: false, ..seen(12.0, 0.0) };
-        assert!(is_star(&mode, &cut));
+        let cut = |length: f64| Seen { whole: false, length_err_px: length, ..seen(length, 0.0) };
+        assert!(is_star(&mode, &cut(12.0)) && !is_star(&mode, &cut(200.0)));
     }
 
     #[test]
