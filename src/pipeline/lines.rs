@@ -18,6 +18,9 @@ const QUIET: f64 = 0.5;
 /// No more than this part of a side is such a border.
 const MOST_BORDER: f64 = 0.25;
 
+/// Parts of a line, whose median is the line's: a streak that runs through some of them does not lift it.
+const PARTS: usize = 8;
+
 /// Shorter lines know their level too badly, and a streak across is too large a part of them.
 const MIN_LENGTH: usize = 512;
 
@@ -111,9 +114,30 @@ pub(crate) fn follow(
 
 /// Statistics of blocks of so many columns, and of so many rows.
 fn measure(backend: &mut dyn Backend, width: usize, height: usize, block: usize) -> Result<[Vec<TileStatistics>; 2]> {
-    let columns = Mesh { width, height, nx: width.div_ceil(block), ny: 1 };
-    let rows = Mesh { width, height, nx: 1, ny: height.div_ceil(block) };
-    Ok([backend.tile_statistics(columns, TileSource::Values)?, backend.tile_statistics(rows, TileSource::Values)?])
+    let (nx, ny) = (width.div_ceil(block), height.div_ceil(block));
+    let (parts_x, parts_y) = (PARTS.min(width), PARTS.min(height));
+    let columns = backend.tile_statistics(Mesh { width, height, nx, ny: parts_y }, TileSource::Values)?;
+    let rows = backend.tile_statistics(Mesh { width, height, nx: parts_x, ny }, TileSource::Values)?;
+    let columns = (0..nx).map(|x| whole_line(columns.iter().skip(x).step_by(nx)));
+    Ok([columns.collect(), rows.chunks(parts_x).map(whole_line).collect()])
+}
+
+/// What a line's parts have in common.
+fn whole_line<'a>(parts: impl IntoIterator<Item = &'a TileStatistics>) -> TileStatistics {
+    let parts: Vec<&TileStatistics> = parts.into_iter().filter(|p| p.n_clipped > 1).collect();
+    let median = |of: fn(&TileStatistics) -> f32| {
+        let mut values: Vec<f32> = parts.iter().map(|p| of(p)).collect();
+        values.sort_unstable_by(f32::total_cmp);
+        let middle = |i: usize| values.get(i).copied().unwrap_or(0.0);
+        0.5 * (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2))
+    };
+    TileStatistics {
+        n_usable: parts.iter().map(|p| p.n_usable).sum(),
+        n_clipped: parts.iter().map(|p| p.n_clipped).sum(),
+        mean: median(|p| p.mean),
+        median: median(|p| p.median),
+        sd: median(|p| p.sd),
+    }
 }
 
 /// How many blocks at the beginning and at the end saw no sky, with one more on either side that may hold the edge.
@@ -140,8 +164,8 @@ fn step_offsets(lines: &[TileStatistics], half_window: usize) -> Option<Vec<f32>
     let is_step = |i: usize| {
         let line = &lines[i];
         let noise = f64::from(unclipped_sd(line));
-        // A median of the window's lines has 1.25 times the error of their mean.
-        let error = 1.25 * noise / (f64::from(line.n_clipped.max(1)) * window(i).len() as f64).sqrt();
+        // A median has 1.25 times the error of a mean: that of the window's lines, and that of each one's parts.
+        let error = 1.25 * 1.25 * noise / (f64::from(line.n_clipped.max(1)) * window(i).len() as f64).sqrt();
         f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(SIGNIFICANT * error) && line.n_clipped > 1
     };
     (0..n).any(is_step).then_some(offsets)
@@ -153,6 +177,17 @@ mod tests {
 
     fn line(mean: f32, sd: f32) -> TileStatistics {
         TileStatistics { n_usable: 700, n_clipped: 697, mean, median: mean, sd }
+    }
+
+    #[test]
+    fn a_streak_through_some_parts_does_not_lift_a_line() {
+        let mut parts = [1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.0].map(|mean| line(mean, 10.0));
+        parts[2..5].iter_mut().for_each(|p| p.mean += 40.0);
+        let whole = whole_line(&parts);
+        assert!((whole.mean - 1.0).abs() < 0.15 && whole.sd == 10.0 && whole.n_clipped == 8 * 697, "{whole:?}");
+        parts[6..].fill(TileStatistics::default());
+        assert_eq!(whole_line(&parts).n_clipped, 6 * 697, "parts that saw nothing");
+        assert_eq!(whole_line(&[TileStatistics::default(); 8]).n_clipped, 0);
     }
 
     #[test]
