@@ -390,13 +390,7 @@ impl Detector {
         let excess = threshold::noise_excess(&tiles, &segments.kernel);
         let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
         let masked = 1.0 - usable as f64 / (width * height) as f64;
-        let thresholds = Thresholds::new(
-            self.config.false_alarms_per_frame,
-            width * height,
-            field.psf_sigma_px,
-            segments.longest_px(),
-            excess,
-        );
+        let thresholds = Thresholds::new(self.config.false_alarms_per_frame, width, height, field.psf_sigma_px, excess);
         let segments_sigma = segments.kernel.sigma_eff_px;
         Ok(Search {
             backend,

@@ -29,17 +29,18 @@ pub(crate) struct CalibrateOptions {
     levels: Vec<f64>,
 }
 
-/// Octaves of length the thresholds are set for: from 8 px, and all from 256 px.
-const OCTAVES: [&str; 6] = ["8–16", "16–32", "32–64", "64–128", "128–256", "256–"];
-
-fn octave(length_px: f64) -> usize {
-    (length_px / 8.0).log2().floor().clamp(0.0, OCTAVES.len() as f64 - 1.0) as usize
+/// Octaves of length that thresholds are set for: from 8 px; the last holds all from half of the side on.
+fn n_octaves(size: usize) -> usize {
+    (size as f64 / 8.0).log2().floor().max(1.0) as usize
 }
 
-/// Octaves a frame has room for: segments reach from corner to corner.
-fn n_octaves(size: usize) -> usize {
-    let longest = size as f64 * std::f64::consts::SQRT_2;
-    (longest / 8.0).log2().ceil().clamp(1.0, OCTAVES.len() as f64) as usize
+fn octave(length_px: f64, octaves: usize) -> usize {
+    (length_px / 8.0).log2().floor().clamp(0.0, octaves as f64 - 1.0) as usize
+}
+
+fn octave_name(k: usize, octaves: usize) -> String {
+    let first = 8 << k;
+    if k + 1 < octaves { format!("{first}–{}", 2 * first) } else { format!("{first}–") }
 }
 
 /// Detections in frames of noise alone, and how many more were rejected by their looks.
@@ -77,12 +78,12 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         ]);
         let octaves = n_octaves(common.size);
         let expected = asked / octaves as f64 * n_frames as f64;
-        for (k, name) in OCTAVES[..octaves].iter().enumerate() {
-            let n = found.iter().filter(|f| octave(f.length_px).min(octaves - 1) == k).count();
+        for k in 0..octaves {
+            let n = found.iter().filter(|f| octave(f.length_px, octaves) == k).count();
             let (low, high) = poisson_interval(n as u64, 0.68);
             by_length.row([
                 asked.to_string(),
-                (*name).to_owned(),
+                octave_name(k, octaves),
                 n.to_string(),
                 format!("{:.2}", n as f64 / expected),
                 format!("{:.2} – {:.2}", low / expected, high / expected),
@@ -114,13 +115,13 @@ pub(crate) fn calibrate(options: &CalibrateOptions) -> AnyResult<()> {
     let mut counts = Table::new(["length, px", "above S/N", "found", "per frame", "constant c", "± 1 sigma"]);
     let octaves = n_octaves(common.size);
     for k in 0..=octaves {
-        let here = |f: &&FalseAlarm| k == octaves || octave(f.length_px).min(octaves - 1) == k;
+        let here = |f: &&FalseAlarm| k == octaves || octave(f.length_px, octaves) == k;
         for &level in &options.levels {
             let n = found.iter().filter(here).filter(|f| f.snr > level).count();
             let of_law = frames * cells * law(level);
             let (low, high) = poisson_interval(n as u64, 0.68);
             counts.row([
-                OCTAVES[..octaves].get(k).copied().unwrap_or("all").to_owned(),
+                if k < octaves { octave_name(k, octaves) } else { "all".to_owned() },
                 level.to_string(),
                 n.to_string(),
                 format!("{:.4}", n as f64 / frames),

@@ -42,6 +42,10 @@ pub(crate) struct SearchRequest {
     pub(crate) weighted: bool,
 }
 
+/// A node and its partner count together where each of them reaches this share of the threshold: where one of them is
+/// weaker the other alone is as good.
+pub(crate) const PARTNER_SHARE: f32 = 0.7;
+
 /// Nodes with less of their variance than this on usable pixels are left out.
 pub(crate) const MIN_COVERAGE: f32 = 0.1;
 

@@ -1,7 +1,8 @@
 //! The segment set of the search: which line segments the fast Radon transform sums, and how.
 //!
 //! A *tower* of levels doubles the height of its segments from level to level: the dyadic tower from 1 (…, 8, 16, 32,
-//! … rows) and the one from 3 (…, 12, 24, 48, … rows). Segments start at every quarter of their height. The lines of
+//! … rows) and the one from 3 (…, 12, 24, 48, … rows). Segments start at every quarter of their height; of tall ones two
+//! neighbours together make a *paired* segment, which lies half way between them. The lines of
 //! the frame fall into four *octants*, each the same computation on the frame turned over. Slopes are cut into
 //! *wedges*, so that a task's levels fit a cache, or a GPU's largest buffer. Both backends work through the same list
 //! of [`Task`]s. Method: docs/algorithm.md, "Search".
@@ -13,6 +14,10 @@ use crate::pipeline::psf::PsfKernel;
 
 /// Rows of the shortest segments searched for.
 pub(crate) const MIN_HEIGHT: usize = 8;
+
+/// Least height of segments that are paired with their next start: what a start too early or too late by an eighth
+/// loses counts for long streaks, which lose to the digital lines as well.
+const MIN_PAIRED_HEIGHT: usize = 48;
 
 /// How an octant's rows and columns lie in the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +74,22 @@ pub(crate) struct Level {
     pub(crate) stride: usize,
     /// 1 / standard deviation of a node in unit white noise, one per shift of `shifts`.
     pub(crate) inverse_sd: Vec<f32>,
+    /// The same of the sum of a node and its [partner](Self::partner_columns) at the next start; empty where the level
+    /// is not paired.
+    pub(crate) inverse_sd_paired: Vec<f32>,
 }
 
 impl Level {
+    pub(crate) fn is_paired(&self) -> bool {
+        !self.inverse_sd_paired.is_empty()
+    }
+
+    /// Columns by which a line moves from one start to the next: there its partner begins.
+    pub(crate) fn partner_columns(&self, shift: usize) -> usize {
+        let rows = self.height - 1;
+        (2 * shift * self.start_step + rows) / (2 * rows)
+    }
+
     pub(crate) fn n_shifts(&self) -> usize {
         self.shifts.len()
     }
@@ -79,6 +97,19 @@ impl Level {
     pub(crate) fn len(&self) -> usize {
         self.n_starts * self.n_shifts() * self.stride
     }
+}
+
+/// One of the segments of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Index of its level.
+    pub(crate) level: usize,
+    /// In units of the level's start step.
+    pub(crate) start: usize,
+    pub(crate) shift: usize,
+    pub(crate) column: i64,
+    /// Together with its partner at the next start.
+    pub(crate) paired: bool,
 }
 
 /// One independent piece of the transform: an octant, a tower and a wedge of slopes.
@@ -97,12 +128,14 @@ impl Task {
         self.levels.iter().map(Level::len).max().unwrap_or(0)
     }
 
-    /// The geometric segment a node stands for: half a row beyond its first and last row, inside the frame.
-    pub(crate) fn segment(&self, level: usize, start_ix: usize, shift: usize, column: i64) -> Option<Segment> {
-        let l = &self.levels[level];
-        let first_row = (start_ix * l.start_step) as f64;
-        let slope = shift as f64 / (l.height - 1) as f64;
-        let (c, h) = (column as f64, l.height as f64);
+    /// The geometric segment a node stands for: half a row beyond its first and last row, inside the frame. That of a
+    /// node and its partner lies half way between them.
+    pub(crate) fn segment(&self, node: &Node) -> Option<Segment> {
+        let l = &self.levels[node.level];
+        let slope = node.shift as f64 / (l.height - 1) as f64;
+        let ahead = if node.paired { 0.5 * l.start_step as f64 } else { 0.0 };
+        let first_row = (node.start * l.start_step) as f64 + ahead;
+        let (c, h) = (node.column as f64 + ahead * slope, l.height as f64);
         let segment = self.octant.segment_in_frame(
             self.columns,
             (first_row - 0.5, c - 0.5 * slope),
@@ -216,7 +249,7 @@ fn build_task(
 ) -> Task {
     let mut levels = Vec::new();
     let mut needed = 0..0;
-    for (&height, variances) in heights.iter().zip(variances).rev() {
+    for (index, &height) in heights.iter().enumerate().rev() {
         let owned = (wedge * height).div_ceil(wedges)..((wedge + 1) * height).div_ceil(wedges);
         let reported = if height >= MIN_HEIGHT { owned.start..owned.end.min(most_shift(columns)) } else { 0..0 };
         if !reported.is_empty() {
@@ -234,13 +267,20 @@ fn build_task(
         let shifts = needed.clone();
         let step = start_step(height);
         let pad = shifts.end - 1;
+        let inverse = |variance: f64| (1.0 / variance.sqrt()) as f32;
+        let of_shift = &variances[index];
+        // A node and its partner share three quarters of their rows: with r(d) the filter's autocorrelation along the
+        // line, both variances are sums of r(d) and |d| r(d), and those follow from the levels' own variances.
+        let paired = |shift: usize| 5.0 * of_shift[shift] - 3.0 * variances[index - 1][shift / 2];
+        let is_paired = height >= MIN_PAIRED_HEIGHT;
         levels.push(Level {
             height,
             start_step: step,
             n_starts: rows.div_ceil(step),
             reported_starts: if reported.is_empty() { 0 } else { rows.saturating_sub(height / 2) / step + 1 }
                 .min(rows.div_ceil(step)),
-            inverse_sd: shifts.clone().map(|d| (1.0 / variances[d].sqrt()) as f32).collect(),
+            inverse_sd: shifts.clone().map(|d| inverse(of_shift[d])).collect(),
+            inverse_sd_paired: shifts.clone().filter(|_| is_paired).map(|d| inverse(paired(d))).collect(),
             pad,
             stride: columns + pad,
             shifts,
@@ -364,6 +404,34 @@ mod tests {
     }
 
     #[test]
+    fn variances_of_pairs_match_the_direct_sum() {
+        let autocorrelation = PsfKernel::new(1.5).autocorrelation();
+        let lag = |d: i64| autocorrelation.get(d.unsigned_abs() as usize).copied().unwrap_or(0.0);
+        for task in set(100, 120, 1).tasks {
+            let base = task.levels[0].height;
+            for level in task.levels.iter().filter(|l| l.is_paired()) {
+                for shift in level.shifts.clone().step_by(5) {
+                    let column = |i| line_offset(base, level.height, shift, i) as i64;
+                    let ahead = level.partner_columns(shift) as i64;
+                    let line: Vec<(i64, i64)> = (0..level.height).map(|i| (i as i64, column(i))).collect();
+                    let partner = line.iter().map(|(i, c)| (i + level.start_step as i64, c + ahead));
+                    let rows: Vec<(i64, i64)> = line.iter().copied().chain(partner).collect();
+                    let direct: f64 =
+                        rows.iter().flat_map(|a| rows.iter().map(|b| lag(a.0 - b.0) * lag(a.1 - b.1))).sum();
+                    let sd = 1.0 / f64::from(level.inverse_sd_paired[shift - level.shifts.start]);
+                    // The two digital lines stray from each other by a column here and there.
+                    let ratio = sd / direct.sqrt();
+                    assert!(
+                        (0.99..1.03).contains(&ratio),
+                        "base {base}, {} rows, shift {shift}: {ratio}",
+                        level.height
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
     fn small_frames_have_no_segments() {
         assert!(set(5, 5, 4).tasks.is_empty());
         assert_eq!(set(1, 1, 4).longest_px(), 0.0);
@@ -377,10 +445,10 @@ mod tests {
             let task = set.tasks.iter().find(|t| t.octant == octant).unwrap();
             let level = task.levels.iter().position(|l| l.height == 16).unwrap();
             let l = &task.levels[level];
-            let (start, shift, column) = (3, 9, 20_i64);
-            let s = task.segment(level, start, shift, column).unwrap();
-            let row = start * l.start_step;
-            let (mut x, mut y) = (column as f64, row as f64);
+            let node = Node { level, start: 3, shift: 9, column: 20, paired: false };
+            let s = task.segment(&node).unwrap();
+            let row = node.start * l.start_step;
+            let (mut x, mut y) = (node.column as f64, row as f64);
             if octant.mirrored {
                 x = task.columns as f64 - 1.0 - x;
             }

@@ -1,16 +1,22 @@
 //! The false-alarm law: from false alarms per frame to a S/N threshold per length octave.
 //!
-//! Counted on the refined statistic in white Gaussian noise (docs/algorithm.md, "Threshold"), the expected number of
-//! false alarms above `t` in one octave of lengths is
+//! White noise has no length of its own: what a search for streaks of length `L` finds in it depends on `L / σ_eff` and
+//! on how many areas of `σ_eff²` there are. Counted on the refined statistic (docs/algorithm.md, "Threshold"), the
+//! expected number of false alarms above `t` in an octave of lengths is
 //!
-//! `rate(t) = c · (pixels / 512²) · (1.527 / σ_eff)² · (t / 5)⁵ · exp((25 − t²) / 2)`.
+//! `rate(t) = c(L / σ_eff) · g(L / side) · pixels / (335 σ_eff)² · (t / 5)⁵ · exp((25 − t²) / 2)`,
+//!
+//! where `g` is the share of such streaks for which a frame has room.
 
 use crate::pipeline::background::{CLIPPED_SD, TileStatistics};
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
 
-/// Constant of the law for a frame of 512² pixels at PSF sigma 1.5 px, by octave of the length: from 8, 16, 32, 64, 128,
-/// and all from 256 px. Counted at the thresholds in use (docs/accuracy.md).
-const RATE_AT_5: [f64; 6] = [0.29, 0.49, 0.79, 0.95, 0.97, 0.73];
+/// `c` at lengths of 2.6, 5.2, 10.5, … 335 PSF widths, one octave apart; the last holds for all above. Counted in frames of
+/// 256² to 2048² pixels at PSF sigmas from 0.6 to 3 px (docs/accuracy.md, "False alarms").
+const RATE_AT_5: [f64; 8] = [0.02, 0.19, 0.39, 0.62, 0.86, 1.10, 1.30, 1.50];
+
+/// Length of the first of them, in PSF widths (σ_eff).
+const FIRST_LENGTH_WIDTHS: f64 = 2.62;
 
 /// Shortest length of the first octave, px.
 const FIRST_OCTAVE_PX: f64 = 8.0;
@@ -25,16 +31,23 @@ pub(crate) struct Thresholds {
 }
 
 impl Thresholds {
-    /// Thresholds with an equal share of `false_alarms` in each octave up to `longest_px`.
+    /// Thresholds with an equal share of `false_alarms` in each octave of lengths that the frame has room for; the
+    /// last one holds all from half of the frame's side on.
     ///
     /// `noise_excess` (1 for white noise) multiplies them: the measured scatter of the filtered image over the
     /// expected one.
-    pub(crate) fn new(false_alarms: f64, pixels: usize, psf_sigma_px: f64, longest_px: f64, noise_excess: f64) -> Self {
-        let octaves = (longest_px / FIRST_OCTAVE_PX).log2().ceil().clamp(1.0, RATE_AT_5.len() as f64) as usize;
-        let cells = pixels as f64 / (512.0 * 512.0) * (effective_sigma(1.5) / effective_sigma(psf_sigma_px)).powi(2);
+    pub(crate) fn new(false_alarms: f64, width: usize, height: usize, psf_sigma_px: f64, noise_excess: f64) -> Self {
+        let pixels = (width * height) as f64;
+        let (side_px, width_px) = (pixels.sqrt(), effective_sigma(psf_sigma_px));
+        let octaves = (side_px / FIRST_OCTAVE_PX).log2().floor().max(1.0) as usize;
         let share = false_alarms / octaves as f64;
-        let per_octave = RATE_AT_5[..octaves].iter().map(|c| solve(c * cells, share) * noise_excess).collect();
-        Self { per_octave, noise_excess }
+        let cells = pixels / (335.0 * width_px).powi(2);
+        let threshold = |octave: usize| {
+            let first_px = FIRST_OCTAVE_PX * 2_f64.powi(octave as i32);
+            let last_px = if octave + 1 < octaves { 2.0 * first_px } else { side_px.max(2.0 * first_px) };
+            solve(cells * rate_between(first_px, last_px, side_px, width_px), share) * noise_excess
+        };
+        Self { per_octave: (0..octaves).map(threshold).collect(), noise_excess }
     }
 
     /// The threshold for a streak of this length.
@@ -47,6 +60,32 @@ impl Thresholds {
     pub(crate) fn lowest(&self) -> f64 {
         self.per_octave.iter().copied().fold(f64::INFINITY, f64::min)
     }
+}
+
+/// `c · g` integrated over the octaves between two lengths.
+fn rate_between(first_px: f64, last_px: f64, side_px: f64, psf_width_px: f64) -> f64 {
+    const STEPS: usize = 32;
+    let octaves = (last_px / first_px).log2();
+    let at_step = |k: usize| {
+        let length_px = first_px * 2_f64.powf(octaves * (k as f64 + 0.5) / STEPS as f64);
+        rate_per_octave(length_px / psf_width_px) * room_for(length_px / side_px)
+    };
+    (0..STEPS).map(at_step).sum::<f64>() * octaves / STEPS as f64
+}
+
+/// `c`, interpolated.
+fn rate_per_octave(length_widths: f64) -> f64 {
+    let last = RATE_AT_5.len() - 1;
+    let place = (length_widths / FIRST_LENGTH_WIDTHS).log2().clamp(0.0, last as f64);
+    let below = (place as usize).min(last - 1);
+    let beyond = place - below as f64;
+    RATE_AT_5[below] * (1.0 - beyond) + RATE_AT_5[below + 1] * beyond
+}
+
+/// `g`: the share of streaks so many sides long that a frame has room for. Counted as `c`; a little is left for those
+/// along the diagonal.
+fn room_for(length_sides: f64) -> f64 {
+    (1.0 - length_sides.powf(1.6)).max(0.05)
 }
 
 /// Scatter of the filtered image over what white noise of the measured rms would give: above 1 where neighbouring
@@ -80,10 +119,13 @@ mod tests {
 
     #[test]
     fn thresholds_follow_from_the_constants() {
-        let t = Thresholds::new(0.01, 512 * 512, 1.5, 700.0, 1.0);
-        let expected = [6.11, 6.21, 6.3, 6.34, 6.34, 6.29];
-        for (a, b) in t.per_octave.iter().zip(expected) {
-            assert!((a - b).abs() < 0.02, "{a} {b}");
+        let t = Thresholds::new(0.01, 512, 512, 1.5, 1.0);
+        // Octaves from 8 px: c·g there, and the root of the law by hand.
+        assert_eq!(t.per_octave.len(), 6);
+        for (octave, rate) in [(0, 0.29), (2, 0.74), (3, 0.92)] {
+            let threshold = t.per_octave[octave];
+            let law = rate * (threshold / 5.0).powi(5) * (0.5 * (25.0 - threshold * threshold)).exp();
+            assert!((law / (0.01 / 6.0) - 1.0).abs() < 0.05, "octave {octave}: {law}");
         }
         assert_eq!(t.for_length(10.0), t.per_octave[0]);
         assert_eq!(t.for_length(3000.0), t.per_octave[5]);
@@ -91,7 +133,19 @@ mod tests {
 
     #[test]
     fn larger_frames_need_more() {
-        let at = |n: usize| Thresholds::new(0.01, n * n, 1.5, n as f64, 1.0).for_length(100.0);
+        let at = |n: usize| Thresholds::new(0.01, n, n, 1.5, 1.0).for_length(100.0);
         assert!(at(512) < at(1024) && at(1024) < at(4096));
+        // As many widths across, and as many widths long: the same noise.
+        let scaled = Thresholds::new(0.01, 1024, 1024, (4.0 * effective_sigma(1.5).powi(2) - 1.0 / 12.0).sqrt(), 1.0);
+        let plain = Thresholds::new(0.01, 512, 512, 1.5, 1.0);
+        assert!((scaled.for_length(100.0) - plain.for_length(50.0)).abs() < 0.03);
+    }
+
+    #[test]
+    fn any_frame_has_a_threshold() {
+        for (width, height) in [(1, 1), (8, 8), (15, 15), (16, 16), (3, 2000), (4096, 4096)] {
+            let t = Thresholds::new(0.01, width, height, 1.5, 1.0);
+            assert!((3.0..8.0).contains(&t.lowest()), "{width} {height}: {t:?}");
+        }
     }
 }

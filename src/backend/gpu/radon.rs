@@ -8,8 +8,8 @@ use super::GpuBackend;
 use super::context::Context;
 use super::kernel::{Access, AppendList, Buffer, Commands, Kernel};
 use crate::Result;
-use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest, best_of_cells, sort_peaks};
-use crate::pipeline::segments::{Level, SegmentSet, Task};
+use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest, best_of_cells, sort_peaks};
+use crate::pipeline::segments::{Level, Node, SegmentSet, Task};
 
 /// Nodes of one row; rows are short in small frames.
 const WORKGROUP: u32 = 128;
@@ -79,11 +79,16 @@ pub(super) struct PeaksParams {
     pub(super) height: i32,
     pub(super) n_shifts: i32,
     pub(super) stride: i32,
+    pub(super) first_shift: i32,
     pub(super) first_reported: i32,
     pub(super) first_sd: i32,
+    pub(super) first_paired_sd: i32,
+    pub(super) start_step: i32,
+    pub(super) n_paired_starts: i32,
     pub(super) weighted: u32,
     pub(super) min_coverage: f32,
     pub(super) threshold: f32,
+    pub(super) partner_threshold: f32,
     pub(super) capacity: u32,
 }
 
@@ -96,6 +101,7 @@ pub(super) struct Found {
     pub(super) shift: u32,
     pub(super) column: u32,
     pub(super) significance: f32,
+    pub(super) paired: u32,
 }
 
 /// Two levels of one task for values and for weights, and what goes with them.
@@ -126,7 +132,7 @@ impl RadonBuffers {
 struct Step<'a> {
     task: &'a Task,
     level_ix: usize,
-    /// Where its inverse standard deviations begin.
+    /// Where its inverse standard deviations begin; those of pairs follow.
     first_sd: usize,
 }
 
@@ -172,7 +178,8 @@ impl GpuBackend {
             let level = step.level();
             let shift = level.shifts.start + f.shift as usize;
             let column = i64::from(f.column) - level.pad as i64;
-            let segment = step.task.segment(step.level_ix, f.start as usize, shift, column)?;
+            let (start, paired) = (f.start as usize, f.paired != 0);
+            let segment = step.task.segment(&Node { level: step.level_ix, start, shift, column, paired })?;
             Some(Peak { segment, snr: f64::from(f.significance) })
         };
         let mut peaks: Vec<Peak> = found.into_iter().filter_map(on_host).collect();
@@ -187,7 +194,7 @@ fn steps_of(segments: &SegmentSet) -> (Vec<Step<'_>>, Vec<f32>) {
     for task in &segments.tasks {
         for (level_ix, level) in task.levels.iter().enumerate() {
             steps.push(Step { task, level_ix, first_sd: sds.len() });
-            sds.extend_from_slice(&level.inverse_sd);
+            sds.extend(level.inverse_sd.iter().chain(&level.inverse_sd_paired));
         }
     }
     (steps, sds)
@@ -265,11 +272,16 @@ fn peaks_params(step: &Step<'_>, id: usize, request: &SearchRequest, capacity: u
         height: level.height as i32,
         n_shifts: level.n_shifts() as i32,
         stride: level.stride as i32,
+        first_shift: level.shifts.start as i32,
         first_reported: level.reported.start as i32 - level.shifts.start as i32,
         first_sd: step.first_sd as i32,
+        first_paired_sd: (step.first_sd + level.inverse_sd.len()) as i32,
+        start_step: level.start_step as i32,
+        n_paired_starts: if level.is_paired() { level.n_starts as i32 - 1 } else { 0 },
         weighted: request.weighted.into(),
         min_coverage: MIN_COVERAGE,
         threshold: request.threshold,
+        partner_threshold: PARTNER_SHARE * request.threshold,
         capacity,
     }
 }

@@ -130,9 +130,10 @@ fn layouts() -> Vec<Layout> {
             lower_first_shift, lower_n_shifts, lower_pad, lower_stride
         }),
         layout!(radon::RADON_PEAKS, "Params" = radon::PeaksParams {
-            level, height, n_shifts, stride, first_reported, first_sd, weighted, min_coverage, threshold, capacity
+            level, height, n_shifts, stride, first_shift, first_reported, first_sd, first_paired_sd, start_step,
+            n_paired_starts, weighted, min_coverage, threshold, partner_threshold, capacity
         }),
-        layout!(radon::RADON_PEAKS, "Found" = radon::Found { level, start, shift, column, significance }),
+        layout!(radon::RADON_PEAKS, "Found" = radon::Found { level, start, shift, column, significance, paired }),
         layout!(profile::PROFILE, "Params" = profile::Params { width, height, n_bins, row_of_groups, sigma }),
         layout!(profile::PROFILE, "Track" = profile::DeviceTrack { along_x, half_width, along }),
         layout!(profile::PROFILE, "Bin" = profile::DeviceBin { track, axis, middle, from_centre }),

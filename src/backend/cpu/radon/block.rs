@@ -1,12 +1,11 @@
 //! One block of a phase: its levels one after the other in two buffers, and the peaks of each.
 
-use std::ops::Range;
-
 use pulp::Arch;
 
 use super::lanes;
 use super::plan::{Block, Phase, Stage};
-use crate::pipeline::search::{MIN_COVERAGE, Peak, SearchRequest};
+use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest};
+use crate::pipeline::segments::Node;
 
 /// Where the first level of a block comes from.
 pub(super) trait FirstLevel: Sync {
@@ -41,6 +40,8 @@ struct Sums {
     rows: [Vec<f32>; 3],
     /// Shifts of one start that may hold a peak.
     promising: Vec<usize>,
+    /// No significance of each reported shift is larger: of the start before, and of this one.
+    largest: [Vec<f32>; 2],
 }
 
 impl Default for Workspace {
@@ -93,13 +94,28 @@ impl Workspace {
                 lower: &self.lower,
                 zeros: &self.zeros[..stage.width(job.block)],
             };
+            let mut before: Option<Start<'_>> = None;
             for row in rows.step_by(stage.level.start_step.min(stage.keep_step)) {
                 let Some(start) = pass.start(row) else { continue };
                 let from_first = row - job.block.rows.start;
-                if keeps && from_first.is_multiple_of(stage.keep_step) {
-                    start.keep(&mut self.upper, from_first / stage.keep_step, &mut self.sums, &mut peaks);
-                } else if start.is_reported() {
-                    start.look(&mut self.sums, &mut peaks);
+                let is_kept = keeps && from_first.is_multiple_of(stage.keep_step);
+                let partner_of = before.as_ref().filter(|b| b.has_partner_at(row));
+                if is_kept {
+                    start.keep(&mut self.upper, from_first / stage.keep_step, &mut self.sums);
+                } else if start.is_reported() || partner_of.is_some() {
+                    start.look(&mut self.sums);
+                } else {
+                    continue;
+                }
+                if start.is_reported() {
+                    start.find_peaks(&mut self.sums, &mut peaks);
+                }
+                if let Some(before) = partner_of {
+                    before.find_paired_peaks(&start, &mut self.sums, &mut peaks);
+                }
+                if start.is_reported() {
+                    self.sums.largest.swap(0, 1);
+                    before = Some(start);
                 }
             }
         }
@@ -217,97 +233,151 @@ impl<'a> Start<'a> {
         [row_of(self.halves[0], below.left), row_of(self.halves[1], below.left + shift.div_ceil(2) - self.lean)]
     }
 
-    /// Largest value a shift may have without being looked at more closely.
-    fn limit(&self, shift: usize) -> f32 {
-        let stage = self.pass.stage;
-        // A rounding below the threshold itself, which the closer look applies.
-        0.999_99 * self.pass.job.request.threshold / stage.level.inverse_sd[shift - stage.level.shifts.start]
+    /// Whether the start one step further down, at this row, makes pairs with this one.
+    fn has_partner_at(&self, row: usize) -> bool {
+        let level = self.pass.stage.level;
+        level.is_paired() && row == self.row + level.start_step
     }
 
-    /// Whether a shift may hold a peak, its weights known.
-    fn may_exceed(&self, values: &[f32], weights: &[f32], shift: usize) -> bool {
-        let limit = self.limit(shift);
-        let per_weight = limit * limit / self.pass.stage.level.height as f32;
-        lanes::largest_excess(self.pass.arch, values, weights, per_weight) > 0.0
-    }
-
-    /// Keeps all nodes for the next level, and looks for peaks.
-    fn keep(&self, kept: &mut Kept, start: usize, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+    /// Keeps all nodes for the next level, and notes the largest significance of each reported shift.
+    fn keep(&self, kept: &mut Kept, start: usize, sums: &mut Sums) {
         let Pass { arch, job, stage, lower, .. } = *self.pass;
         let (width, n_nodes) = (stage.width(job.block), job.n_nodes(stage));
         let values = &mut kept.values[start * n_nodes..(start + 1) * n_nodes];
         let mut weights =
             if job.request.weighted { Some(&mut kept.weights[start * n_nodes..(start + 1) * n_nodes]) } else { None };
         kept.present[start] = true;
-        let reported = if self.is_reported() { stage.reported.clone() } else { 0..0 };
-        sums.promising.clear();
+        sums.largest[1].clear();
         for (i, shift) in stage.shifts.clone().enumerate() {
             let nodes = i * width..(i + 1) * width;
             let [a, b] = self.halves(&lower.values, shift);
-            let largest = lanes::add(arch, &mut values[nodes.clone()], a, b);
-            let mut promising = largest > self.limit(shift);
+            let mut largest = lanes::add(arch, &mut values[nodes.clone()], a, b);
+            let is_reported = stage.reported.contains(&shift);
             if let Some(weights) = weights.as_deref_mut() {
                 let [a, b] = self.halves(&lower.weights, shift);
                 lanes::add(arch, &mut weights[nodes.clone()], a, b);
-                promising =
-                    reported.contains(&shift) && self.may_exceed(&values[nodes.clone()], &weights[nodes], shift);
+                if is_reported {
+                    largest = self.largest_weighted(&values[nodes.clone()], &weights[nodes]);
+                }
             }
-            if promising && reported.contains(&shift) {
-                sums.promising.push(shift);
+            if is_reported {
+                sums.largest[1].push(largest * self.inverse_sd(shift));
             }
         }
-        self.find_peaks(sums, peaks);
     }
 
-    /// Looks for peaks among the nodes, which no other level needs.
-    fn look(&self, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+    /// Notes the largest significance of each reported shift of nodes that no other level needs.
+    fn look(&self, sums: &mut Sums) {
         let Pass { arch, job, stage, lower, .. } = *self.pass;
         let width = stage.width(job.block);
-        sums.promising.clear();
+        sums.largest[1].clear();
         for shift in stage.reported.clone() {
             let [a, b] = self.halves(&lower.values, shift);
-            let promising = if job.request.weighted {
+            let largest = if job.request.weighted {
                 lanes::add(arch, &mut sums.values[..width], a, b);
                 let [a, b] = self.halves(&lower.weights, shift);
                 lanes::add(arch, &mut sums.weights[..width], a, b);
-                self.may_exceed(&sums.values[..width], &sums.weights[..width], shift)
+                self.largest_weighted(&sums.values[..width], &sums.weights[..width])
             } else {
-                lanes::largest_sum(arch, a, b) > self.limit(shift)
+                lanes::largest_sum(arch, a, b)
             };
-            if promising {
-                sums.promising.push(shift);
-            }
+            sums.largest[1].push(largest * self.inverse_sd(shift));
         }
-        self.find_peaks(sums, peaks);
     }
 
-    /// Significances of the block's own columns, and one more on either side.
-    fn significances(&self, shift: Option<usize>, out: &mut Vec<f32>) {
+    /// The largest value over the root of its share of usable pixels.
+    fn largest_weighted(&self, values: &[f32], weights: &[f32]) -> f32 {
+        let height = self.pass.stage.level.height as f32;
+        (height * lanes::largest_power(self.pass.arch, values, weights, MIN_COVERAGE * height)).max(0.0).sqrt()
+    }
+
+    fn inverse_sd(&self, shift: usize) -> f32 {
+        let level = self.pass.stage.level;
+        level.inverse_sd[shift - level.shifts.start]
+    }
+
+    /// Sums of the block's own columns, moved by some, and one more on either side.
+    fn own_sums<'n>(&self, nodes: &'n [f32], shift: usize, moved: isize) -> impl Iterator<Item = f32> + use<'n, 'a>
+    where
+        'a: 'n,
+    {
+        let Pass { job, stage, .. } = *self.pass;
+        let first = (stage.left - 1).strict_add_signed(moved);
+        let own = first..first + job.block.n_columns + 2;
+        let [a, b] = self.halves(nodes, shift).map(|half| &half[own.clone()]);
+        a.iter().zip(b).map(|(a, b)| a + b)
+    }
+
+    /// Significances of the block's own columns, and one more on either side; with a partner those of the pairs.
+    fn significances(&self, partner: Option<&Start<'_>>, shift: Option<usize>, out: &mut Vec<f32>) {
         let Pass { job, stage, lower, .. } = *self.pass;
-        let own = stage.left - 1..stage.left + job.block.n_columns + 1;
         out.clear();
         let Some(shift) = shift.filter(|s| stage.level.shifts.contains(s)) else {
-            out.resize(own.len(), f32::NEG_INFINITY);
+            out.resize(job.block.n_columns + 2, f32::NEG_INFINITY);
             return;
         };
-        let sum = |nodes: &[f32], own: &Range<usize>| -> Vec<f32> {
-            let [a, b] = self.halves(nodes, shift).map(|half| &half[own.clone()]);
-            a.iter().zip(b).map(|(a, b)| a + b).collect()
+        let level = stage.level;
+        let (scale, n_rows) = match partner {
+            None => (self.inverse_sd(shift), level.height),
+            Some(_) => (level.inverse_sd_paired[shift - level.shifts.start], 2 * level.height),
         };
-        let scale = stage.level.inverse_sd[shift - stage.level.shifts.start];
-        out.extend(sum(&lower.values, &own).into_iter().map(|v| v * scale));
+        let fill = |out: &mut Vec<f32>, nodes: &[f32]| {
+            out.extend(self.own_sums(nodes, shift, 0));
+            if let Some(partner) = partner {
+                let moved = self.partner_moved(partner, shift);
+                out.iter_mut().zip(partner.own_sums(nodes, shift, moved)).for_each(|(sum, more)| *sum += more);
+            }
+        };
+        fill(out, &lower.values);
+        out.iter_mut().for_each(|v| *v *= scale);
         if job.request.weighted {
-            let per_row = 1.0 / stage.level.height as f32;
-            for (value, weight) in out.iter_mut().zip(sum(&lower.weights, &own)) {
+            let mut weights = Vec::new();
+            fill(&mut weights, &lower.weights);
+            let per_row = 1.0 / n_rows as f32;
+            for (value, weight) in out.iter_mut().zip(weights) {
                 let share = weight * per_row;
                 *value = if share > MIN_COVERAGE { *value / share.sqrt() } else { 0.0 };
             }
         }
     }
 
-    /// Peaks of the promising shifts: greater than the neighbours before them in (shift, column), not less than those
-    /// after.
+    /// Columns between a node and its partner, as both lie in the block's memory.
+    fn partner_moved(&self, partner: &Start<'_>, shift: usize) -> isize {
+        let wedge = self.pass.job.phase.wedge;
+        let lean = wedge.lean(partner.row) - wedge.lean(self.row);
+        self.pass.stage.level.partner_columns(shift).wrapping_sub(lean) as isize
+    }
+
+    /// Peaks of the start: greater than the neighbours before them in (shift, column), not less than those after.
     fn find_peaks(&self, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+        let stage = self.pass.stage;
+        // A rounding below the threshold itself, which the closer look applies.
+        let least = 0.999_99 * self.pass.job.request.threshold;
+        sums.promising.clear();
+        let largest = stage.reported.clone().zip(&sums.largest[1]);
+        sums.promising.extend(largest.filter(|(_, largest)| **largest > least).map(|(shift, _)| shift));
+        self.look_closer(None, sums, peaks);
+    }
+
+    /// Peaks among the pairs that the start makes with the next one.
+    fn find_paired_peaks(&self, partner: &Start<'_>, sums: &mut Sums, peaks: &mut Vec<Peak>) {
+        let Pass { job, stage, .. } = *self.pass;
+        let level = stage.level;
+        let (least, least_each) = (0.999_99 * job.request.threshold, 0.999_99 * PARTNER_SHARE * job.request.threshold);
+        let [of_self, of_partner] = &sums.largest;
+        sums.promising.clear();
+        for (shift, (a, b)) in stage.reported.clone().zip(of_self.iter().zip(of_partner)) {
+            // Of all weights that a pair's pixels may have, equal significances win most.
+            let largest = (2.0 * (a * a + b * b)).sqrt() * level.inverse_sd_paired[shift - level.shifts.start];
+            if a.min(*b) > least_each && largest > least * self.inverse_sd(shift) {
+                sums.promising.push(shift);
+            }
+        }
+        self.look_closer(Some(partner), sums, peaks);
+    }
+
+    /// Peaks of the promising shifts.
+    fn look_closer(&self, partner: Option<&Start<'_>>, sums: &mut Sums, peaks: &mut Vec<Peak>) {
         let Pass { job, stage, .. } = *self.pass;
         let rows = &mut sums.rows;
         let mut last = None;
@@ -315,21 +385,38 @@ impl<'a> Start<'a> {
             if last == shift.checked_sub(1) && last.is_some() {
                 rows.rotate_left(1);
             } else {
-                self.significances(shift.checked_sub(1), &mut rows[0]);
-                self.significances(Some(shift), &mut rows[1]);
+                self.significances(partner, shift.checked_sub(1), &mut rows[0]);
+                self.significances(partner, Some(shift), &mut rows[1]);
             }
-            self.significances(Some(shift + 1), &mut rows[2]);
+            self.significances(partner, Some(shift + 1), &mut rows[2]);
             last = Some(shift);
             for x in 1..=job.block.n_columns {
                 let value = rows[1][x];
-                if value > job.request.threshold && is_peak(rows, x, value) {
+                let stands_out = value > job.request.threshold && is_peak(rows, x, value);
+                if stands_out && partner.is_none_or(|p| self.both_count(p, shift, x)) {
                     let column = job.first_column(self.row) + x as i64 - 1;
                     let start = self.row / stage.level.start_step;
-                    let segment = job.phase.task.segment(stage.index, start, shift, column);
+                    let node = Node { level: stage.index, start, shift, column, paired: partner.is_some() };
+                    let segment = job.phase.task.segment(&node);
                     peaks.extend(segment.map(|segment| Peak { segment, snr: f64::from(value) }));
                 }
             }
         }
+    }
+
+    /// Whether a node and its partner are significant enough to count together.
+    fn both_count(&self, partner: &Start<'_>, shift: usize, x: usize) -> bool {
+        let least = PARTNER_SHARE * self.pass.job.request.threshold;
+        let at = |start: &Start<'_>, moved: isize| {
+            let sum = |nodes: &[f32]| start.own_sums(nodes, shift, moved).nth(x).unwrap_or(0.0);
+            let plain = sum(&self.pass.lower.values) * self.inverse_sd(shift);
+            if !self.pass.job.request.weighted {
+                return plain;
+            }
+            let share = sum(&self.pass.lower.weights) * (1.0 / self.pass.stage.level.height as f32);
+            if share > MIN_COVERAGE { plain / share.sqrt() } else { 0.0 }
+        };
+        at(self, 0) >= least && at(partner, self.partner_moved(partner, shift)) >= least
     }
 }
 

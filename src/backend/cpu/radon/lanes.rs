@@ -15,9 +15,9 @@ pub(super) fn largest_sum(arch: Arch, a: &[f32], b: &[f32]) -> f32 {
     arch.dispatch(|| largest_sum_lanes(a, b))
 }
 
-/// The largest of `v·|v| − per_weight · w`.
-pub(super) fn largest_excess(arch: Arch, v: &[f32], w: &[f32], per_weight: f32) -> f32 {
-    arch.dispatch(|| largest_excess_lanes(v, w, per_weight))
+/// The largest of `v·|v| / w`, weights below `least` counted as that.
+pub(super) fn largest_power(arch: Arch, v: &[f32], w: &[f32], least: f32) -> f32 {
+    arch.dispatch(|| largest_power_lanes(v, w, least))
 }
 
 /// Compiles to one instruction, unlike `f32::max` with its rule for NaN.
@@ -66,17 +66,17 @@ fn largest_sum_lanes(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn largest_excess_lanes(v: &[f32], w: &[f32], per_weight: f32) -> f32 {
+fn largest_power_lanes(v: &[f32], w: &[f32], least: f32) -> f32 {
     let w = &w[..v.len()];
-    let excess = |v: f32, w: f32| v * v.abs() - per_weight * w;
+    let power = |v: f32, w: f32| v * v.abs() / max(w, least);
     let mut largest = [f32::NEG_INFINITY; LANES];
     let ((v_lanes, v_rest), (w_lanes, w_rest)) = (v.as_chunks::<LANES>(), w.as_chunks::<LANES>());
     for (v, w) in v_lanes.iter().zip(w_lanes) {
         for i in 0..LANES {
-            largest[i] = max(largest[i], excess(v[i], w[i]));
+            largest[i] = max(largest[i], power(v[i], w[i]));
         }
     }
-    fold(largest, v_rest.iter().zip(w_rest).map(|(v, w)| excess(*v, *w)).fold(f32::NEG_INFINITY, max))
+    fold(largest, v_rest.iter().zip(w_rest).map(|(v, w)| power(*v, *w)).fold(f32::NEG_INFINITY, max))
 }
 
 #[cfg(test)]
@@ -95,8 +95,8 @@ mod tests {
             assert_eq!(add(arch, &mut out, &a, &b), largest);
             assert_eq!(out, expected);
             assert_eq!(largest_sum(arch, &a, &b), largest);
-            let excess = expected.iter().map(|v| v * v - 3.0 * v).fold(f32::NEG_INFINITY, f32::max);
-            assert_eq!(largest_excess(arch, &expected, &expected, 3.0), excess);
+            let power = expected.iter().map(|v| v * v / v.max(3.0)).fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(largest_power(arch, &expected, &expected, 3.0), power);
         }
     }
 }

@@ -280,7 +280,8 @@ impl FirstLevel for Stored<'_> {
 mod tests {
     use super::*;
     use crate::pipeline::psf::PsfKernel;
-    use crate::pipeline::search::MIN_COVERAGE;
+    use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE};
+    use crate::pipeline::segments::Node;
 
     const SMALL: Cut = Cut { short_height: 16, short_rows: 2, short_columns: 24, wedge_shifts: 9, long_columns: 31 };
 
@@ -298,41 +299,66 @@ mod tests {
         image.data[y * image.width + x]
     }
 
+    /// Values by (shift, column), with one shift and one column more on either side.
+    type Plane = Vec<Vec<f32>>;
+
     /// The peaks by the definition of the segments: every node summed along its own line.
     fn naive(task: &Task, [value, weight]: [&Image; 2], request: &SearchRequest) -> Vec<Peak> {
         let mut peaks = Vec::new();
         for (index, level) in task.levels.iter().enumerate().filter(|(_, l)| !l.reported.is_empty()) {
-            for start in 0..level.reported_starts {
-                let significance = |shift: i64, column: i64| {
-                    if shift < level.shifts.start as i64 || shift >= level.shifts.end as i64 {
-                        return f32::NEG_INFINITY;
-                    }
-                    let shift = shift as usize;
-                    let sum = |image: &Image| -> f32 {
-                        let rows = 0..level.height;
-                        rows.map(|row| {
-                            let offset = line_offset(task.levels[0].height, level.height, shift, row) as i64;
-                            pixel(image, task.octant, start * level.start_step + row, column + offset)
-                                .clamp(-request.limit, request.limit)
-                        })
-                        .sum()
-                    };
-                    let plain = sum(value) * level.inverse_sd[shift - level.shifts.start];
-                    let share = if request.weighted { sum(weight) * (1.0 / level.height as f32) } else { 1.0 };
-                    if share > MIN_COVERAGE { plain / share.sqrt() } else { 0.0 }
+            let sum = |image: &Image, start: usize, shift: usize, column: i64| -> f32 {
+                let at_row = |row: usize| {
+                    let offset = line_offset(task.levels[0].height, level.height, shift, row) as i64;
+                    pixel(image, task.octant, start * level.start_step + row, column + offset)
+                        .clamp(-request.limit, request.limit)
                 };
-                let columns = level.stride as i64;
-                let table: Vec<Vec<f32>> = (level.reported.start as i64 - 1..=level.reported.end as i64)
-                    .map(|d| (-1..=columns).map(|x| significance(d, x - level.pad as i64)).collect())
-                    .collect();
+                (0..level.height).map(at_row).sum()
+            };
+            let significance = |sums: [f32; 2], inverse_sd: f32, n_rows: usize| {
+                let plain = sums[0] * inverse_sd;
+                let share = if request.weighted { sums[1] * (1.0 / n_rows as f32) } else { 1.0 };
+                if share > MIN_COVERAGE { plain / share.sqrt() } else { 0.0 }
+            };
+            let single = |start: usize, shift: usize, column: i64| {
+                let sums = [value, weight].map(|image| sum(image, start, shift, column));
+                significance(sums, level.inverse_sd[shift - level.shifts.start], level.height)
+            };
+            let partner = |shift: usize, column: i64| column + level.partner_columns(shift) as i64;
+            let pair = |start: usize, shift: usize, column: i64| {
+                let sums = [value, weight].map(|image| {
+                    sum(image, start, shift, column) + sum(image, start + 1, shift, partner(shift, column))
+                });
+                significance(sums, level.inverse_sd_paired[shift - level.shifts.start], 2 * level.height)
+            };
+            let counts = |start: usize, shift: usize, column: i64| {
+                let least = PARTNER_SHARE * request.threshold;
+                single(start, shift, column) >= least && single(start + 1, shift, partner(shift, column)) >= least
+            };
+            let columns = -1 - level.pad as i64..=(level.stride - level.pad) as i64;
+            let plane = |of: &dyn Fn(usize, i64) -> f32| -> Plane {
+                let shifts = level.reported.start as i64 - 1..=level.reported.end as i64;
+                let at = |shift: i64, column: i64| match usize::try_from(shift) {
+                    Ok(shift) if level.shifts.contains(&shift) => of(shift, column),
+                    _ => f32::NEG_INFINITY,
+                };
+                shifts.map(|shift| columns.clone().map(|column| at(shift, column)).collect()).collect()
+            };
+            for (start, paired) in (0..level.reported_starts).flat_map(|start| [(start, false), (start, true)]) {
+                if paired && (!level.is_paired() || start + 1 >= level.n_starts) {
+                    continue;
+                }
+                let plane = plane(&|shift, column| {
+                    if paired { pair(start, shift, column) } else { single(start, shift, column) }
+                });
                 for (i, shift) in level.reported.clone().enumerate() {
-                    for x in 1..=columns as usize {
-                        let here = table[i + 1][x];
-                        let before = [table[i][x - 1], table[i][x], table[i][x + 1], table[i + 1][x - 1]];
-                        let after = [table[i + 1][x + 1], table[i + 2][x - 1], table[i + 2][x], table[i + 2][x + 1]];
+                    for x in 1..=level.stride {
+                        let here = plane[i + 1][x];
+                        let before = [plane[i][x - 1], plane[i][x], plane[i][x + 1], plane[i + 1][x - 1]];
+                        let after = [plane[i + 1][x + 1], plane[i + 2][x - 1], plane[i + 2][x], plane[i + 2][x + 1]];
                         let is_peak = before.iter().all(|v| here > *v) && after.iter().all(|v| here >= *v);
-                        if here > request.threshold && is_peak {
-                            let segment = task.segment(index, start, shift, x as i64 - 1 - level.pad as i64);
+                        let column = x as i64 - 1 - level.pad as i64;
+                        if here > request.threshold && is_peak && (!paired || counts(start, shift, column)) {
+                            let segment = task.segment(&Node { level: index, start, shift, column, paired });
                             peaks.extend(segment.map(|segment| Peak { segment, snr: f64::from(here) }));
                         }
                     }

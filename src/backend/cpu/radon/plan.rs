@@ -96,6 +96,15 @@ impl<'a> Phase<'a> {
                 right = above.right + most.saturating_sub(least_lean);
                 rows_beyond = above.rows_beyond + half;
             }
+            if level.is_paired() && !reported.is_empty() {
+                // Partners begin one step further down, this many columns beside.
+                let (least_lean, most_lean) =
+                    (wedge.lean(level.start_step), (wedge.index * level.start_step).div_ceil(wedge.of));
+                let (least, most) = (level.partner_columns(shifts.start), level.partner_columns(shifts.end - 1));
+                left = left.max(1 + most_lean.saturating_sub(least));
+                right = right.max(1 + most.saturating_sub(least_lean));
+                rows_beyond = rows_beyond.max(level.start_step);
+            }
             let keep_step = next_step.unwrap_or(level.start_step).min(level.height);
             stages.push(Stage { level, index, shifts, reported, keep_step, rows_beyond, left, right });
         }
