@@ -13,7 +13,7 @@ use crate::pipeline::psf::{PsfKernel, effective_sigma};
 
 /// `c` at lengths of 2.6, 5.2, 10.5, … 335 PSF widths, one octave apart; the last holds for all above. Counted in frames of
 /// 256² to 2048² pixels at PSF sigmas from 0.6 to 3 px (docs/accuracy.md, "False alarms").
-const RATE_AT_5: [f64; 8] = [0.02, 0.19, 0.39, 0.62, 0.86, 1.10, 1.30, 1.50];
+const RATE_AT_5: [f64; 8] = [0.02, 0.19, 0.40, 0.66, 0.93, 1.15, 1.33, 1.50];
 
 /// Length of the first of them, in PSF widths (σ_eff).
 const FIRST_LENGTH_WIDTHS: f64 = 2.62;
@@ -85,7 +85,7 @@ fn rate_per_octave(length_widths: f64) -> f64 {
 /// `g`: the share of streaks so many sides long that a frame has room for. Counted as `c`; a little is left for those
 /// along the diagonal.
 fn room_for(length_sides: f64) -> f64 {
-    (1.0 - length_sides.powf(1.6)).max(0.05)
+    (1.0 - length_sides * length_sides).max(0.05)
 }
 
 /// Scatter of the filtered image over what white noise of the measured rms would give: above 1 where neighbouring
@@ -122,7 +122,7 @@ mod tests {
         let t = Thresholds::new(0.01, 512, 512, 1.5, 1.0);
         // Octaves from 8 px: c·g there, and the root of the law by hand.
         assert_eq!(t.per_octave.len(), 6);
-        for (octave, rate) in [(0, 0.29), (2, 0.74), (3, 0.92)] {
+        for (octave, rate) in [(0, 0.296), (2, 0.79), (3, 1.01)] {
             let threshold = t.per_octave[octave];
             let law = rate * (threshold / 5.0).powi(5) * (0.5 * (25.0 - threshold * threshold)).exp();
             assert!((law / (0.01 / 6.0) - 1.0).abs() < 0.05, "octave {octave}: {law}");
