@@ -181,6 +181,8 @@ pub struct Detection {
     pub snr: f64,
     /// χ² per degree of freedom of the fit.
     pub chi2_reduced: f64,
+    /// Iterations of the fit.
+    pub fit_iterations: u32,
     /// How far the middle of the track lies from the straight line between its ends, px, positive towards its direction
     /// turned from +x to +y; of a parabola through the track. 0 for a point.
     pub sagitta_px: f64,
@@ -464,6 +466,7 @@ mod tests {
             flux_unit: FluxUnit::Adu,
             snr: 20.0,
             chi2_reduced: 1.0,
+            fit_iterations: 3,
             sagitta_px: 0.0,
             sagitta_err_px: 0.1,
             light_curve: LightCurve::default(),

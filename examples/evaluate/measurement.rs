@@ -30,13 +30,22 @@ pub(crate) struct Options {
     /// Streaks in a frame. Default: as many as fit well apart.
     #[arg(long)]
     per_frame: Option<usize>,
-    /// Write a plot of the errors over their bounds, as SVG.
+    /// Write plots of errors, bias, pulls and coverage, as SVG: the name given gets an ending for each.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
 /// What is compared; the names of [`Measured::values`].
-const QUANTITIES: [&str; 6] = ["midpoint across", "midpoint along", "angle", "length", "end along", "flux"];
+const QUANTITIES: [&str; 8] = [
+    "midpoint across",
+    "midpoint along",
+    "angle",
+    "length",
+    "end along",
+    "flux",
+    "flux, width and background known",
+    "width",
+];
 
 /// One value of one streak.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +54,7 @@ struct Value {
     error: f64,
     /// The error the detector states, same unit.
     stated: f64,
-    /// Cramér-Rao bound.
+    /// Cramér-Rao bound; not a number where none is given.
     bound: f64,
     /// Least error of a change point, where it applies.
     floor: f64,
@@ -55,6 +64,7 @@ struct Value {
 struct Measured {
     values: [Vec<Value>; QUANTITIES.len()],
     converged: bool,
+    iterations: u32,
     chi2_reduced: f64,
 }
 
@@ -72,7 +82,8 @@ impl Sample {
     }
 }
 
-fn compare(found: &Detection, truth: &Truth, bounds: &Bounds) -> Measured {
+fn compare(found: &Detection, truth: &Truth, psf_sigma_px: f64) -> AnyResult<Measured> {
+    let [known, bounds]: [Bounds; 2] = truth.bounds(psf_sigma_px)?;
     let line = truth.segment;
     let length = line.length_px();
     let (mut first, mut last) = (line.along_across(found.segment.start), line.along_across(found.segment.end));
@@ -85,7 +96,9 @@ fn compare(found: &Detection, truth: &Truth, bounds: &Bounds) -> Measured {
     let angle = ((last.1 - first.1) / (last.0 - first.0)).atan();
     let value = |error, stated, bound, floor| Value { error, stated, bound, floor };
     let end = |error, stated| value(error, stated, bounds.end_along_px, end_floor);
-    Measured {
+    let flux = |bound| value(found.flux / truth.flux - 1.0, found.flux_err / truth.flux, bound, 0.0);
+    let width = value(found.sigma_px - psf_sigma_px, found.sigma_err_px, bounds.sigma_px, 0.0);
+    Ok(Measured {
         values: [
             vec![value(0.5 * (first.1 + last.1), across_err, bounds.mid_across_px, 0.0)],
             vec![value(
@@ -103,11 +116,14 @@ fn compare(found: &Detection, truth: &Truth, bounds: &Bounds) -> Measured {
             )],
             // Outwards counts as positive for both ends.
             vec![end(-first.0, first_err), end(last.0 - length, last_err)],
-            vec![value(found.flux / truth.flux - 1.0, found.flux_err / truth.flux, bounds.flux_rel, 0.0)],
+            vec![flux(bounds.flux_rel)],
+            vec![flux(known.flux_rel)],
+            vec![width],
         ],
         converged: !found.flags.contains(Flags::NOT_CONVERGED),
+        iterations: found.fit_iterations,
         chi2_reduced: found.chi2_reduced,
-    }
+    })
 }
 
 fn sample(
@@ -117,8 +133,10 @@ fn sample(
     placement: &Placement,
     snr: f64,
 ) -> AnyResult<Sample> {
+    // Noise and places of their own for each S/N: what chance does to one says nothing of the next.
+    let seed = common.seed ^ snr.to_bits();
     let frames = common.over_frames(|frame| {
-        let frame_seed = frame_seed(common.seed, frame);
+        let frame_seed = frame_seed(seed, frame);
         let places = placement.draw(common.size, &mut place_generator(frame_seed))?;
         let wanted: Vec<(Segment, f64)> = places.into_iter().map(|p| (p, snr)).collect();
         let made = make(conditions, &wanted, frame_seed)?;
@@ -128,7 +146,7 @@ fn sample(
         let mut measured = Vec::new();
         for (truth, j) in made.truths.iter().zip(&matches.of_truth) {
             if let Some(j) = j {
-                measured.push(compare(&found[*j], truth, &truth.bounds(common.sigma)?));
+                measured.push(compare(&found[*j], truth, common.sigma)?);
             }
         }
         Ok((measured, matches.n_of_truth.iter().sum::<usize>()))
@@ -154,9 +172,17 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "Streaks of {} px, {} in a frame. The floor is √26 · length / SNR² for one end.",
         options.length, placement.n
     );
-    println!("The bounds are those of a known PSF width and background; the fit finds both, which costs flux most.\n");
-    let mut overview =
-        Table::new(["S/N", "streaks", "found", "detections per found streak", "not converged", "mean reduced χ²"]);
+    println!("The bounds are those of a fit that finds the PSF width (known to 15 %) and the background as well; for the");
+    println!("flux also those where both are known.\n");
+    let mut overview = Table::new([
+        "S/N",
+        "streaks",
+        "found",
+        "detections per found streak",
+        "not converged",
+        "mean iterations",
+        "mean reduced χ²",
+    ]);
     let mut table = Table::new([
         "S/N",
         "quantity",
@@ -177,6 +203,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
             percent(n as f64 / sample.n_streaks as f64),
             format!("{:.3}", sample.n_detections as f64 / n as f64),
             percent(not_converged as f64 / n as f64),
+            format!("{:.1}", mean(&sample.measured.iter().map(|m| f64::from(m.iterations)).collect::<Vec<f64>>())),
             format!("{:.3}", mean(&chi2)),
         ]);
         for (k, name) in QUANTITIES.iter().enumerate() {
@@ -203,19 +230,38 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "Bounds are px, rad for the angle, relative for the flux. Of a normal error {} lie within.",
         percent(one_sigma())
     );
-    options.plot.as_ref().map_or(Ok(()), |path| save_plot(path, options, &samples))
+    options.plot.as_ref().map_or(Ok(()), |path| save_plots(path, options, &samples))
 }
 
-fn save_plot(path: &Path, options: &Options, samples: &[Sample]) -> AnyResult<()> {
-    let of_quantity = |(k, name): (usize, &&str)| {
+/// One plot of each kind, each in a file of its own.
+fn save_plots(path: &Path, options: &Options, samples: &[Sample]) -> AnyResult<()> {
+    let of = |name: &str, k: usize, statistic: fn(&[Value]) -> (f64, f64)| {
         let points = samples.iter().map(|s| {
-            let ratios: Vec<f64> = s.values(k).iter().map(|v| v.error / v.bound.hypot(v.floor)).collect();
-            let ratio = rms(&ratios);
-            (s.snr.log10(), ratio, ratio * (0.5 / ratios.len() as f64).sqrt())
+            let (value, err) = statistic(&s.values(k));
+            (s.snr.log10(), value, err)
         });
         Series::points(name, points.collect())
     };
-    let series: Vec<Series> = QUANTITIES.iter().enumerate().map(of_quantity).collect();
-    let title = format!("Errors over √(bound² + floor²), {} px", options.length);
-    plot::save_svg(path, &title, "log10 of the true S/N", "rms error / best possible", &series)
+    let save = |kind: &str, y_label: &str, statistic: fn(&[Value]) -> (f64, f64)| {
+        let series: Vec<Series> = QUANTITIES.iter().enumerate().map(|(k, name)| of(name, k, statistic)).collect();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let title = format!("{y_label}, {} px", options.length);
+        plot::save_svg(&path.with_file_name(format!("{stem}-{kind}.svg")), &title, "log10 of the true S/N", y_label, &series)
+    };
+    save("errors", "rms error over the best possible", |values| {
+        let ratio = rms(&values.iter().map(|v| v.error / v.bound.hypot(v.floor)).collect::<Vec<f64>>());
+        (ratio, ratio * (0.5 / values.len() as f64).sqrt())
+    })?;
+    save("bias", "mean error over the bound", |values| {
+        let errors: Vec<f64> = values.iter().map(|v| v.error / v.bound).collect();
+        (mean(&errors), rms(&errors) / (errors.len() as f64).sqrt())
+    })?;
+    save("pulls", "rms error over the stated one", |values| {
+        let pull = rms(&values.iter().map(|v| v.error / v.stated).collect::<Vec<f64>>());
+        (pull, pull * (0.5 / values.len() as f64).sqrt())
+    })?;
+    save("coverage", "share within the stated error", |values| {
+        let share = mean(&values.iter().map(|v| f64::from(u8::from(v.error.abs() <= v.stated))).collect::<Vec<f64>>());
+        (share, (share * (1.0 - share) / values.len() as f64).sqrt())
+    })
 }

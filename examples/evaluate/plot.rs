@@ -38,11 +38,12 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-/// Writes one plot; y starts at zero.
+/// Writes one plot; its y axis holds zero.
 pub(crate) fn save_svg(path: &Path, title: &str, x_label: &str, y_label: &str, series: &[Series]) -> AnyResult<()> {
     let points = || series.iter().flat_map(|s| &s.points).filter(|p| p.1.is_finite());
     let (x_min, x_max) = points().fold((f64::INFINITY, 0.0_f64), |(a, b), p| (a.min(p.0), b.max(p.0)));
     let y_max = points().map(|p| p.1 + p.2).fold(0.0, f64::max);
+    let y_min = points().map(|p| p.1 - p.2).fold(0.0, f64::min);
     if !x_min.is_finite() {
         return Err("there is nothing to plot".into());
     }
@@ -54,7 +55,7 @@ pub(crate) fn save_svg(path: &Path, title: &str, x_label: &str, y_label: &str, s
         .margin(14)
         .x_label_area_size(42)
         .y_label_area_size(52)
-        .build_cartesian_2d(x_min - room..x_max + room, 0.0..1.08 * y_max)?;
+        .build_cartesian_2d(x_min - room..x_max + room, 1.08 * y_min..1.08 * y_max)?;
     chart.configure_mesh().x_desc(x_label).y_desc(y_label).light_line_style(TRANSPARENT).draw()?;
     for (s, colour) in series.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);

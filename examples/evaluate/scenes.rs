@@ -3,7 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use skystreak::simulate::{
-    Bounds, Brightness, SceneConfig, StreakSpec, add_streak, cramer_rao, gaussian_frame, simulate, unit_stamp,
+    Bounds, Brightness, SceneConfig, StreakSpec, Unknowns, add_streak, cramer_rao, cramer_rao_with, gaussian_frame,
+    simulate, unit_stamp,
 };
 use skystreak::{Frame, Point, Segment};
 
@@ -76,9 +77,16 @@ pub(crate) struct Truth {
 }
 
 impl Truth {
-    /// Cramér-Rao bounds of this very streak.
-    pub(crate) fn bounds(&self, psf_sigma_px: f64) -> AnyResult<Bounds> {
-        Ok(cramer_rao(&self.segment, self.flux, psf_sigma_px, self.noise, self.own_photons)?)
+    /// Cramér-Rao bounds of this very streak: its width and background known, and where they are found with it as the
+    /// detector does (docs/algorithm.md, "Measure").
+    pub(crate) fn bounds(&self, psf_sigma_px: f64) -> AnyResult<[Bounds; 2]> {
+        let sigma_eff_px = (psf_sigma_px * psf_sigma_px + 1.0 / 12.0).sqrt();
+        let unknowns = Unknowns { reach_px: 6.0 * sigma_eff_px + 3.0, width_spread_px: 0.15 * sigma_eff_px };
+        let Self { segment, flux, noise, own_photons, .. } = self;
+        Ok([
+            cramer_rao(segment, *flux, psf_sigma_px, *noise, *own_photons)?,
+            cramer_rao_with(segment, *flux, psf_sigma_px, *noise, *own_photons, unknowns)?,
+        ])
     }
 }
 

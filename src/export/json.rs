@@ -139,6 +139,7 @@ struct DetectionRecord<'a> {
     flux_unit: &'static str,
     snr: f64,
     chi2_reduced: f64,
+    fit_iterations: u32,
     sagitta_px: f64,
     sagitta_err_px: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,6 +179,7 @@ impl<'a> DetectionRecord<'a> {
             flux_unit: d.flux_unit.name(),
             snr: d.snr,
             chi2_reduced: d.chi2_reduced,
+            fit_iterations: d.fit_iterations,
             sagitta_px: d.sagitta_px,
             sagitta_err_px: d.sagitta_err_px,
             light_curve: (include.light_curves && !d.light_curve.flux_per_px.is_empty()).then(|| LightCurveRecord {

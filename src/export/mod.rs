@@ -35,6 +35,7 @@ mod sample {
             flux_unit: FluxUnit::Electron,
             snr: 42.25,
             chi2_reduced: 1.1,
+            fit_iterations: 3,
             sagitta_px: -0.25,
             sagitta_err_px: 0.2,
             light_curve: LightCurve {

@@ -260,6 +260,7 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
         flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
         snr,
         chi2_reduced,
+        fit_iterations: fit.iterations,
         sagitta_px: Bend::UNKNOWN.sagitta_px,
         sagitta_err_px: Bend::UNKNOWN.err_px,
         light_curve: LightCurve::default(),

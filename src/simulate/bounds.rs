@@ -6,7 +6,7 @@ use crate::{Error, Point, Result, Segment};
 /// Step of the central differences, px: its error is a few 10⁻⁵ of the derivative, rounding far less.
 const STEP_PX: f64 = 0.01;
 
-/// Smallest standard errors any unbiased measurement of a streak can reach, its PSF width known.
+/// Smallest standard errors any unbiased measurement of a streak can reach.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bounds {
     /// Covariance of (flux, x1, y1, x2, y2), electrons and px. For a point source both ends are the same place.
@@ -25,9 +25,21 @@ pub struct Bounds {
     pub length_px: f64,
     /// Angle, rad; infinite for a point source.
     pub angle_rad: f64,
+    /// PSF width, px; 0 where it is known.
+    pub sigma_px: f64,
 }
 
-/// Cramér-Rao bounds of a streak in white noise, from the Fisher information of its pixels.
+/// What else a measurement has to find, beside flux and ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unknowns {
+    /// Pixels up to this far from the segment are used, px, and the level of the background is found from them.
+    pub reach_px: f64,
+    /// Standard deviation of what is known of the PSF width beforehand, px; infinite where nothing is.
+    pub width_spread_px: f64,
+}
+
+/// Cramér-Rao bounds of a streak in white noise, its PSF width and background known, from the Fisher information of its
+/// pixels.
 ///
 /// `flux_e` and `noise_e` (rms per pixel) share a unit: electrons, when `source_photons` adds the variance of the
 /// streak's own light to that of the noise. The streak is taken to lie wholly inside the frame; its place relative to
@@ -47,12 +59,52 @@ pub struct Bounds {
 /// # Ok::<(), skystreak::Error>(())
 /// ```
 pub fn cramer_rao(segment: &Segment, flux_e: f64, sigma_px: f64, noise_e: f64, source_photons: bool) -> Result<Bounds> {
+    bounds(segment, flux_e, sigma_px, noise_e, source_photons, None)
+}
+
+/// As [`cramer_rao`], where the PSF width and the background are unknown as well: most of all the flux is then known
+/// less well.
+///
+/// # Errors
+///
+/// As [`cramer_rao`].
+///
+/// ```
+/// use skystreak::{Segment, simulate::{Unknowns, cramer_rao, cramer_rao_with}};
+///
+/// let streak = Segment::from_coordinates(20.0, 30.0, 60.0, 50.0);
+/// let known = cramer_rao(&streak, 5_000.0, 1.5, 20.0, false)?;
+/// let unknowns = Unknowns { reach_px: 12.0, width_spread_px: f64::INFINITY };
+/// let free = cramer_rao_with(&streak, 5_000.0, 1.5, 20.0, false, unknowns)?;
+/// assert!(free.flux_rel > 1.2 * known.flux_rel);
+/// assert!(free.mid_across_px < 1.02 * known.mid_across_px);
+/// # Ok::<(), skystreak::Error>(())
+/// ```
+pub fn cramer_rao_with(
+    segment: &Segment,
+    flux_e: f64,
+    sigma_px: f64,
+    noise_e: f64,
+    source_photons: bool,
+    unknowns: Unknowns,
+) -> Result<Bounds> {
+    bounds(segment, flux_e, sigma_px, noise_e, source_photons, Some(unknowns))
+}
+
+fn bounds(
+    segment: &Segment,
+    flux_e: f64,
+    sigma_px: f64,
+    noise_e: f64,
+    source_photons: bool,
+    unknowns: Option<Unknowns>,
+) -> Result<Bounds> {
     for (name, value) in [("flux", flux_e), ("PSF width", sigma_px), ("noise", noise_e)] {
         if !(value > 0.0 && value.is_finite()) {
             return Err(Error::Config(format!("Cramér-Rao bounds for a {name} of {value}: it must be positive")));
         }
     }
-    let canvas = Canvas::around(segment, sigma_px);
+    let canvas = Canvas::around(segment, sigma_px, unknowns.map_or(0.0, |u| u.reach_px));
     let is_point = segment.length_px() == 0.0;
     let light = canvas.light(segment);
     let mut derivatives = vec![light.clone()];
@@ -63,12 +115,24 @@ pub fn cramer_rao(segment: &Segment, flux_e: f64, sigma_px: f64, noise_e: f64, s
         derivatives.push(difference.map(|(a, b)| (a - b) / (2.0 * STEP_PX)).collect());
     }
     // The flux is varied relative to itself, which keeps the elements of the matrix comparable.
-    let weights: Vec<f64> = light
+    let mut weights: Vec<f64> = light
         .iter()
         .map(|t| flux_e * flux_e / (noise_e * noise_e + if source_photons { flux_e * t } else { 0.0 }))
         .collect();
+    let n_wanted = derivatives.len();
+    if let Some(Unknowns { reach_px, .. }) = unknowns {
+        let light_at = |width: f64| Canvas { sigma_px: width, ..canvas }.light(segment).into_iter();
+        let difference = light_at(sigma_px + STEP_PX).zip(light_at(sigma_px - STEP_PX));
+        derivatives.push(difference.map(|(a, b)| (a - b) / (2.0 * STEP_PX)).collect());
+        derivatives.push(vec![1.0; light.len()]);
+        weights.iter_mut().enumerate().filter(|(i, _)| canvas.distance_px(*i, segment) > reach_px).for_each(|w| *w.1 = 0.0);
+    }
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).zip(&weights).map(|((a, b), w)| a * b * w).sum::<f64>();
-    let information = derivatives.iter().map(|a| derivatives.iter().map(|b| product(a, b)).collect()).collect();
+    let mut information: Vec<Vec<f64>> =
+        derivatives.iter().map(|a| derivatives.iter().map(|b| product(a, b)).collect()).collect();
+    if let Some(Unknowns { width_spread_px, .. }) = unknowns {
+        information[n_wanted][n_wanted] += width_spread_px.powi(-2);
+    }
     let inverse = invert(information)
         .ok_or_else(|| Error::Config(format!("the ends of a streak of {} px cannot be told", segment.length_px())))?;
 
@@ -80,7 +144,8 @@ pub fn cramer_rao(segment: &Segment, flux_e: f64, sigma_px: f64, noise_e: f64, s
             *element = inverse[parameter(i)][parameter(j)] * unit(i) * unit(j);
         }
     }
-    Ok(Bounds::from_covariance(covariance, segment, flux_e))
+    let sigma_px = unknowns.map_or(0.0, |_| inverse[n_wanted][n_wanted].sqrt());
+    Ok(Bounds { sigma_px, ..Bounds::from_covariance(covariance, segment, flux_e) })
 }
 
 impl Bounds {
@@ -101,12 +166,14 @@ impl Bounds {
             mid_across_px: middle(-s, c),
             length_px: of_streak(variance([-c, -s, c, s]).sqrt()),
             angle_rad: of_streak(variance([s, -c, -s, c]).sqrt() / length),
+            sigma_px: 0.0,
             covariance,
         }
     }
 }
 
 /// A piece of sky that holds a whole streak and its displaced twins.
+#[derive(Clone, Copy)]
 struct Canvas {
     shift_px: (f64, f64),
     width: usize,
@@ -115,11 +182,16 @@ struct Canvas {
 }
 
 impl Canvas {
-    fn around(segment: &Segment, sigma_px: f64) -> Self {
-        let margin = 7.0 * sigma_px + 2.0;
+    fn around(segment: &Segment, sigma_px: f64, reach_px: f64) -> Self {
+        let margin = (7.0 * sigma_px + 2.0).max(reach_px + 1.0);
         let span = |a: f64, b: f64| ((a.min(b) - margin).floor(), ((a - b).abs() + 2.0 * margin).ceil() as usize + 1);
         let ((x0, width), (y0, height)) = (span(segment.start.x, segment.end.x), span(segment.start.y, segment.end.y));
         Self { shift_px: (x0, y0), width, height, sigma_px }
+    }
+
+    fn distance_px(&self, i: usize, segment: &Segment) -> f64 {
+        let (x, y) = ((i % self.width) as f64, (i / self.width) as f64);
+        segment.distance_to(Point::new(x + self.shift_px.0, y + self.shift_px.1))
     }
 
     /// Light of unit flux in every pixel of the canvas.
@@ -216,6 +288,22 @@ mod tests {
         close(bounds.mid_along_px, 2.0_f64.sqrt() * sigma / 30.0, 0.03, "position");
         close(bounds.flux_rel, 1.0 / 30.0, 0.01, "flux");
         assert!(bounds.length_px.is_infinite() && bounds.angle_rad.is_infinite());
+    }
+
+    #[test]
+    fn a_free_width_and_background_cost_flux() {
+        let segment = Segment::around(Point::new(150.3, 149.6), 200.0, 0.3);
+        let ratio = |unknowns| {
+            let free = cramer_rao_with(&segment, 5_000.0, 1.5, 20.0, false, unknowns).unwrap();
+            free.flux_rel / cramer_rao(&segment, 5_000.0, 1.5, 20.0, false).unwrap().flux_rel
+        };
+        // A long streak is a Gaussian profile across: with a free width its flux has 3/2 of the variance.
+        close(ratio(Unknowns { reach_px: 200.0, width_spread_px: f64::INFINITY }), 1.5_f64.sqrt(), 0.02, "width");
+        close(ratio(Unknowns { reach_px: 200.0, width_spread_px: 1e-3 }), 1.0, 0.02, "nothing");
+        // From a strip of ± r the background has 1/2r of the variance per length; flux goes with 2√π σ of it.
+        let sigma = (1.5_f64 * 1.5 + 1.0 / 12.0).sqrt();
+        let of_strip = |r: f64| (1.0 + 2.0 * PI.sqrt() * sigma / (2.0 * r - 2.0 * PI.sqrt() * sigma)).sqrt();
+        close(ratio(Unknowns { reach_px: 30.0, width_spread_px: 1e-3 }), of_strip(30.0), 0.02, "background");
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod scene;
 mod sensor;
 mod truth;
 
-pub use bounds::{Bounds, cramer_rao};
+pub use bounds::{Bounds, Unknowns, cramer_rao, cramer_rao_with};
 pub use light::{Stamp, unit_stamp};
 pub use noise::{add_streak, gaussian_frame};
 pub use scene::{Brightness, RandomStreaks, SceneConfig, StarSpec, StarTrail, StreakSpec};
