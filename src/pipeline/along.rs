@@ -66,9 +66,9 @@ pub(crate) struct AlongTrack<'a> {
 
 /// Light per length in a part of a track, and its variance.
 #[derive(Debug, Clone, Copy, Default)]
-struct Light {
-    per_px: f64,
-    variance: f64,
+pub(crate) struct Light {
+    pub(crate) per_px: f64,
+    pub(crate) variance: f64,
 }
 
 impl AlongTrack<'_> {
@@ -129,10 +129,29 @@ impl AlongTrack<'_> {
         parabola(&places)
     }
 
-    /// Light in equal parts of one of the tracks; without weight its variance is infinite.
+    /// Light in equal parts of one of the tracks.
     fn parts(&self, track: usize, n: usize) -> impl Iterator<Item = Light> {
-        let profile = &self.profiles[track];
-        let offset_px = (track as f64 - 1.0) * self.sigma_px;
+        let Self { taken_out, sigma_px, .. } = *self;
+        let segment = Self::tracks(&self.segment, sigma_px)[track];
+        Track { segment, profile: &self.profiles[track], taken_out, sigma_px }.parts(n)
+    }
+}
+
+/// The light on one track.
+#[derive(Clone, Copy)]
+pub(crate) struct Track<'a> {
+    pub(crate) segment: Segment,
+    pub(crate) profile: &'a TrackProfile,
+    /// What had been taken out of the image before the profile was summed.
+    pub(crate) taken_out: Option<&'a Trail>,
+    /// PSF width of the profile.
+    pub(crate) sigma_px: f64,
+}
+
+impl<'a> Track<'a> {
+    /// Light in equal parts; without weight its variance is infinite.
+    pub(crate) fn parts(self, n: usize) -> impl Iterator<Item = Light> + use<'a> {
+        let profile = self.profile;
         let part_px = self.segment.length_px() / n as f64;
         let bins = move |k: usize| -> Range<usize> {
             let bin_at = |u: f64| ((u - profile.first_px) / profile.bin_px).ceil().max(0.0) as usize;
@@ -145,7 +164,7 @@ impl AlongTrack<'_> {
             for bin in bins(k) {
                 let weight = f64::from(profile.variance[bin]);
                 let u = profile.first_px + bin as f64 * profile.bin_px;
-                signal += f64::from(profile.signal[bin]) + weight * self.taken_out_at(u, offset_px);
+                signal += f64::from(profile.signal[bin]) + weight * self.taken_out_at(u);
                 variance += weight;
             }
             if variance > 0.0 {
@@ -156,13 +175,12 @@ impl AlongTrack<'_> {
         })
     }
 
-    /// Light per length, as the profiles would have seen it, of what had been taken out.
-    fn taken_out_at(&self, u: f64, offset_px: f64) -> f64 {
+    /// Light per length, as the profile would have seen it, of what had been taken out.
+    fn taken_out_at(&self, u: f64) -> f64 {
         let Some(trail) = self.taken_out else { return 0.0 };
         let (c, s) = self.segment.direction();
         let start = self.segment.start;
-        let p = Point::new(start.x + u * c - offset_px * s, start.y + u * s + offset_px * c);
-        let (along, across) = trail.segment.along_across(p);
+        let (along, across) = trail.segment.along_across(Point::new(start.x + u * c, start.y + u * s));
         let length = trail.segment.length_px();
         let width = trail.sigma_eff_px;
         let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (width * std::f64::consts::SQRT_2)));

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::detection::{
@@ -11,8 +13,9 @@ use crate::detection::{
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::along::{self, AlongTrack, Bend};
+use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::ends::EndSearch;
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -73,6 +76,7 @@ pub(crate) fn measure_trails(
     frame: &Frame<'_>,
     field: &StarField,
     chains: &ChainPrior,
+    noise_excess: f64,
     trails: Vec<Believed>,
 ) -> Result<Vec<Measured>> {
     let sigma_eff = effective_sigma(field.psf_sigma_px);
@@ -96,7 +100,9 @@ pub(crate) fn measure_trails(
     for (i, fit) in other.into_iter().zip(without_prior) {
         fits[i] = fit;
     }
-    let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
+    move_to_expected_ends(backend, frame, sigma_eff, noise_excess, &mut usable, &trails, &taken_out)?;
     let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
     let beside = backend.profiles(&beside, sigma_eff as f32)?;
     let on_track: Vec<Segment> =
@@ -109,10 +115,10 @@ pub(crate) fn measure_trails(
     Ok(usable
         .iter()
         .zip(&trails)
+        .zip(taken_out.iter().map(Option::as_ref))
         .zip(seen)
-        .map(|((fit, believed), ((beside, on_track), profile))| {
+        .map(|(((fit, believed), taken_out), ((beside, on_track), profile))| {
             let snr = believed.fit.snr;
-            let taken_out = (!is_part(believed)).then_some(&believed.fit.trail);
             let along = AlongTrack {
                 segment: seen_segment(fit, frame),
                 trail: &fit.trail,
@@ -141,6 +147,34 @@ pub(crate) fn measure_trails(
             }
         })
         .collect())
+}
+
+/// Puts the ends of faint trails where they are to be expected; the other trails are out of the residual image.
+fn move_to_expected_ends(
+    backend: &mut dyn Backend,
+    frame: &Frame<'_>,
+    sigma_eff_px: f64,
+    noise_excess: f64,
+    fits: &mut [TrailFit],
+    believed: &[Believed],
+    taken_out: &[Option<Trail>],
+) -> Result<()> {
+    let search_of = |(i, fit): (usize, &TrailFit)| {
+        let snr = believed[i].fit.snr;
+        EndSearch::of(&fit.trail.segment, snr, sigma_eff_px, frame.width(), frame.height()).map(|search| (i, search))
+    };
+    let searches: Vec<(usize, EndSearch)> = fits.iter().enumerate().filter_map(search_of).collect();
+    let tracks: Vec<Segment> = searches.iter().map(|(_, search)| search.track).collect();
+    let profiles = backend.profiles(&tracks, sigma_eff_px as f32)?;
+    let expected = |((i, search), profile): (&(usize, EndSearch), &TrackProfile)| {
+        let taken_out = taken_out[*i].as_ref();
+        search.expected(Track { segment: search.track, profile, taken_out, sigma_px: sigma_eff_px }, noise_excess)
+    };
+    let ends: Vec<Segment> = searches.par_iter().zip(&profiles).map(expected).collect();
+    for ((i, _), segment) in searches.iter().zip(ends) {
+        fits[*i].trail.segment = segment;
+    }
+    Ok(())
 }
 
 /// The part of a fitted trail inside the frame, first the end of smaller x.

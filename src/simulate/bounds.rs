@@ -125,7 +125,11 @@ fn bounds(
         let difference = light_at(sigma_px + STEP_PX).zip(light_at(sigma_px - STEP_PX));
         derivatives.push(difference.map(|(a, b)| (a - b) / (2.0 * STEP_PX)).collect());
         derivatives.push(vec![1.0; light.len()]);
-        weights.iter_mut().enumerate().filter(|(i, _)| canvas.distance_px(*i, segment) > reach_px).for_each(|w| *w.1 = 0.0);
+        weights
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| canvas.distance_px(*i, segment) > reach_px)
+            .for_each(|w| *w.1 = 0.0);
     }
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).zip(&weights).map(|((a, b), w)| a * b * w).sum::<f64>();
     let mut information: Vec<Vec<f64>> =
