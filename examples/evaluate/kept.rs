@@ -63,10 +63,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         }
     }
     common.describe();
-    println!(
-        "One streak of S/N {} in a frame, the sky flat; nothing clipped, nothing weighed out.\n",
-        options.snr
-    );
+    println!("One streak of S/N {} in a frame, the sky flat; nothing clipped, nothing weighed out.\n", options.snr);
     println!("{table}");
     Ok(())
 }

@@ -172,7 +172,9 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "Streaks of {} px, {} in a frame. The floor is √26 · length / SNR² for one end.",
         options.length, placement.n
     );
-    println!("The bounds are those of a fit that finds the PSF width (known to 15 %) and the background as well; for the");
+    println!(
+        "The bounds are those of a fit that finds the PSF width (known to 15 %) and the background as well; for the"
+    );
     println!("flux also those where both are known.\n");
     let mut overview = Table::new([
         "S/N",
@@ -246,7 +248,13 @@ fn save_plots(path: &Path, options: &Options, samples: &[Sample]) -> AnyResult<(
         let series: Vec<Series> = QUANTITIES.iter().enumerate().map(|(k, name)| of(name, k, statistic)).collect();
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let title = format!("{y_label}, {} px", options.length);
-        plot::save_svg(&path.with_file_name(format!("{stem}-{kind}.svg")), &title, "log10 of the true S/N", y_label, &series)
+        plot::save_svg(
+            &path.with_file_name(format!("{stem}-{kind}.svg")),
+            &title,
+            "log10 of the true S/N",
+            y_label,
+            &series,
+        )
     };
     save("errors", "rms error over the best possible", |values| {
         let ratio = rms(&values.iter().map(|v| v.error / v.bound.hypot(v.floor)).collect::<Vec<f64>>());

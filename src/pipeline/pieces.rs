@@ -12,6 +12,9 @@ use crate::pipeline::tracking;
 /// A joint trail must keep this fraction of the two pieces' S/N²: a gap as long as half the light is forgiven.
 const MIN_JOINT_POWER: f64 = 0.6;
 
+/// Pieces whose ends are further apart than this many PSF widths have more between them than a bend or a star.
+const FAR_WIDTHS: f64 = 10.0;
+
 impl Search<'_> {
     /// Tells stars' trails in a blend apart, and joins pieces of one streak.
     pub(crate) fn split_and_join(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
@@ -32,7 +35,8 @@ impl Search<'_> {
                     let is_star = |b: &Believed| b.origin == Origin::Parted || tracking::is_star(mode, &b.as_seen());
                     let star = is_star(&believed[i]) || is_star(&believed[j]);
                     let apart = star || refused.contains(&(a.segment, b.segment));
-                    let Some(span) = (!apart).then(|| joint_span(&a, &b)).flatten() else { continue };
+                    let snrs = [believed[i].fit.snr, believed[j].fit.snr];
+                    let Some(span) = (!apart).then(|| joint_span([&a, &b], snrs)).flatten() else { continue };
                     self.backend.add_trails(&[a, b], 1.0)?;
                     let start = Trail { segment: span, flux: a.flux + b.flux, ..a };
                     let fit = self.backend.fit(&[FitRequest { start, subtracted: false }], &settings)?[0];
@@ -54,7 +58,7 @@ impl Search<'_> {
 }
 
 /// The segment from the outer end of one trail to that of the other, where they could be pieces of one.
-fn joint_span(a: &Trail, b: &Trail) -> Option<Segment> {
+fn joint_span([a, b]: [&Trail; 2], snrs: [f64; 2]) -> Option<Segment> {
     let (long, short) = if a.segment.length_px() >= b.segment.length_px() { (a, b) } else { (b, a) };
     let sigma = a.sigma_eff_px;
     let (long_px, short_px) = (long.segment.length_px(), short.segment.length_px());
@@ -62,11 +66,22 @@ fn joint_span(a: &Trail, b: &Trail) -> Option<Segment> {
         (long.segment.along_across(short.segment.start), long.segment.along_across(short.segment.end));
     let (near, far) = (u1.min(u2), u1.max(u2));
     let gap = (near - long_px).max(-far);
-    // A direction is known to about a PSF width over the length.
-    let angle_slack = 1.5 * sigma / short_px + 0.01;
-    // Pieces that lie behind each other; what lies beside is another streak.
-    let lateral_slack =
-        if gap > -0.5 * short_px { 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px) } else { sigma };
+    let (angle_slack, lateral_slack) = if gap > FAR_WIDTHS * sigma {
+        // Far apart they have to be in line to within their errors: two objects may well be nearly so.
+        let angle_err = |px: f64, snr: f64| 24_f64.sqrt() * sigma / (px * snr);
+        let angle_errs =
+            [a, b].map(|t| t.segment.length_px()).into_iter().zip(snrs).map(|(px, snr)| angle_err(px, snr));
+        let across_err = 2_f64.sqrt() * sigma * (1.0 / snrs[0]).hypot(1.0 / snrs[1]);
+        let angle_err = angle_errs.fold(0.0, f64::hypot);
+        let lever = gap + 0.5 * (long_px + short_px);
+        (0.01 + 3.0 * angle_err, 0.5 * sigma + 3.0 * across_err.hypot(lever * angle_err))
+    } else if gap > -0.5 * short_px {
+        // A direction is known to about a PSF width over the length, and a track may bend.
+        (1.5 * sigma / short_px + 0.01, 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px))
+    } else {
+        // What lies beside is another streak.
+        (1.5 * sigma / short_px + 0.01, sigma)
+    };
     let collinear = track_angle_difference(long.segment.angle_rad(), short.segment.angle_rad()) < angle_slack
         && (0.5 * (v1 + v2)).abs() < lateral_slack;
     if !collinear || gap > long_px.max(30.0) {
@@ -89,16 +104,17 @@ mod tests {
 
     #[test]
     fn pieces_of_a_line_span_it() {
-        let span = joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(60.0, 0.5, 90.0, 0.2)).unwrap();
+        let span_of = |a: Trail, b: Trail| joint_span([&a, &b], [15.0, 10.0]);
+        let line = trail(0.0, 0.0, 40.0, 0.0);
+        let span = span_of(line, trail(60.0, 0.5, 90.0, 0.2)).unwrap();
         assert_eq!((span.start.x, span.end.x), (0.0, 90.0));
-        assert!(
-            joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(60.0, 8.0, 90.0, 8.0)).is_none(),
-            "parallel, 8 px apart"
-        );
-        assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(20.0, -20.0, 20.0, 20.0)).is_none(), "crossing");
-        assert!(joint_span(&trail(0.0, 0.0, 40.0, 0.0), &trail(200.0, 0.0, 240.0, 0.0)).is_none(), "far apart");
-        let inside = joint_span(&trail(0.0, 0.0, 90.0, 0.0), &trail(1.0, 0.4, 88.0, -0.2)).unwrap();
+        assert!(span_of(line, trail(48.0, 2.5, 88.0, 3.5)).is_some(), "near pieces of a bent track");
+        assert!(span_of(line, trail(70.0, 6.0, 110.0, 6.0)).is_none(), "far pieces, 6 px beside");
+        assert!(span_of(line, trail(60.0, 8.0, 90.0, 8.0)).is_none(), "parallel, 8 px apart");
+        assert!(span_of(line, trail(20.0, -20.0, 20.0, 20.0)).is_none(), "crossing");
+        assert!(span_of(line, trail(200.0, 0.0, 240.0, 0.0)).is_none(), "far apart");
+        let inside = span_of(trail(0.0, 0.0, 90.0, 0.0), trail(1.0, 0.4, 88.0, -0.2)).unwrap();
         assert_eq!((inside.start.x, inside.end.x), (0.0, 90.0), "the flashes of one streak");
-        assert!(joint_span(&trail(0.0, 0.0, 90.0, 0.0), &trail(1.0, 2.5, 88.0, 2.5)).is_none(), "side by side");
+        assert!(span_of(trail(0.0, 0.0, 90.0, 0.0), trail(1.0, 2.5, 88.0, 2.5)).is_none(), "side by side");
     }
 }
