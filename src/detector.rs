@@ -400,7 +400,7 @@ impl Detector {
             thresholds,
             chains: ChainPrior::new(field.n_sources, width * height, segments_sigma, excess),
             noise_excess: excess,
-            elongated_sources: field.elongated_sources,
+            elongated: field.elongated.clone(),
             config: &self.config.search,
             tracking: self.config.tracking,
             weighted: masked > LEAST_MASKED,

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
+use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::chain::{ChainPrior, Misfit};
@@ -20,7 +21,9 @@ use crate::pipeline::search::{
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::{Seen, Tracking};
+use crate::pipeline::stars::Elongated;
+use crate::pipeline::tracking::{self, Seen, Tracking};
+use crate::pipeline::weigh::Footprint;
 
 /// What the search of one frame needs to know.
 pub(crate) struct Search<'a> {
@@ -32,8 +35,8 @@ pub(crate) struct Search<'a> {
     pub(crate) thresholds: Thresholds,
     pub(crate) chains: ChainPrior,
     pub(crate) noise_excess: f64,
-    /// Bright sources longer than wide: there may be bright streaks.
-    pub(crate) elongated_sources: usize,
+    /// Bright sources longer than wide, not known to be streaks or blends of stars yet.
+    pub(crate) elongated: Vec<Elongated>,
     pub(crate) config: &'a SearchConfig,
     pub(crate) tracking: Tracking,
     /// So many pixels have weight zero that the search has to know.
@@ -117,11 +120,12 @@ impl Search<'_> {
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed: Vec<Believed> = Vec::new();
         for search in 1..=MAX_SEARCHES {
-            if !believed.is_empty() {
+            let blends = search > 1 && self.weigh_out_blends(&believed)?;
+            if blends || !believed.is_empty() {
                 self.measure_sky_again()?;
             }
             // First the bright ones alone, their light uncut.
-            let bright_only = search == 1 && self.elongated_sources > 0;
+            let bright_only = search == 1 && !self.elongated.is_empty();
             let (mut candidates, mut complete) = self.find_candidates(bright_only.then_some(BRIGHT_RECALL))?;
             self.leave_chains(&mut candidates)?;
             complete &= candidates.len() <= self.most_candidates();
@@ -159,6 +163,29 @@ impl Search<'_> {
         self.drop_insignificant(&mut believed)?;
         sort_believed(&mut believed);
         Ok(believed)
+    }
+
+    /// Bright sources longer than wide that the search for bright streaks has not taken for one are blends of stars.
+    /// Returns whether there are any.
+    fn weigh_out_blends(&mut self, believed: &[Believed]) -> Result<bool> {
+        let seen: Vec<Seen> = believed.iter().map(Believed::as_seen).collect();
+        if tracking::decide(self.tracking, &seen) != TrackingMode::Sidereal {
+            return Ok(false);
+        }
+        let near = 2.0 * self.sigma();
+        let is_on_trail = |e: &Elongated| {
+            let place = e.footprint.position();
+            believed.iter().any(|b| b.trail().segment.distance_to(place) < near)
+        };
+        let blends: Vec<Footprint> = self
+            .elongated
+            .iter()
+            .filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e))
+            .map(|e| e.footprint)
+            .collect();
+        self.elongated.clear();
+        self.backend.weigh_out(&blends)?;
+        Ok(!blends.is_empty())
     }
 
     /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.

@@ -28,9 +28,18 @@ pub(crate) struct StarField {
     /// Compact sources among them.
     pub(crate) n_sources: usize,
     /// Sources that are longer than wide, and left to the search.
-    pub(crate) elongated_sources: usize,
+    pub(crate) elongated: Vec<Elongated>,
     /// Stars bright enough for spikes and bleeding.
     pub(crate) bright: Vec<BrightStar>,
+}
+
+/// A source that is longer than wide: part of a streak, or a blend of stars.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Elongated {
+    /// What it spoils if it is no streak.
+    pub(crate) footprint: Footprint,
+    /// S/N of a point source of its peak.
+    pub(crate) snr: f64,
 }
 
 /// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given.
@@ -64,7 +73,8 @@ pub(crate) fn survey(
         sources.into_iter().map(|s| (s, s.classify(effective_sigma(sigma), crowded))).collect();
     let compact = || classified.iter().filter(|(_, c)| matches!(c, SourceClass::Star | SourceClass::Hot));
     let bleeds = || classified.iter().filter(|(_, class)| *class == SourceClass::Bleed).map(|(source, _)| source);
-    let bright_peak = (BRIGHT_SNR * PsfKernel::new(sigma).white_noise_sd()) as f32;
+    let white_noise_sd = PsfKernel::new(sigma).white_noise_sd();
+    let bright_peak = (BRIGHT_SNR * white_noise_sd) as f32;
     let bright = compact().filter(|(s, class)| *class == SourceClass::Star && (s.saturated || s.peak > bright_peak));
     let spilled = classified
         .iter()
@@ -76,7 +86,11 @@ pub(crate) fn survey(
         psf_sigma_px: sigma,
         psf_source: origin,
         noise_excess,
-        elongated_sources: classified.iter().filter(|(_, class)| *class == SourceClass::Elongated).count(),
+        elongated: classified
+            .iter()
+            .filter(|(_, class)| *class == SourceClass::Elongated)
+            .map(|source| Elongated { footprint: footprint(source), snr: f64::from(source.0.peak) / white_noise_sd })
+            .collect(),
         footprints: compact()
             .map(footprint)
             .chain(bleeds().flat_map(|s| s.bleed_footprints(effective_sigma(sigma))))

@@ -81,6 +81,12 @@ pub(crate) struct Footprint {
     pub(crate) radius_px: f32,
 }
 
+impl Footprint {
+    pub(crate) fn position(&self) -> Point {
+        Point::new(f64::from(self.x), f64::from(self.y))
+    }
+}
+
 impl CompactSource {
     pub(crate) fn position(&self) -> Point {
         Point::new(f64::from(self.x), f64::from(self.y))
