@@ -51,6 +51,10 @@ impl ChainPrior {
         }
     }
 
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+
     /// The track whose profile the test wants.
     pub(crate) fn track(&self, trail: &Segment) -> Segment {
         let beyond = BEYOND_SIGMAS * self.sigma_px;
@@ -65,7 +69,7 @@ impl ChainPrior {
     /// when the trail alone comes as near to the points as `misfit` allows, and points are too many to lie in a row by
     /// chance. `profile` is that of [`track`](Self::track).
     pub(crate) fn is_chain(&self, profile: &TrackProfile, length_px: f64, threshold_snr: f64, misfit: Misfit) -> bool {
-        let track = Track::new(profile, self);
+        let track = Track::new(profile, BEYOND_SIGMAS * self.sigma_px, self);
         let shape = track.even_trail(length_px);
         let points = track.take_points(track.signal.clone());
         let by_points = track.explained(&points.light, &points);
@@ -86,7 +90,29 @@ impl ChainPrior {
         };
         alone < BRIGHT_POWER * self.excess2 || alone < (1.0 - forgiven) * by_points
     }
+
+    /// Where stars stand out of a trail of a S/N, and of what lies before and behind it, by more than chance: distances
+    /// from the trail's start, px. `profile` is that of the trail made longer by `beyond_px` at either end.
+    pub(crate) fn stars_along(&self, profile: &TrackProfile, beyond_px: f64, length_px: f64, snr: f64) -> Vec<f64> {
+        let track = Track::new(profile, beyond_px, self);
+        let shape = track.even_trail(length_px);
+        let weight: f64 = shape.iter().zip(&track.variance).map(|(g, v)| g * g * v).sum();
+        let trail = snr / weight.sqrt();
+        let left = (0..shape.len()).map(|b| track.signal[b] - trail * shape[b] * track.variance[b]).collect();
+        let points = track.take_points(left);
+        let is_star = |(bin, gain): &&(usize, f64)| {
+            *gain > STAR_PRICES * self.point_price && points.light[*bin] > STAR_CONTRAST * trail
+        };
+        points.taken.iter().filter(is_star).map(|(bin, _)| track.first_px + *bin as f64 * track.bin_px).collect()
+    }
 }
+
+/// A star on a trail has to win so many times the price of a point before its pixels are given up.
+const STAR_PRICES: f64 = 2.0;
+
+/// It also has to stand out by so many times the trail's own brightness: a trail's light is uneven by noise, and goes on
+/// beyond the ends of a rough guess.
+const STAR_CONTRAST: f64 = 1.5;
 
 /// How well the trail that is tested is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,10 +156,13 @@ struct Points {
     light: Vec<f64>,
     rest: Vec<f64>,
     count: usize,
+    /// Their bins, and the S/N² that each had won when it was taken.
+    taken: Vec<(usize, f64)>,
 }
 
 impl Track {
-    fn new(profile: &TrackProfile, prior: &ChainPrior) -> Self {
+    /// Of a trail that begins `beyond_px` after the profile does.
+    fn new(profile: &TrackProfile, beyond_px: f64, prior: &ChainPrior) -> Self {
         let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|v| f64::from(*v)).collect() };
         let (signal, variance) = (wide(&profile.signal), wide(&profile.variance));
         let reach = (3.5 * prior.sigma_px / profile.bin_px).ceil() as usize;
@@ -143,7 +172,7 @@ impl Track {
             point_variance: Vec::new(),
             signal,
             variance,
-            first_px: profile.first_px - BEYOND_SIGMAS * prior.sigma_px,
+            first_px: profile.first_px - beyond_px,
             bin_px: profile.bin_px,
             prior: *prior,
             point,
@@ -220,7 +249,7 @@ impl Track {
     /// Takes points out of a signal, the one that explains most first, while they pay for themselves.
     fn take_points(&self, signal: Vec<f64>) -> Points {
         let n = signal.len();
-        let mut points = Points { light: vec![0.0; n], rest: signal, count: 0 };
+        let mut points = Points { light: vec![0.0; n], rest: signal, count: 0, taken: Vec::new() };
         let matched =
             |rest: &[f64], bin: usize| -> f64 { self.lit(bin).map(|b| self.point[b.abs_diff(bin)] * rest[b]).sum() };
         let mut sums: Vec<f64> = (0..n).map(|bin| matched(&points.rest, bin)).collect();
@@ -232,8 +261,9 @@ impl Track {
         };
         while taken.len() < MOST_POINTS {
             let best = (0..n).map(|bin| (bin, gain(&sums, bin))).max_by(|a, b| a.1.total_cmp(&b.1));
-            let Some((new, _)) = best.filter(|(_, gain)| *gain > self.prior.point_price) else { break };
+            let Some((new, won)) = best.filter(|(_, gain)| *gain > self.prior.point_price) else { break };
             taken.push(new);
+            points.taken.push((new, won));
             points.count += 1;
             // Neighbours that overlap share their light anew, none of them negative.
             let around = self.lit(new);

@@ -111,6 +111,9 @@ const MIN_CANDIDATES: usize = 300;
 /// So many times as many are looked at for chains of stars.
 const CHAINS_PER_CANDIDATE: usize = 4;
 
+/// Radius over which a faint star on a trail is given up, in PSF widths: its place across the track is not known.
+const STAR_WIDTHS: f64 = 3.0;
+
 /// The PSF width may differ from the frame's by this factor while trails are told apart: with more freedom the first
 /// of two neighbours swallows the second, with less a PSF 5 % off leaves false extras beside every bright streak.
 const WIDTH_FREEDOM: f64 = 1.08;
@@ -141,6 +144,7 @@ impl Search<'_> {
                 if !new.is_empty() {
                     self.measure_sky_again()?;
                 }
+                self.weigh_out_stars_on(&candidates)?;
                 let fits = self.refine(&candidates)?;
                 let refined = self.one_for_each_place(fits)?;
                 new.extend(self.peel(&refined)?);
@@ -186,6 +190,30 @@ impl Search<'_> {
         self.elongated.clear();
         self.backend.weigh_out(&blends)?;
         Ok(!blends.is_empty())
+    }
+
+    /// Stars too faint to be weighed out before, on tracks that have light besides: their pixels are given up, so that
+    /// the fit follows the trail and not the stars.
+    fn weigh_out_stars_on(&mut self, candidates: &[Peak]) -> Result<()> {
+        if !self.chains.is_crowded() || self.places.is_some() {
+            return Ok(());
+        }
+        let tracks: Vec<Segment> = candidates.iter().map(|c| self.extended_for_scan(&c.segment)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let radius_px = (STAR_WIDTHS * self.sigma()) as f32;
+        let chains = &self.chains;
+        let stars: Vec<Footprint> = (candidates, &tracks, &profiles)
+            .into_par_iter()
+            .flat_map_iter(|(candidate, track, profile)| {
+                let (trail, beyond_px) = (candidate.segment, track.start.distance(candidate.segment.start));
+                let stars = chains.stars_along(profile, beyond_px, trail.length_px(), candidate.snr);
+                stars.into_iter().map(move |along_px| {
+                    let place = trail.at(along_px / trail.length_px());
+                    Footprint { x: place.x as f32, y: place.y as f32, radius_px }
+                })
+            })
+            .collect();
+        self.backend.weigh_out(&stars)
     }
 
     /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.
