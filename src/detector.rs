@@ -370,7 +370,7 @@ impl Detector {
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, .. } = search;
-        let measured = report::measure_trails(backend, frame, field, &chains, thresholds.noise_excess, trails)?;
+        let measured = report::measure_trails(backend, frame, field, &chains, self.config.tracking, trails)?;
         Ok(Found { measured, sky, thresholds, chains, longest_px })
     }
 

@@ -51,6 +51,16 @@ impl ChainPrior {
         }
     }
 
+    /// S/N² that a point source must win before it is believed.
+    pub(crate) fn point_price(&self) -> f64 {
+        self.point_price
+    }
+
+    /// Whether a short trail that explains so much more S/N² than stars at this price is rather a few stars.
+    pub(crate) fn are_few_stars(&self, gain: f64, snr: f64, threshold_snr: f64) -> bool {
+        gain < (TRAIL_SHARE * threshold_snr.powi(2)).max(BLEND_MARGIN * snr.powi(2))
+    }
+
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowded
     }

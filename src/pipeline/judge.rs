@@ -62,6 +62,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) surroundings: Surroundings,
     /// Light along [`ChainPrior::track`].
     pub(crate) profile: &'a TrackProfile,
+    /// S/N² by which it explains more than a few stars in its place.
+    pub(crate) gain_over_stars: f64,
 }
 
 /// The frame as the judge knows it.
@@ -123,7 +125,8 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     let longest_px = s.length_px() + evidence.length_err_px;
     let too_short = s.length_px() < 3.0 * evidence.sigma_eff_px || longest_px < scene.min_length_px;
-    if too_short || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
+    let few_stars = scene.chains.are_few_stars(evidence.gain_over_stars, evidence.snr, evidence.threshold_snr);
+    if too_short || few_stars || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
         return Some(RejectReason::StarResidual);
     }
     (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
@@ -207,6 +210,7 @@ mod tests {
             misfit: 0.0,
             surroundings: Surroundings { own: 12.0, level: 0.0, scatter: 1.0 },
             profile: &profile,
+            gain_over_stars: f64::INFINITY,
         };
         let scene = Scene {
             width: 500,

@@ -7,7 +7,7 @@ pub(crate) mod along;
 pub(crate) mod background;
 pub(crate) mod blends;
 pub(crate) mod chain;
-pub(crate) mod ends;
+pub(crate) mod doubles;
 pub(crate) mod errors;
 pub(crate) mod judge;
 pub(crate) mod lines;

@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
-use crate::pipeline::ends::EndSearch;
+use crate::pipeline::doubles;
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -37,6 +37,7 @@ pub(crate) struct Measured {
     trail: Trail,
     misfit: f64,
     surroundings: Surroundings,
+    gain_over_stars: f64,
 }
 
 impl Measured {
@@ -76,7 +77,7 @@ pub(crate) fn measure_trails(
     frame: &Frame<'_>,
     field: &StarField,
     chains: &ChainPrior,
-    noise_excess: f64,
+    tracking: Tracking,
     trails: Vec<Believed>,
 ) -> Result<Vec<Measured>> {
     let sigma_eff = effective_sigma(field.psf_sigma_px);
@@ -109,15 +110,18 @@ pub(crate) fn measure_trails(
         usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
     backend.add_trails(&models(false), 1.0)?;
+    let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
+    let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
     let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
     let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
-    let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles);
+    let seen =
+        beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
     Ok(usable
         .iter()
         .zip(&trails)
         .zip(taken_out.iter().map(Option::as_ref))
         .zip(seen)
-        .map(|(((fit, believed), taken_out), ((beside, on_track), profile))| {
+        .map(|((fit, believed), (((beside, on_track), profile), gain_over_stars))| {
             let snr = believed.fit.snr;
             let along = AlongTrack {
                 segment: seen_segment(fit, frame),
@@ -144,37 +148,32 @@ pub(crate) fn measure_trails(
                 trail: fit.trail,
                 misfit: fit.misfit(&settings),
                 surroundings: Surroundings::from_profiles(beside, taken_out.map_or(0.0, |_| snr)),
+                gain_over_stars,
             }
         })
         .collect())
 }
 
-/// Puts the ends of faint trails where they are to be expected; the other trails are out of the residual image.
-fn move_to_expected_ends(
+/// How much more than a few stars each trail explains, in S/N²; where the stars are trails themselves, or a trail is
+/// too long for a few stars, no end of it. The trails are in the residual image.
+fn gains_over_stars(
     backend: &mut dyn Backend,
-    frame: &Frame<'_>,
-    sigma_eff_px: f64,
-    noise_excess: f64,
-    fits: &mut [TrailFit],
-    believed: &[Believed],
-    taken_out: &[Option<Trail>],
-) -> Result<()> {
-    let search_of = |(i, fit): (usize, &TrailFit)| {
-        let snr = believed[i].fit.snr;
-        EndSearch::of(&fit.trail.segment, snr, sigma_eff_px, frame.width(), frame.height()).map(|search| (i, search))
-    };
-    let searches: Vec<(usize, EndSearch)> = fits.iter().enumerate().filter_map(search_of).collect();
-    let tracks: Vec<Segment> = searches.iter().map(|(_, search)| search.track).collect();
-    let profiles = backend.profiles(&tracks, sigma_eff_px as f32)?;
-    let expected = |((i, search), profile): (&(usize, EndSearch), &TrackProfile)| {
-        let taken_out = taken_out[*i].as_ref();
-        search.expected(Track { segment: search.track, profile, taken_out, sigma_px: sigma_eff_px }, noise_excess)
-    };
-    let ends: Vec<Segment> = searches.par_iter().zip(&profiles).map(expected).collect();
-    for ((i, _), segment) in searches.iter().zip(ends) {
-        fits[*i].trail.segment = segment;
+    fits: &[TrailFit],
+    mode: &TrackingMode,
+    chains: &ChainPrior,
+    sigma_eff: f64,
+) -> Result<Vec<f64>> {
+    let mut gains = vec![f64::INFINITY; fits.len()];
+    if *mode == TrackingMode::Sidereal {
+        let is_short = |fit: &TrailFit| fit.trail.segment.length_px() < doubles::LONGEST_SIGMAS * sigma_eff;
+        let short: Vec<usize> = (0..fits.len()).filter(|&i| is_short(&fits[i])).collect();
+        let trails: Vec<Trail> = short.iter().map(|&i| fits[i].trail).collect();
+        let of_short = doubles::gains_over_stars(backend, &trails, sigma_eff, chains.point_price())?;
+        for (i, gain) in short.into_iter().zip(of_short) {
+            gains[i] = gain;
+        }
     }
-    Ok(())
+    Ok(gains)
 }
 
 /// The part of a fitted trail inside the frame, first the end of smaller x.
@@ -382,6 +381,7 @@ impl<'a> Findings<'a> {
                 misfit: m.misfit,
                 surroundings: m.surroundings,
                 profile: &m.profile,
+                gain_over_stars: m.gain_over_stars,
             };
             self.trails.push(m.trail);
             match judge(&evidence, &scene, &self.config.judge) {

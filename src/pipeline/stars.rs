@@ -12,7 +12,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::report::Measured;
 use crate::pipeline::threshold;
-use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
+use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded, spread_saturation};
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
 pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
@@ -140,7 +140,10 @@ pub(crate) fn find_sources(
 ) -> Result<Vec<CompactSource>> {
     let kernel = PsfKernel::new(sigma_px);
     backend.filter(&kernel, UNCLIPPED, true)?;
-    backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)
+    let mut sources =
+        backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)?;
+    spread_saturation(&mut sources);
+    Ok(sources)
 }
 
 /// Beyond any pixel's significance.

@@ -87,7 +87,23 @@ impl Footprint {
     }
 }
 
+/// Half of the pixels of a saturated source may lie just below the level, by noise or by what a pixel holds: a source
+/// whose core runs into a saturated one is part of it.
+pub(crate) fn spread_saturation(sources: &mut [CompactSource]) {
+    let saturated: Vec<Point> = sources.iter().filter(|s| s.saturated).map(CompactSource::position).collect();
+    for source in sources.iter_mut().filter(|s| !s.saturated) {
+        source.saturated = saturated.iter().any(|other| source.core_reaches(*other));
+    }
+}
+
 impl CompactSource {
+    fn core_reaches(&self, other: Point) -> bool {
+        let (dx, dy) = (other.x - f64::from(self.x), other.y - f64::from(self.y));
+        let turns = dy.atan2(dx).rem_euclid(std::f64::consts::TAU) / std::f64::consts::TAU;
+        let direction = (turns * WALK_DIRECTIONS as f64).round() as usize % WALK_DIRECTIONS;
+        dx.hypot(dy) <= f64::from(self.core_reach[direction])
+    }
+
     pub(crate) fn position(&self) -> Point {
         Point::new(f64::from(self.x), f64::from(self.y))
     }

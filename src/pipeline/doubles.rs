@@ -1,0 +1,94 @@
+//! Is a short trail rather two or three stars side by side? Fitted as such, pixel by pixel.
+//!
+//! Method: docs/algorithm.md, "Judge".
+
+use crate::Result;
+use crate::backend::Backend;
+use crate::geometry::Segment;
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
+
+/// Trails up to this length, in PSF widths, are fitted as stars: longer ones take more of them, in a row.
+pub(crate) const LONGEST_SIGMAS: f64 = 14.0;
+
+/// Numbers of stars that are tried.
+const STARS: [usize; 2] = [2, 3];
+
+/// The outer stars begin this part of the length inside the ends.
+const INSET: f64 = 0.1;
+
+/// Every star is fitted so often with the others taken out: neighbours three widths apart share a tenth of their light.
+const ROUNDS: usize = 5;
+
+/// A PSF may differ from the frame's by this factor, as it may where trails are told apart.
+const WIDTH_FREEDOM: f64 = 1.08;
+
+/// How much more each trail explains than the best few stars in its place do, in S/N². Every star costs `price`. The
+/// trails' light has to be in the residual image.
+pub(crate) fn gains_over_stars(
+    backend: &mut dyn Backend,
+    trails: &[Trail],
+    sigma_eff_px: f64,
+    price: f64,
+) -> Result<Vec<f64>> {
+    let settings = |shape: Shape| FitSettings {
+        shape,
+        free_background: false,
+        free_sigma: true,
+        sigma_range: (sigma_eff_px / WIDTH_FREEDOM, sigma_eff_px * WIDTH_FREEDOM),
+        sigma_prior: None,
+        reach_px: 5.0 * sigma_eff_px + 2.0,
+        // One metric for both: that of the background's noise.
+        photon_variance: 0.0,
+        clip_sigmas: UNCLIPPED_SIGMAS,
+        max_iterations: 20,
+    };
+    let requests: Vec<FitRequest> = trails
+        .iter()
+        .map(|t| FitRequest { start: Trail { sigma_eff_px, background: 0.0, ..*t }, subtracted: false })
+        .collect();
+    let as_trails = backend.fit(&requests, &settings(Shape::Trail))?;
+    let mut gains = vec![f64::INFINITY; trails.len()];
+    for n in STARS {
+        let mut stars: Vec<Trail> = requests.iter().flat_map(|r| row_of_stars(&r.start, n)).collect();
+        backend.add_trails(&stars, -1.0)?;
+        let mut fits = Vec::new();
+        for _ in 0..ROUNDS {
+            let again: Vec<FitRequest> = stars.iter().map(|&start| FitRequest { start, subtracted: true }).collect();
+            fits = backend.fit(&again, &settings(Shape::Point))?;
+            backend.add_trails(&stars, 1.0)?;
+            stars = fits.iter().map(|f| f.trail).collect();
+            backend.add_trails(&stars, -1.0)?;
+        }
+        backend.add_trails(&stars, 1.0)?;
+        for (gain, (trail, stars)) in gains.iter_mut().zip(as_trails.iter().zip(fits.chunks(n))) {
+            *gain = gain.min(trail.snr.powi(2) - (power(stars) - n as f64 * price));
+        }
+    }
+    Ok(gains)
+}
+
+/// So many stars of equal light where a trail is.
+fn row_of_stars(trail: &Trail, n: usize) -> impl Iterator<Item = Trail> {
+    let trail = *trail;
+    (0..n).map(move |i| {
+        let place = trail.segment.at(INSET + (1.0 - 2.0 * INSET) * i as f64 / (n - 1) as f64);
+        Trail { segment: Segment::new(place, place), flux: trail.flux / n as f64, ..trail }
+    })
+}
+
+/// What stars explain together: the square of their summed light in units of the noise. One that takes light away
+/// explains nothing.
+fn power(stars: &[TrailFit]) -> f64 {
+    if stars.iter().any(|s| s.trail.flux <= 0.0) {
+        return 0.0;
+    }
+    let pairs = stars.iter().flat_map(|a| stars.iter().map(move |b| (a, b)));
+    pairs.map(|(a, b)| a.snr * b.snr * overlap(&a.trail, &b.trail)).sum()
+}
+
+/// Scalar product of two stars' unit-norm images.
+fn overlap(a: &Trail, b: &Trail) -> f64 {
+    let widths2 = a.sigma_eff_px.powi(2) + b.sigma_eff_px.powi(2);
+    let apart = a.segment.start.distance(b.segment.start);
+    2.0 * a.sigma_eff_px * b.sigma_eff_px / widths2 * (-apart * apart / (2.0 * widths2)).exp()
+}
