@@ -69,6 +69,18 @@ fn reach(x: i32, y: i32, direction: vec2<f32>, level: f32) -> u32 {
     return params.max_walk;
 }
 
+/// Whether a pixel or one of its neighbours is saturated.
+fn touches_saturated(x: i32, y: i32) -> bool {
+    for (var row = max(y - 1, 0); row <= min(y + 1, i32(params.height) - 1); row++) {
+        for (var column = max(x - 1, 0); column <= min(x + 1, i32(params.width) - 1); column++) {
+            if weights[u32(row) * params.width + u32(column)] < 0.0 {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= params.width {
@@ -90,7 +102,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     source.y = id.y;
     source.peak = peak;
     source.centre = residual[i] * sqrt(abs(weights[i]));
-    source.saturated = u32(weights[i] < 0.0);
+    source.saturated = u32(touches_saturated(x, y));
     for (var k = 0u; k < N_DIRECTIONS; k++) {
         let pair = params.directions[k / 2u];
         let direction = select(pair.xy, pair.zw, k % 2u == 1u);

@@ -351,7 +351,12 @@ impl<'a> Findings<'a> {
             longest_px,
             tracking: TrackingMode::Sidereal,
             detections: Vec::new(),
-            rejected: Vec::new(),
+            rejected: field
+                .bleeds
+                .iter()
+                .filter(|(segment, _)| segment.length_px() >= config.search.min_length_px)
+                .map(|&(segment, snr)| Rejected { segment, snr, reason: RejectReason::BleedColumn })
+                .collect(),
             trails: Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::report::Measured;
 use crate::pipeline::threshold;
-use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded, spread_saturation};
+use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
 pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
@@ -29,6 +29,8 @@ pub(crate) struct StarField {
     pub(crate) n_sources: usize,
     /// Sources that are longer than wide, and left to the search.
     pub(crate) elongated: Vec<Elongated>,
+    /// Spilled charge along columns, with the S/N of a point source of its peak: weighed out, and named in the report.
+    pub(crate) bleeds: Vec<(Segment, f64)>,
     /// Stars bright enough for spikes and bleeding.
     pub(crate) bright: Vec<BrightStar>,
 }
@@ -96,6 +98,7 @@ pub(crate) fn survey(
             .chain(bleeds().flat_map(|s| s.bleed_footprints(effective_sigma(sigma))))
             .collect(),
         n_sources: compact().count(),
+        bleeds: bleeds().map(|s| (s.bleed(), f64::from(s.peak) / white_noise_sd)).collect(),
         bright: bright
             .map(|source| BrightStar {
                 position: source.0.position(),
@@ -140,10 +143,7 @@ pub(crate) fn find_sources(
 ) -> Result<Vec<CompactSource>> {
     let kernel = PsfKernel::new(sigma_px);
     backend.filter(&kernel, UNCLIPPED, true)?;
-    let mut sources =
-        backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)?;
-    spread_saturation(&mut sources);
-    Ok(sources)
+    backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)
 }
 
 /// Beyond any pixel's significance.

@@ -6,7 +6,7 @@
 use crate::Result;
 use crate::backend::WALK_DIRECTIONS;
 use crate::error::require;
-use crate::geometry::Point;
+use crate::geometry::{Point, Segment};
 
 /// How compact sources are told from streaks and weighed out.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ pub(crate) struct CompactSource {
     pub(crate) peak: f32,
     /// Residual / noise of the central pixel itself.
     pub(crate) centre: f32,
-    /// The central pixel is saturated.
+    /// The central pixel or a neighbour is saturated: half of a saturated source may lie just below the level.
     pub(crate) saturated: bool,
     /// Steps of a pixel to where the filtered image falls below a quarter of the peak.
     pub(crate) core_reach: [u8; WALK_DIRECTIONS],
@@ -87,23 +87,7 @@ impl Footprint {
     }
 }
 
-/// Half of the pixels of a saturated source may lie just below the level, by noise or by what a pixel holds: a source
-/// whose core runs into a saturated one is part of it.
-pub(crate) fn spread_saturation(sources: &mut [CompactSource]) {
-    let saturated: Vec<Point> = sources.iter().filter(|s| s.saturated).map(CompactSource::position).collect();
-    for source in sources.iter_mut().filter(|s| !s.saturated) {
-        source.saturated = saturated.iter().any(|other| source.core_reaches(*other));
-    }
-}
-
 impl CompactSource {
-    fn core_reaches(&self, other: Point) -> bool {
-        let (dx, dy) = (other.x - f64::from(self.x), other.y - f64::from(self.y));
-        let turns = dy.atan2(dx).rem_euclid(std::f64::consts::TAU) / std::f64::consts::TAU;
-        let direction = (turns * WALK_DIRECTIONS as f64).round() as usize % WALK_DIRECTIONS;
-        dx.hypot(dy) <= f64::from(self.core_reach[direction])
-    }
-
     pub(crate) fn position(&self) -> Point {
         Point::new(f64::from(self.x), f64::from(self.y))
     }
@@ -147,7 +131,14 @@ impl CompactSource {
         along == longest && along > 3 * across
     }
 
-    /// The pixels that spilled charge spoils: disks along the column, as far as it is followed.
+    /// Where charge has spilled: along the column, as far as it is followed.
+    pub(crate) fn bleed(&self) -> Segment {
+        let [up, down] = [WALK_DIRECTIONS / 4, 3 * WALK_DIRECTIONS / 4].map(|k| f64::from(self.wing_reach[k]));
+        let Point { x, y } = self.position();
+        Segment::from_coordinates(x, y - down, x, y + up)
+    }
+
+    /// The pixels that spilled charge spoils: disks along the column.
     pub(crate) fn bleed_footprints(&self, sigma_eff_px: f64) -> Vec<Footprint> {
         let up_down = [WALK_DIRECTIONS / 4, 3 * WALK_DIRECTIONS / 4].map(|k| i64::from(self.wing_reach[k]));
         let radius_px = (3.0 * sigma_eff_px) as f32 + 1.0;

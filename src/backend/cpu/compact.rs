@@ -100,10 +100,17 @@ fn measure(
         y: y as u32,
         peak,
         centre: residual[i] * weight[i].abs().sqrt(),
-        saturated: weight[i] < 0.0,
+        saturated: touches_saturated(weight, filtered.width, x, y),
         core_reach,
         wing_reach,
     }
+}
+
+/// Whether a pixel or one of its neighbours is saturated.
+fn touches_saturated(weight: &[f32], width: usize, x: usize, y: usize) -> bool {
+    let rows = y.saturating_sub(1)..(y + 2).min(weight.len() / width);
+    let columns = x.saturating_sub(1)..(x + 2).min(width);
+    rows.flat_map(|y| &weight[y * width..][columns.clone()]).any(|w| *w < 0.0)
 }
 
 /// Sets the weight of pixels to zero that stand alone above their neighbours.
