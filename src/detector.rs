@@ -330,18 +330,17 @@ impl Detector {
         backend.ingest(frame)?;
         clock.stage("ingest");
 
+        let mut lines = lines::leave_dark_borders(backend, width, height)?;
         let mesh = Mesh::new(width, height, self.config.background.mesh_px);
         let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        let sky = BackgroundMap::from_tiles(mesh, &tiles).ok_or_else(|| {
-            let seen = tiles.iter().any(|t| t.n_usable > 0);
-            if seen { FrameFlag::NoNoise } else { FrameFlag::NoUsablePixels }
-        });
-        let sky = match sky {
-            Ok(map) => {
+        let sky = match BackgroundMap::from_tiles(mesh, &tiles) {
+            Some(map) => {
                 backend.normalise(&map)?;
-                Ok(lines::follow(backend, frame, map)?)
+                lines::take_off_steps(backend, width, height, &mut lines)?;
+                Ok((map, lines))
             }
-            Err(flag) => Err(flag),
+            None if tiles.iter().any(|t| t.n_usable > 0) => Err(FrameFlag::NoNoise),
+            None => Err(FrameFlag::NoUsablePixels),
         };
         clock.stage("background");
         Ok(sky)

@@ -5,8 +5,7 @@
 
 use crate::Result;
 use crate::backend::{Backend, TileSource};
-use crate::frame::Frame;
-use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics, unclipped_sd};
+use crate::pipeline::background::{Mesh, TileStatistics, unclipped_sd};
 
 /// Lines looked at together at first: single ones only where there is something to see.
 const BLOCK: usize = 8;
@@ -17,6 +16,12 @@ const QUIET: f64 = 0.5;
 
 /// No more than this part of a side is such a border.
 const MOST_BORDER: f64 = 0.25;
+
+/// Or it is darker than what lies further inside by so many times the noise of a pixel there, and quieter: no sky falls
+/// off like this, nor does the level of an amplifier by as much. Such a strip has so many blocks at most.
+const DARK_STEP: f64 = 5.0;
+const QUIETER: f64 = 0.9;
+const MOST_STRIP: usize = 16;
 
 /// Parts of a line, whose median is the line's: a streak that runs through some of them does not lift it.
 const PARTS: usize = 8;
@@ -77,25 +82,22 @@ impl Lines {
     }
 }
 
-/// Looks at the lines of a frame that has been normalised by a smooth map: leaves dark borders out, measures the map
-/// anew where there are any, and takes off steps. Returns the map and the lines that the residual is now without.
-pub(crate) fn follow(
-    backend: &mut dyn Backend,
-    frame: &Frame<'_>,
-    mut map: BackgroundMap,
-) -> Result<(BackgroundMap, Lines)> {
-    let (width, height) = (frame.width(), frame.height());
-    let mut blocks = measure(backend, width, height, BLOCK)?;
-    let mut lines = Lines::without_borders(width, height, &blocks);
+/// Gives weight zero to the borders of a frame, as ingested, that saw no sky.
+pub(crate) fn leave_dark_borders(backend: &mut dyn Backend, width: usize, height: usize) -> Result<Lines> {
+    let lines = Lines::without_borders(width, height, &measure(backend, width, height, BLOCK)?);
     if !lines.is_none() {
-        backend.ingest(frame)?;
         backend.take_off_lines(&lines)?;
-        let tiles = backend.tile_statistics(map.mesh, TileSource::Values)?;
-        map = BackgroundMap::from_tiles(map.mesh, &tiles).unwrap_or(map);
-        backend.normalise(&map)?;
-        blocks = measure(backend, width, height, BLOCK)?;
     }
+    Ok(lines)
+}
+
+/// Takes steps between the lines off a frame that has been normalised by a smooth map, and notes them.
+pub(crate) fn take_off_steps(backend: &mut dyn Backend, width: usize, height: usize, lines: &mut Lines) -> Result<()> {
     let lengths = [height, width];
+    if lengths.iter().all(|length| *length < MIN_LENGTH) {
+        return Ok(());
+    }
+    let blocks = measure(backend, width, height, BLOCK)?;
     let seen = [0, 1].map(|i| lengths[i] >= MIN_LENGTH && step_offsets(&blocks[i], 0).is_some());
     if seen.contains(&true) {
         let single = measure(backend, width, height, 1)?;
@@ -109,7 +111,7 @@ pub(crate) fn follow(
         backend.take_off_lines(&steps)?;
         lines.offsets = steps.offsets;
     }
-    Ok((map, lines))
+    Ok(())
 }
 
 /// Statistics of blocks of so many columns, and of so many rows.
@@ -146,9 +148,27 @@ fn dark_borders(blocks: &[TileStatistics]) -> (usize, usize) {
     noise.sort_unstable_by(f64::total_cmp);
     let Some(&typical) = noise.get(noise.len() / 2) else { return (0, 0) };
     let most = (MOST_BORDER * blocks.len() as f64) as usize;
-    let quiet = |t: &&TileStatistics| f64::from(t.sd) < QUIET * typical;
-    let border = |n: usize| if n == 0 || n > most { 0 } else { n + 1 };
-    (border(blocks.iter().take_while(quiet).count()), border(blocks.iter().rev().take_while(quiet).count()))
+    let quiet = |t: &TileStatistics| f64::from(t.sd) < QUIET * typical;
+    let at_begin = |blocks: &[&TileStatistics]| {
+        let quiet = blocks.iter().take_while(|t| quiet(t)).count();
+        let n = if quiet > most { 0 } else { quiet.max(below_step(blocks)) };
+        if n == 0 { 0 } else { n + 1 }
+    };
+    let forwards: Vec<&TileStatistics> = blocks.iter().collect();
+    let backwards: Vec<&TileStatistics> = blocks.iter().rev().collect();
+    (at_begin(&forwards), at_begin(&backwards))
+}
+
+/// How many blocks lie before a step up to the sky, which may run through the next one.
+fn below_step(blocks: &[&TileStatistics]) -> usize {
+    let most = MOST_STRIP.min((MOST_BORDER * blocks.len() as f64) as usize);
+    let is_step = |i: &usize| {
+        let (dark, sky) = (blocks[*i], blocks[*i + 2]);
+        let seen = dark.n_clipped > 1 && sky.n_clipped > 1;
+        let noise = f64::from(sky.sd);
+        seen && f64::from(sky.median - dark.median) > DARK_STEP * noise && f64::from(dark.sd) < QUIETER * noise
+    };
+    (0..most).rev().find(is_step).map_or(0, |i| i + 1)
 }
 
 /// Median offset of the lines around each, where some of these are too large for the noise.
@@ -199,6 +219,17 @@ mod tests {
         assert_eq!(dark_borders(&frame(150)), (0, 0), "that is no border");
         assert_eq!(dark_borders(&vec![line(0.0, 0.0); 50]), (0, 0), "nothing has noise");
         assert_eq!(dark_borders(&vec![TileStatistics::default(); 50]), (0, 0));
+    }
+
+    #[test]
+    fn dark_strips_at_the_border_are_left_out() {
+        let frame = |dark: usize, level: f32, noise: f32| -> Vec<_> {
+            (0..100).map(|i| if i < dark { line(level, noise) } else { line(1000.0, 20.0) }).collect()
+        };
+        assert_eq!(dark_borders(&frame(4, 800.0, 15.0)), (5, 0));
+        assert_eq!(dark_borders(&frame(4, 950.0, 15.0)), (0, 0), "an amplifier's step");
+        assert_eq!(dark_borders(&frame(4, 800.0, 20.0)), (0, 0), "as noisy as the sky");
+        assert_eq!(dark_borders(&frame(30, 800.0, 15.0)), (0, 0), "that is no strip");
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub(crate) fn measure_trails(
                 Origin::Joined => detection.flags |= Flags::JOINED,
                 Origin::Parted => detection.role = Role::Star,
             }
-            let sigma_eff_err_px = fit.errors(&settings).map_or(sigma_eff, |e| e.sigma_eff_err);
+            let sigma_eff_err_px = detection.sigma_err_px * detection.sigma_px.max(0.1) / fit.trail.sigma_eff_px;
             Measured {
                 detection,
                 sigma_eff_px: fit.trail.sigma_eff_px,
