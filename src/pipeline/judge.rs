@@ -164,8 +164,9 @@ pub(crate) fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
     if ratio < 2.0 {
         return false;
     }
-    // Of a much brighter trail even the wings are bright: a Gaussian's fall by the ratio within this many widths.
-    let widths = (2.0 * ratio.ln()).sqrt().max(2.5);
+    // Of a much brighter trail even the wings are bright. Those of a Moffat profile of index 3 and of the Gaussian's
+    // FWHM, summed along the trail, fall by the ratio within this many widths.
+    let widths = (2.31 * (ratio.powf(0.4) - 1.0).sqrt()).max(2.5);
     let within =
         (0..=10).filter(|i| trail.segment.distance_to(s.at(f64::from(*i) / 10.0)) < widths * trail.sigma_eff_px);
     within.count() >= 7

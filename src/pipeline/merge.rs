@@ -14,6 +14,7 @@ use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::chain::{ChainPrior, Misfit};
+use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{
@@ -67,6 +68,11 @@ impl Believed {
         self.fit.trail
     }
 
+    pub(crate) fn as_known(&self) -> KnownTrail {
+        let Trail { segment, sigma_eff_px, .. } = self.fit.trail;
+        KnownTrail { segment, sigma_eff_px, snr: self.fit.snr }
+    }
+
     /// Before its last fit: nothing is known of its errors.
     pub(crate) fn as_seen(&self) -> Seen {
         Seen { segment: self.fit.trail.segment, length_err_px: 0.0, whole: true, wide: false }
@@ -114,6 +120,9 @@ const CHAINS_PER_CANDIDATE: usize = 4;
 /// Radius over which a faint star on a trail is given up, in PSF widths: its place across the track is not known.
 const STAR_WIDTHS: f64 = 3.0;
 
+/// Correlation from which two trails are fitted in turns.
+const SHARED_LIGHT: f64 = 0.1;
+
 /// The PSF width may differ from the frame's by this factor while trails are told apart: with more freedom the first
 /// of two neighbours swallows the second, with less a PSF 5 % off leaves false extras beside every bright streak.
 const WIDTH_FREEDOM: f64 = 1.08;
@@ -136,7 +145,7 @@ impl Search<'_> {
             let least = if search < MAX_SEARCHES { BRIGHT_RECALL } else { f64::INFINITY };
             let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
             let mut fits = self.refine(promising)?;
-            fits.retain(|f| f.snr >= BRIGHT_SNR);
+            fits.retain(|f| f.snr >= BRIGHT_SNR && !is_residual(f, &believed));
             let brightest = self.one_for_each_place(fits)?;
             let mut new = self.peel(&brightest)?;
             let again = bright_only || new.iter().any(|b| b.fit.snr >= HIDING_SNR);
@@ -145,7 +154,8 @@ impl Search<'_> {
                     self.measure_sky_again()?;
                 }
                 self.weigh_out_stars_on(&candidates)?;
-                let fits = self.refine(&candidates)?;
+                let mut fits = self.refine(&candidates)?;
+                fits.retain(|f| !is_residual(f, &believed));
                 let refined = self.one_for_each_place(fits)?;
                 new.extend(self.peel(&refined)?);
             }
@@ -426,8 +436,30 @@ impl Search<'_> {
         self.fit_again(believed, &crowded)
     }
 
-    /// Fits some of the trails again from where they are, each with all others taken out.
+    /// Fits some of the trails again from where they are, each with all others taken out. Those that share light take
+    /// turns: all at once, three of them would pass it on for ever.
     pub(crate) fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
+        let mut waiting = which.to_vec();
+        while !waiting.is_empty() {
+            let mut now: Vec<usize> = Vec::new();
+            let mut later = Vec::new();
+            for i in waiting {
+                let segment = believed[i].trail().segment;
+                let shares = |j: &usize| self.share_light(&segment, &believed[*j].trail().segment);
+                if now.iter().any(shares) { later.push(i) } else { now.push(i) }
+            }
+            self.fit_together(believed, &now)?;
+            waiting = later;
+        }
+        Ok(())
+    }
+
+    fn share_light(&self, a: &Segment, b: &Segment) -> bool {
+        let sigma = self.sigma();
+        template_correlation(a, b, sigma).max(template_correlation(b, a, sigma)) > SHARED_LIGHT
+    }
+
+    fn fit_together(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
         let requests: Vec<FitRequest> =
             which.iter().map(|&i| FitRequest { start: believed[i].trail(), subtracted: true }).collect();
         let fits = self.backend.fit(&requests, &self.peel_settings())?;
@@ -449,6 +481,11 @@ impl Search<'_> {
         believed.retain(|b| self.is_significant(&b.fit));
         Ok(())
     }
+}
+
+/// What a much brighter trail leaves along itself is no trail: believed, it would take the other's light.
+fn is_residual(fit: &TrailFit, believed: &[Believed]) -> bool {
+    believed.iter().any(|b| lies_along(&fit.trail.segment, fit.snr, &b.as_known()))
 }
 
 fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {

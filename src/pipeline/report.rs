@@ -84,7 +84,7 @@ pub(crate) fn measure_trails(
     let settings = final_settings(Shape::Trail, field, frame);
     // A piece that lies along a brighter trail, or is too short for a streak, may be that trail's end: its light is
     // there when the others are fitted.
-    let known: Vec<KnownTrail> = trails.iter().map(known_trail).collect();
+    let known: Vec<KnownTrail> = trails.iter().map(Believed::as_known).collect();
     let is_part = |b: &Believed| {
         let segment = &b.fit.trail.segment;
         segment.length_px() < 3.0 * sigma_eff || known.iter().any(|k| lies_along(segment, b.fit.snr, k))
@@ -192,10 +192,6 @@ fn add_shape(detection: &mut Detection, along: &AlongTrack<'_>, frame: &Frame<'_
     if bend.is_clear() {
         detection.flags |= Flags::CURVED;
     }
-}
-
-fn known_trail(b: &Believed) -> KnownTrail {
-    KnownTrail { segment: b.fit.trail.segment, sigma_eff_px: b.fit.trail.sigma_eff_px, snr: b.fit.snr }
 }
 
 /// A width by so many of its errors and the prior's off what is expected is another one: out of focus, not through
