@@ -51,6 +51,10 @@ impl ChainPrior {
         }
     }
 
+    pub(crate) fn noise_excess(&self) -> f64 {
+        self.excess2.sqrt()
+    }
+
     /// S/N² that a point source must win before it is believed.
     pub(crate) fn point_price(&self) -> f64 {
         self.point_price

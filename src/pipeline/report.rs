@@ -89,9 +89,10 @@ pub(crate) fn measure_trails(
         let segment = &b.fit.trail.segment;
         segment.length_px() < 3.0 * sigma_eff || known.iter().any(|k| lies_along(segment, b.fit.snr, k))
     };
-    let models =
-        |part: bool| -> Vec<Trail> { trails.iter().filter(|b| is_part(b) == part).map(|b| b.fit.trail).collect() };
-    backend.add_trails(&models(true), 1.0)?;
+    let of = |which: &dyn Fn(&Believed) -> bool| -> Vec<Trail> {
+        trails.iter().filter(|b| which(b)).map(|b| b.fit.trail).collect()
+    };
+    backend.add_trails(&of(&is_part), 1.0)?;
     let requests: Vec<FitRequest> =
         trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
     let mut fits = backend.fit(&requests, &settings)?;
@@ -101,16 +102,17 @@ pub(crate) fn measure_trails(
     for (i, fit) in other.into_iter().zip(without_prior) {
         fits[i] = fit;
     }
-    let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
-    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
-    move_to_expected_ends(backend, frame, sigma_eff, noise_excess, &mut usable, &trails, &taken_out)?;
-    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
-    let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let on_track: Vec<Segment> =
         usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
-    backend.add_trails(&models(false), 1.0)?;
+    // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
     let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
+    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
+    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
+    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
+    let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    backend.add_trails(&of(&is_out), 1.0)?;
     let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
     let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
     let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
@@ -147,7 +149,7 @@ pub(crate) fn measure_trails(
                 profile,
                 trail: fit.trail,
                 misfit: fit.misfit(&settings),
-                surroundings: Surroundings::from_profiles(beside, taken_out.map_or(0.0, |_| snr)),
+                surroundings: Surroundings::from_profiles(beside, if is_out(believed) { snr } else { 0.0 }, chains.noise_excess()),
                 gain_over_stars,
             }
         })
@@ -193,6 +195,9 @@ fn add_shape(detection: &mut Detection, along: &AlongTrack<'_>, frame: &Frame<'_
         detection.flags |= Flags::CURVED;
     }
 }
+
+/// Trails of this S/N and more stand out from any sky, and would light what lies beside them.
+const STANDS_OUT_SNR: f64 = 40.0;
 
 /// A width by so many of its errors and the prior's off what is expected is another one: out of focus, not through
 /// the optics.

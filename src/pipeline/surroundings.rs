@@ -17,6 +17,10 @@ const LEAST_TRACKS: usize = 7;
 /// In white noise the scatter measured from so few tracks is below so many times the true one, 999 times in 1000.
 const SCATTER_BY_CHANCE: f64 = 2.2;
 
+/// The light of a track beside is so many times its median bin, which no star on the track moves; its error is this
+/// many times that of the sum.
+const MEDIAN_ERROR: f64 = 1.25;
+
 /// Standard errors by which the level must differ from zero to count.
 const LEVEL_BY_CHANCE: f64 = 3.0;
 
@@ -25,10 +29,9 @@ const LEVEL_BY_CHANCE: f64 = 3.0;
 pub(crate) struct Surroundings {
     /// Light on the trail's own track.
     pub(crate) own: f64,
-    /// Light expected there from the tracks beside it; 0 where that is within its error.
+    /// Light expected there from the tracks beside it; 0 where chance explains it.
     pub(crate) level: f64,
-    /// How much the tracks beside it differ from a straight line through them: 1 in white noise, and no more than
-    /// what chance does not explain.
+    /// How much the tracks beside it differ from a straight line through them; 1 where chance explains it.
     pub(crate) scatter: f64,
 }
 
@@ -47,15 +50,17 @@ impl Surroundings {
     /// The number of tracks for one trail.
     pub(crate) const N_TRACKS: usize = 1 + 2 * OFFSETS.len();
 
-    /// `taken_out_snr` is the S/N of what had been taken off the trail's own track.
-    pub(crate) fn from_profiles(profiles: &[TrackProfile], taken_out_snr: f64) -> Self {
-        let sums: Vec<(f64, f64)> = profiles.iter().map(sum).collect();
-        let (rest, weight) = sums[0];
+    /// `taken_out_snr` is the S/N of what had been taken off the trail's own track, `noise` the scatter that the
+    /// frame's noise alone gives.
+    pub(crate) fn from_profiles(profiles: &[TrackProfile], taken_out_snr: f64, noise: f64) -> Self {
+        let (rest, weight) = sum(&profiles[0]);
         let own = taken_out_snr + rest / weight.sqrt().max(1e-20);
         let beside: Vec<(f64, f64)> = offsets()
-            .zip(&sums[1..])
-            .filter(|(_, (_, variance))| *variance > LEAST_USABLE * weight)
-            .map(|(offset, (signal, variance))| (offset, signal / variance.sqrt()))
+            .zip(&profiles[1..])
+            .filter_map(|(offset, profile)| {
+                let (_, variance) = sum(profile);
+                (variance > LEAST_USABLE * weight).then(|| (offset, median_amplitude(profile) * variance.sqrt()))
+            })
             .collect();
         if beside.len() < LEAST_TRACKS {
             return Self { own, level: 0.0, scatter: 1.0 };
@@ -68,19 +73,27 @@ impl Surroundings {
         kept.swap_remove(worst.unwrap_or(0));
         let line = Line::through(&kept);
         let rest: f64 = kept.iter().map(|(x, y)| (y - line.at(*x)).powi(2)).sum();
-        let scatter = (rest / (kept.len() - 2) as f64).sqrt();
-        let slack = LEVEL_BY_CHANCE * scatter.max(1.0) * line.error_at_0;
-        let level = line.at(0.0);
+        let scatter = (rest / (kept.len() - 2) as f64).sqrt() / MEDIAN_ERROR;
+        let slack = LEVEL_BY_CHANCE * MEDIAN_ERROR * scatter.max(noise) * line.error_at_0;
+        let unless_chance = |value: f64, by_chance: f64, none: f64| if value > by_chance { value } else { none };
         Self {
             own,
-            level: level.signum() * (level.abs() - slack).max(0.0),
-            scatter: (scatter / SCATTER_BY_CHANCE).max(1.0),
+            level: unless_chance(line.at(0.0), slack, 0.0),
+            scatter: unless_chance(scatter, SCATTER_BY_CHANCE * noise, 1.0),
         }
     }
 }
 
 fn offsets() -> impl Iterator<Item = f64> {
     OFFSETS.iter().flat_map(|o| [-o, *o])
+}
+
+/// Light per bin of the middle one.
+fn median_amplitude(profile: &TrackProfile) -> f64 {
+    let seen = profile.signal.iter().zip(&profile.variance).filter(|(_, v)| **v > 0.0);
+    let mut amplitudes: Vec<f32> = seen.map(|(s, v)| s / v).collect();
+    amplitudes.sort_unstable_by(f32::total_cmp);
+    amplitudes.get(amplitudes.len() / 2).map_or(0.0, |a| f64::from(*a))
 }
 
 fn sum(profile: &TrackProfile) -> (f64, f64) {
@@ -123,7 +136,7 @@ mod tests {
             signal: vec![(snr / 10.0) as f32; 100],
             variance: vec![1.0; 100],
         };
-        Surroundings::from_profiles(&snrs.map(profile), 0.0)
+        Surroundings::from_profiles(&snrs.map(profile), 0.0, 1.0)
     }
 
     #[test]
