@@ -12,7 +12,9 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use skystreak::export::{csv, json, mask, overlay, regions};
 use skystreak::io::fits::{self, HduChoice, ReadOptions};
-use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Kind, Report, Role, Sky, Tracking};
+use skystreak::{
+    Detection, Detector, DetectorConfig, Device, FixedPattern, Frame, Kind, Reference, Report, Role, Sky, Tracking,
+};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -64,6 +66,12 @@ struct Options {
     /// Gain, electrons per ADU, where the header does not say it.
     #[arg(long, value_name = "E_PER_ADU")]
     gain: Option<f64>,
+    /// FITS files of the same pointing: their median, which stands still, is taken off every frame.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    reference: Vec<PathBuf>,
+    /// FITS files of different pointing, three at least: what they share is the detector's, and left out.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    fixed_pattern: Vec<PathBuf>,
     /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
     #[arg(long, default_value = "auto", value_parser = parse_tracking)]
     tracking: Tracking,
@@ -102,11 +110,12 @@ fn run(options: &Options) -> AnyResult<usize> {
         return Ok(0);
     }
     let detector = Detector::new(configuration(options))?;
+    let standing = Standing::read(options)?;
     let mut outputs = Outputs::create(options)?;
     let progress = progress_bar(options.frames.len());
     let mut n_failed = 0;
     for path in &options.frames {
-        match process(path, options, &detector, &mut outputs) {
+        match process(path, options, &detector, &standing, &mut outputs) {
             Ok(text) => progress.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?,
             Err(error) => {
                 n_failed += 1;
@@ -122,8 +131,28 @@ fn run(options: &Options) -> AnyResult<usize> {
     Ok(n_failed)
 }
 
-/// Gives the text for one frame, and writes the files asked for.
-fn process(path: &Path, options: &Options, detector: &Detector, outputs: &mut Outputs<'_>) -> AnyResult<String> {
+/// What stands still, in the sky and on the detector.
+struct Standing {
+    reference: Option<Reference>,
+    pattern: Option<FixedPattern>,
+}
+
+impl Standing {
+    fn read(options: &Options) -> AnyResult<Self> {
+        let frames = |paths: &[PathBuf]| -> AnyResult<Vec<Frame<'static>>> {
+            paths.iter().map(|path| read(path, options)).collect()
+        };
+        let reference = (!options.reference.is_empty()).then(|| -> AnyResult<_> {
+            Ok(Reference::median(&frames(&options.reference)?)?)
+        });
+        let pattern = (!options.fixed_pattern.is_empty()).then(|| -> AnyResult<_> {
+            Ok(FixedPattern::of(&frames(&options.fixed_pattern)?)?)
+        });
+        Ok(Self { reference: reference.transpose()?, pattern: pattern.transpose()? })
+    }
+}
+
+fn read(path: &Path, options: &Options) -> AnyResult<Frame<'static>> {
     let choice = ReadOptions { hdu: options.hdu.clone(), plane: options.plane };
     let mut frame = fits::read_frame_with(path, &choice)?;
     if let (None, Some(level)) = (frame.saturation(), options.saturation) {
@@ -132,7 +161,25 @@ fn process(path: &Path, options: &Options, detector: &Detector, outputs: &mut Ou
     if let (None, Some(gain)) = (frame.gain_e_per_adu(), options.gain) {
         frame = frame.with_gain(gain)?;
     }
-    let report = detector.detect(&frame)?;
+    Ok(frame)
+}
+
+/// Gives the text for one frame, and writes the files asked for.
+fn process(
+    path: &Path,
+    options: &Options,
+    detector: &Detector,
+    standing: &Standing,
+    outputs: &mut Outputs<'_>,
+) -> AnyResult<String> {
+    let mut frame = read(path, options)?;
+    if let Some(pattern) = &standing.pattern {
+        frame = pattern.left_out_of(frame)?;
+    }
+    let report = match &standing.reference {
+        Some(reference) => detector.detect_with(&frame, reference)?,
+        None => detector.detect(&frame)?,
+    };
     let sky = if options.sky.is_some() { detector.sky(&frame)? } else { None };
     outputs.write(path, &frame, &report, sky)?;
     let name = path.display().to_string();

@@ -22,6 +22,7 @@ use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{self, Thresholds};
 use crate::pipeline::tracking::Tracking;
 use crate::pipeline::weigh::WeighConfig;
+use crate::reference::Reference;
 
 /// Everything that can be set. The default suits a raw frame of unknown origin.
 ///
@@ -165,7 +166,24 @@ impl Detector {
     ///
     /// [`Error::Limit`](crate::Error::Limit) when the frame is too large for the device, [`Error::Device`](crate::Error::Device) when the device fails.
     pub fn detect(&self, frame: &Frame<'_>) -> Result<Report> {
-        self.on_backend(|backend| self.run(backend, frame, None))
+        self.on_backend(|backend| self.run(backend, frame, None, None))
+    }
+
+    /// Finds what moves: the streaks of a frame without what stands still in others of the same pointing.
+    ///
+    /// As [`detect`](Self::detect), of the frame less the [`Reference`], scaled to its stars. The PSF width, where it is
+    /// not given, is measured on the frame itself: a difference has no stars. What is left of bright stars is weighed
+    /// out as stars are. See [`Reference`] for an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`detect`](Self::detect), and [`Error::Input`](crate::Error::Input) when frame and reference differ in shape.
+    pub fn detect_with(&self, frame: &Frame<'_>, reference: &Reference) -> Result<Report> {
+        let difference = reference.taken_off(frame)?;
+        self.on_backend(|backend| {
+            let psf = self.measure_psf(backend, frame)?;
+            self.run(backend, &difference, None, psf)
+        })
     }
 
     /// Looks for streaks at given places only: where a prediction, another frame or a person says that there is one.
@@ -207,7 +225,7 @@ impl Detector {
                 return Err(Error::Input(format!("the place {place:?}: coordinates must be finite")));
             }
         }
-        self.on_backend(|backend| self.run(backend, frame, Some(places)))
+        self.on_backend(|backend| self.run(backend, frame, Some(places), None))
     }
 
     /// What the coarse step of the search proposes, best first, one for each place: for diagnosis.
@@ -281,8 +299,24 @@ impl Detector {
         }))
     }
 
-    /// All stages in a row. With `places` they take the place of the coarse search.
-    fn run(&self, backend: &mut dyn Backend, frame: &Frame<'_>, places: Option<&[Segment]>) -> Result<Report> {
+    /// Width of the PSF of a frame, px, and where it comes from; none where it is given, or nothing can be measured.
+    fn measure_psf(&self, backend: &mut dyn Backend, frame: &Frame<'_>) -> Result<Option<(f64, PsfSource)>> {
+        if self.config.psf_sigma_px.is_some() {
+            return Ok(None);
+        }
+        let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(None) };
+        let field = stars::survey(backend, sky.mesh, None, &self.config.weigh)?;
+        Ok((field.psf_source != PsfSource::Assumed).then_some((field.psf_sigma_px, field.psf_source)))
+    }
+
+    /// All stages in a row. With `places` they take the place of the coarse search, with `psf` that is the PSF's width.
+    fn run(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        places: Option<&[Segment]>,
+        psf: Option<(f64, PsfSource)>,
+    ) -> Result<Report> {
         let mut clock = Clock::start();
         let config = &self.config;
         let (sky, lines) = match self.measure_sky(backend, frame, &mut clock)? {
@@ -290,7 +324,11 @@ impl Detector {
             Err(flag) => return Ok(self.empty_report(frame, flag, clock)),
         };
 
-        let mut field = stars::survey(backend, sky.mesh, config.psf_sigma_px, &config.weigh)?;
+        let given = config.psf_sigma_px.or(psf.map(|(sigma, _)| sigma));
+        let mut field = stars::survey(backend, sky.mesh, given, &config.weigh)?;
+        if let Some((_, source)) = psf {
+            field.psf_source = source;
+        }
         let weighed = self.weigh(backend, sky.clone(), &field)?;
         clock.stage("weigh");
 

@@ -204,7 +204,7 @@ impl<'a> Frame<'a> {
         self
     }
 
-    /// Pixels at or above this value (ADU) are saturated and left out.
+    /// Pixels at or above this value (ADU) are saturated and left out; without it those of [`saturates_at`](Self::saturates_at).
     #[must_use]
     pub fn with_saturation(mut self, adu: f64) -> Self {
         self.saturation = Some(adu);
@@ -268,10 +268,23 @@ impl<'a> Frame<'a> {
         self.read_noise_e
     }
 
-    /// Saturation level in ADU, when known.
+    /// Saturation level in ADU, when given.
     #[must_use]
     pub fn saturation(&self) -> Option<f64> {
         self.saturation
+    }
+
+    /// The level from which pixels are taken for saturated, ADU: the one given, or else the largest value that 8 or 16
+    /// bits hold. Wider pixels have no such limit.
+    #[must_use]
+    pub fn saturates_at(&self) -> Option<f64> {
+        let largest = match &self.pixels {
+            Pixels::U8(_) => Some(f64::from(u8::MAX)),
+            Pixels::U16(_) => Some(f64::from(u16::MAX)),
+            Pixels::I16(_) => Some(f64::from(i16::MAX)),
+            Pixels::I32(_) | Pixels::F32(_) => None,
+        };
+        self.saturation.or(largest)
     }
 
     /// Value of missing integer pixels, when there is one.
@@ -299,15 +312,27 @@ impl<'a> Frame<'a> {
     pub fn usable_value(&self, index: usize) -> Option<f32> {
         let value = self.pixels.value(index);
         let masked = self.mask.as_ref().is_some_and(|m| m[index]);
-        let saturated = self.saturation.is_some_and(|s| value >= s as f32);
-        let blank = self.blank.is_some_and(|b| match &self.pixels {
-            Pixels::U8(p) => i32::from(p[index]) == b,
-            Pixels::U16(p) => i32::from(p[index]) == b,
-            Pixels::I16(p) => i32::from(p[index]) == b,
-            Pixels::I32(p) => p[index] == b,
-            Pixels::F32(_) => false,
-        });
+        let saturated = self.saturates_at().is_some_and(|s| value >= s as f32);
+        let blank = self.blank.is_some_and(|b| self.is_blank(index, b));
         (value.is_finite() && !masked && !saturated && !blank).then_some(value)
+    }
+
+    pub(crate) fn is_blank(&self, index: usize, blank: i32) -> bool {
+        match &self.pixels {
+            Pixels::U8(p) => i32::from(p[index]) == blank,
+            Pixels::U16(p) => i32::from(p[index]) == blank,
+            Pixels::I16(p) => i32::from(p[index]) == blank,
+            Pixels::I32(p) => p[index] == blank,
+            Pixels::F32(_) => false,
+        }
+    }
+
+    /// What is known of it, with other pixels of the same number.
+    pub(crate) fn with_pixels<'b>(self, pixels: impl Into<Pixels<'b>>) -> Frame<'b>
+    where
+        'a: 'b,
+    {
+        Frame { pixels: pixels.into(), ..self }
     }
 
     /// The same frame, owning its pixels and mask.
@@ -357,6 +382,8 @@ mod tests {
             .unwrap();
         let usable: Vec<_> = (0..4).map(|i| frame.usable_value(i)).collect();
         assert_eq!(usable, [Some(1.0), None, None, None]);
+        let full = Frame::new(vec![255_u8, 254], 2, 1).unwrap();
+        assert_eq!([full.usable_value(0), full.usable_value(1)], [None, Some(254.0)], "all that 8 bits hold");
         let frame = Frame::new(vec![f32::NAN, f32::INFINITY, 2.0], 3, 1).unwrap();
         let usable: Vec<_> = (0..3).map(|i| frame.usable_value(i)).collect();
         assert_eq!(usable, [None, None, Some(2.0)]);

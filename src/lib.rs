@@ -36,10 +36,12 @@ mod detector;
 mod device;
 mod error;
 pub mod export;
+mod fixed_pattern;
 mod frame;
 mod geometry;
 pub mod io;
 mod pipeline;
+mod reference;
 pub mod simulate;
 
 pub use detection::{
@@ -49,6 +51,7 @@ pub use detection::{
 pub use detector::{Candidate, Detector, DetectorConfig, Sky};
 pub use device::{Device, DeviceInfo, devices};
 pub use error::{Error, Result};
+pub use fixed_pattern::FixedPattern;
 pub use frame::{Frame, MAX_SIDE_PX, Pixels, Times};
 pub use geometry::{Point, Segment, track_angle_difference};
 pub use pipeline::background::BackgroundConfig;
@@ -56,6 +59,7 @@ pub use pipeline::judge::JudgeConfig;
 pub use pipeline::search::SearchConfig;
 pub use pipeline::tracking::Tracking;
 pub use pipeline::weigh::WeighConfig;
+pub use reference::Reference;
 
 /// The README's example is compiled and run as well.
 #[cfg(doctest)]

@@ -34,7 +34,7 @@ fn convert<T: Copy + Sync>(
     value: &mut [f32],
     weight: &mut [f32],
 ) {
-    let saturation = frame.saturation().map_or(f32::INFINITY, |s| s as f32);
+    let saturation = frame.saturates_at().map_or(f32::INFINITY, |s| s as f32);
     value.par_chunks_mut(BLOCK).zip(weight.par_chunks_mut(BLOCK)).zip(pixels.par_chunks(BLOCK)).for_each(
         |((values, weights), pixels)| {
             for ((v, w), &p) in values.iter_mut().zip(weights).zip(pixels) {
@@ -49,7 +49,7 @@ fn convert<T: Copy + Sync>(
 }
 
 fn convert_float(frame: &Frame<'_>, pixels: &[f32], value: &mut [f32], weight: &mut [f32]) {
-    let saturation = frame.saturation().map_or(f32::INFINITY, |s| s as f32);
+    let saturation = frame.saturates_at().map_or(f32::INFINITY, |s| s as f32);
     value.par_iter_mut().zip(weight.par_iter_mut()).zip(pixels).for_each(|((v, w), &p)| {
         (*v, *w) = match (p.is_finite(), p >= saturation) {
             (false, _) => (0.0, 0.0),

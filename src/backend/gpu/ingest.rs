@@ -56,7 +56,7 @@ impl GpuBackend {
             raw.mask.upload(&self.context, &bits(mask))?;
         }
         // No value reaches an infinite or undefined level; the device shall not meet such numbers.
-        let saturation = frame.saturation().map(|s| s as f32).filter(|s| *s < f32::INFINITY);
+        let saturation = frame.saturates_at().map(|s| s as f32).filter(|s| *s < f32::INFINITY);
         let params = Params {
             width: self.width as u32,
             format,
