@@ -105,6 +105,18 @@ impl ChainPrior {
         alone < BRIGHT_POWER * self.excess2 || alone < (1.0 - forgiven) * by_points
     }
 
+    /// What the light along a trail has in excess of an even one and of noise, bin by bin: reduced χ² less one and three
+    /// standard errors of chance. `profile` is that of [`track`](Self::track).
+    pub(crate) fn misfit_along(&self, profile: &TrackProfile, length_px: f64) -> f64 {
+        let track = Track::new(profile, BEYOND_SIGMAS * self.sigma_px, self);
+        let shape = track.even_trail(length_px);
+        let amplitude = track.amplitude(&shape, &vec![0.0; shape.len()]);
+        let seen = (0..shape.len()).filter(|b| track.variance[*b] > 0.0);
+        let left = seen.map(|b| (track.signal[b] - amplitude * shape[b] * track.variance[b]).powi(2) / track.variance[b]);
+        let (n, chi2) = left.fold((0.0, 0.0), |(n, sum), v| (n + 1.0, sum + v));
+        (chi2 / f64::max(n, 1.0) - 1.0 - 3.0 * (2.0 / f64::max(n, 1.0)).sqrt()).max(0.0)
+    }
+
     /// Where stars stand out of a trail of a S/N, and of what lies before and behind it, by more than chance: distances
     /// from the trail's start, px. `profile` is that of the trail made longer by `beyond_px` at either end.
     pub(crate) fn stars_along(&self, profile: &TrackProfile, beyond_px: f64, length_px: f64, snr: f64) -> Vec<f64> {

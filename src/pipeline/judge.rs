@@ -135,6 +135,13 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
 /// Part of a frame's excess variance that single pixels make: hot ones, which raise χ² as they raise the noise.
 const WHITE_PART: f64 = 0.5;
 
+/// Up to this S/N no trail shows that its model is not quite right: what is left of the light around it is others'.
+const MODELLED_SNR: f64 = 20.0;
+
+/// Then so much of a misfit may be faint stars beside the trail, and counts only where it lies on the track: that many
+/// of S/N 3 to 8 leave a crowded field.
+const FAINT_STARS: f64 = 0.15;
+
 /// Not significant against what lies beside it and what its own model leaves of it. A misfit beyond that of the
 /// frame's noise is not white: it hangs together over the area of the PSF (4πσ² pixels), and counts for a line as often.
 fn drowns(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
@@ -142,8 +149,15 @@ fn drowns(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
     let contrast = if level == 0.0 { evidence.snr } else { evidence.snr.min(own - level) };
     let psf_area = 4.0 * std::f64::consts::PI * scene.psf_sigma_eff_px.powi(2);
     let excess2 = scene.noise_excess.powi(2);
-    let misfit = (evidence.misfit - WHITE_PART * (excess2 - 1.0)).max(0.0);
-    let noise = (excess2 + misfit * psf_area).sqrt().max(scatter);
+    let white = WHITE_PART * (excess2 - 1.0);
+    let around = (evidence.misfit - white).max(0.0);
+    let of_misfit = if evidence.snr < MODELLED_SNR {
+        let along = (scene.chains.misfit_along(evidence.profile, evidence.segment.length_px()) - white).max(0.0);
+        (around * psf_area).min((along * psf_area.sqrt()).max((around - FAINT_STARS) * psf_area))
+    } else {
+        around * psf_area
+    };
+    let noise = (excess2 + of_misfit).sqrt().max(scatter);
     contrast < evidence.threshold_snr * noise / scene.noise_excess
 }
 

@@ -84,6 +84,9 @@ pub(crate) fn survey(
         .map(|(source, _)| source);
     let footprint =
         |(s, class): &(CompactSource, SourceClass)| s.footprint(*class, effective_sigma(sigma), config.wing_sigmas);
+    // Below the spilled charge there is a star.
+    let star_footprint =
+        |s: &CompactSource| s.footprint(SourceClass::Star, effective_sigma(sigma), config.wing_sigmas);
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
@@ -96,6 +99,7 @@ pub(crate) fn survey(
         footprints: compact()
             .map(footprint)
             .chain(bleeds().flat_map(|s| s.bleed_footprints(effective_sigma(sigma))))
+            .chain(bleeds().map(star_footprint))
             .collect(),
         n_sources: compact().count(),
         bleeds: bleeds().map(|s| (s.bleed(), f64::from(s.peak) / white_noise_sd)).collect(),
@@ -106,6 +110,12 @@ pub(crate) fn survey(
                 saturated: source.0.saturated,
                 elongated: false,
             })
+            .chain(bleeds().map(|source| BrightStar {
+                position: source.position(),
+                radius_px: f64::from(star_footprint(source).radius_px),
+                saturated: true,
+                elongated: false,
+            }))
             .chain(spilled.map(|s| BrightStar {
                 position: s.position(),
                 radius_px: BLEED_RADIUS_PX,
