@@ -8,11 +8,13 @@
 //!     cargo run --release --example evaluate -- kept --length 100
 //!     cargo run --release --example evaluate -- bias --length 30
 //!     cargo run --release --example evaluate -- measurement --length 30 --snr 10,20,40
+//!     cargo run --release --example evaluate -- star-field --size 1024 --stars 300,3000
 //!     cargo run --release --example evaluate -- pairs --length 100 --snr 20,20 --crossing-deg 10,30,90
 
 mod bias;
 mod completeness;
 mod false_alarms;
+mod field;
 mod kept;
 mod matching;
 mod measurement;
@@ -20,6 +22,7 @@ mod options;
 mod pairs;
 mod plot;
 mod scenes;
+mod star_field;
 mod statistics;
 mod table;
 mod trials;
@@ -52,6 +55,8 @@ enum Command {
     Bias(bias::Options),
     /// Errors of position, length, angle and flux against the Cramér-Rao bounds.
     Measurement(measurement::Options),
+    /// Completeness and false detections in star fields.
+    StarField(star_field::Options),
     /// Two streaks that cross or run side by side: are both found?
     Pairs(pairs::Options),
 }
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         Command::Kept(options) => kept::run(options),
         Command::Bias(options) => bias::run(options),
         Command::Measurement(options) => measurement::run(options),
+        Command::StarField(options) => star_field::run(options),
         Command::Pairs(options) => pairs::run(options),
     };
     if let Err(error) = result {

@@ -40,9 +40,21 @@ pub(crate) struct BrightStar {
     pub(crate) position: Point,
     /// Radius of its footprint, px.
     pub(crate) radius_px: f64,
+    /// S/N as a point source; of a saturated one a lower limit.
+    pub(crate) snr: f64,
     pub(crate) saturated: bool,
     /// Not round: charge that has spilled over, or a saturated streak. It explains lines along its column alone.
     pub(crate) elongated: bool,
+}
+
+/// Spikes, ghosts and wings hold no more than this part of a star's S/N.
+const STAR_LEAVES: f64 = 0.05;
+
+impl BrightStar {
+    /// Whether it is bright enough to leave a line of this S/N.
+    fn could_leave(&self, snr: f64) -> bool {
+        self.saturated || snr < STAR_LEAVES * self.snr
+    }
 }
 
 /// What the judge sees of one measured trail.
@@ -110,7 +122,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
         return Some(RejectReason::FrameEdge);
     }
     let bleeds = |star: &&BrightStar| star.saturated && s.distance_to(star.position) < star.radius_px.max(4.0);
-    let round = || scene.stars.iter().filter(|star| !star.elongated);
+    let round = || scene.stars.iter().filter(|star| !star.elongated && star.could_leave(evidence.snr));
     if along_column && scene.stars.iter().any(|star| bleeds(&star)) {
         return Some(RejectReason::BleedColumn);
     }
@@ -271,10 +283,12 @@ mod tests {
     #[test]
     fn bright_stars_explain_lines() {
         let star =
-            BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, saturated: true, elongated: false };
+            BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, snr: 1e3, saturated: true, elongated: false };
         let even = vec![1.5; 70];
         let spike = Segment::from_coordinates(115.0, 107.5, 160.0, 130.0);
         assert_eq!(verdict(spike, 1.5, even.clone(), &[star]), Some(RejectReason::DiffractionSpike));
+        let faint = BrightStar { snr: 100.0, saturated: false, ..star };
+        assert_eq!(verdict(spike, 1.5, even.clone(), &[faint]), None, "S/N 12 is too much for its spike");
         let bleed = Segment::from_coordinates(100.3, 110.0, 100.1, 180.0);
         assert_eq!(verdict(bleed, 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
         let crossing = Segment::from_coordinates(70.0, 85.0, 240.0, 170.0);

@@ -107,18 +107,21 @@ pub(crate) fn survey(
             .map(|source| BrightStar {
                 position: source.0.position(),
                 radius_px: f64::from(footprint(source).radius_px),
+                snr: f64::from(source.0.peak) / white_noise_sd,
                 saturated: source.0.saturated,
                 elongated: false,
             })
             .chain(bleeds().map(|source| BrightStar {
                 position: source.position(),
                 radius_px: f64::from(star_footprint(source).radius_px),
+                snr: f64::from(source.peak) / white_noise_sd,
                 saturated: true,
                 elongated: false,
             }))
             .chain(spilled.map(|s| BrightStar {
                 position: s.position(),
                 radius_px: BLEED_RADIUS_PX,
+                snr: f64::from(s.peak) / white_noise_sd,
                 saturated: true,
                 elongated: true,
             }))
