@@ -142,12 +142,10 @@ impl Standing {
         let frames = |paths: &[PathBuf]| -> AnyResult<Vec<Frame<'static>>> {
             paths.iter().map(|path| read(path, options)).collect()
         };
-        let reference = (!options.reference.is_empty()).then(|| -> AnyResult<_> {
-            Ok(Reference::median(&frames(&options.reference)?)?)
-        });
-        let pattern = (!options.fixed_pattern.is_empty()).then(|| -> AnyResult<_> {
-            Ok(FixedPattern::of(&frames(&options.fixed_pattern)?)?)
-        });
+        let reference = (!options.reference.is_empty())
+            .then(|| -> AnyResult<_> { Ok(Reference::median(&frames(&options.reference)?)?) });
+        let pattern = (!options.fixed_pattern.is_empty())
+            .then(|| -> AnyResult<_> { Ok(FixedPattern::of(&frames(&options.fixed_pattern)?)?) });
         Ok(Self { reference: reference.transpose()?, pattern: pattern.transpose()? })
     }
 }

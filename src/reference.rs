@@ -192,7 +192,9 @@ mod tests {
     fn what_moves_leaves_no_trace() {
         // A level of 100 + k, a star of 50, and something that moves on by a pixel from frame to frame.
         let frames: Vec<Vec<u16>> = (0..5)
-            .map(|k| (0..64).map(|i| 100 + k + if i == 7 { 50 } else { 0 } + if i == 20 + k { 30 } else { 0 }).collect())
+            .map(|k| {
+                (0..64).map(|i| 100 + k + if i == 7 { 50 } else { 0 } + if i == 20 + k { 30 } else { 0 }).collect()
+            })
             .collect();
         let frames: Vec<Frame<'_>> = frames.iter().map(|p| Frame::new(p, 8, 8).unwrap()).collect();
         let reference = Reference::median(&frames).unwrap();

@@ -12,12 +12,18 @@ use crate::pipeline::weigh::is_crowded;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ChainPrior {
     sigma_px: f64,
-    /// S/N² that a point source must win before it is believed.
+    /// S/N² that stands for the odds of a star within the PSF of a place.
+    star_price: f64,
+    /// S/N² that a point on a track must win before it is believed.
     point_price: f64,
     /// Square of the noise excess.
     excess2: f64,
     crowded: bool,
 }
+
+/// Of the places and brightnesses a star may have within the PSF, the part that lights a track as one of S/N 5 does,
+/// which is known to a fifth.
+const JUST_SO: f64 = 0.3;
 
 /// Point sources tried at most on one track.
 const MOST_POINTS: usize = 40;
@@ -45,7 +51,8 @@ impl ChainPrior {
         let excess2 = noise_excess.powi(2);
         Self {
             sigma_px,
-            point_price: (-2.0 * within_psf.ln()).max(LEAST_PRICE) * excess2,
+            star_price: (-2.0 * within_psf.ln()).max(LEAST_PRICE) * excess2,
+            point_price: (-2.0 * (JUST_SO * within_psf).ln()).max(LEAST_PRICE) * excess2,
             excess2,
             crowded: is_crowded(n_sources, pixels),
         }
@@ -55,9 +62,9 @@ impl ChainPrior {
         self.excess2.sqrt()
     }
 
-    /// S/N² that a point source must win before it is believed.
-    pub(crate) fn point_price(&self) -> f64 {
-        self.point_price
+    /// S/N² that stands for the odds of a star within the PSF of a place.
+    pub(crate) fn star_price(&self) -> f64 {
+        self.star_price
     }
 
     /// Whether a short trail that explains so much more S/N² than stars at this price is rather a few stars.
@@ -112,7 +119,8 @@ impl ChainPrior {
         let shape = track.even_trail(length_px);
         let amplitude = track.amplitude(&shape, &vec![0.0; shape.len()]);
         let seen = (0..shape.len()).filter(|b| track.variance[*b] > 0.0);
-        let left = seen.map(|b| (track.signal[b] - amplitude * shape[b] * track.variance[b]).powi(2) / track.variance[b]);
+        let left =
+            seen.map(|b| (track.signal[b] - amplitude * shape[b] * track.variance[b]).powi(2) / track.variance[b]);
         let (n, chi2) = left.fold((0.0, 0.0), |(n, sum), v| (n + 1.0, sum + v));
         (chi2 / f64::max(n, 1.0) - 1.0 - 3.0 * (2.0 / f64::max(n, 1.0)).sqrt()).max(0.0)
     }
@@ -127,7 +135,7 @@ impl ChainPrior {
         let left = (0..shape.len()).map(|b| track.signal[b] - trail * shape[b] * track.variance[b]).collect();
         let points = track.take_points(left);
         let is_star = |(bin, gain): &&(usize, f64)| {
-            *gain > STAR_PRICES * self.point_price && points.light[*bin] > STAR_CONTRAST * trail
+            *gain > STAR_PRICES * self.star_price && points.light[*bin] > STAR_CONTRAST * trail
         };
         points.taken.iter().filter(is_star).map(|(bin, _)| track.first_px + *bin as f64 * track.bin_px).collect()
     }

@@ -8,7 +8,7 @@ use crate::geometry::Segment;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 
 /// Trails up to this length, in PSF widths, are fitted as stars: longer ones take more of them, in a row.
-pub(crate) const LONGEST_SIGMAS: f64 = 14.0;
+pub(crate) const LONGEST_SIGMAS: f64 = 16.0;
 
 /// Numbers of stars that are tried.
 const STARS: [usize; 2] = [2, 3];

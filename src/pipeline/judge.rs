@@ -138,7 +138,10 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     let longest_px = s.length_px() + evidence.length_err_px;
     let too_short = s.length_px() < 3.0 * evidence.sigma_eff_px || longest_px < scene.min_length_px;
     let few_stars = scene.chains.are_few_stars(evidence.gain_over_stars, evidence.snr, evidence.threshold_snr);
-    if too_short || few_stars || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted) {
+    if too_short
+        || few_stars
+        || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted)
+    {
         return Some(RejectReason::StarResidual);
     }
     (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
@@ -282,8 +285,13 @@ mod tests {
 
     #[test]
     fn bright_stars_explain_lines() {
-        let star =
-            BrightStar { position: Point::new(100.0, 100.0), radius_px: 12.0, snr: 1e3, saturated: true, elongated: false };
+        let star = BrightStar {
+            position: Point::new(100.0, 100.0),
+            radius_px: 12.0,
+            snr: 1e3,
+            saturated: true,
+            elongated: false,
+        };
         let even = vec![1.5; 70];
         let spike = Segment::from_coordinates(115.0, 107.5, 160.0, 130.0);
         assert_eq!(verdict(spike, 1.5, even.clone(), &[star]), Some(RejectReason::DiffractionSpike));

@@ -21,8 +21,8 @@ use crate::pipeline::search::{
     Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
-use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::stars::Elongated;
+use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
 use crate::pipeline::weigh::Footprint;
 
@@ -191,12 +191,8 @@ impl Search<'_> {
             let place = e.footprint.position();
             believed.iter().any(|b| b.trail().segment.distance_to(place) < near)
         };
-        let blends: Vec<Footprint> = self
-            .elongated
-            .iter()
-            .filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e))
-            .map(|e| e.footprint)
-            .collect();
+        let blends: Vec<Footprint> =
+            self.elongated.iter().filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e)).map(|e| e.footprint).collect();
         self.elongated.clear();
         self.backend.weigh_out(&blends)?;
         Ok(!blends.is_empty())

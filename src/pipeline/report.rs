@@ -116,8 +116,7 @@ pub(crate) fn measure_trails(
     let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
     let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
     let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
-    let seen =
-        beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
+    let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
     Ok(usable
         .iter()
         .zip(&trails)
@@ -149,7 +148,11 @@ pub(crate) fn measure_trails(
                 profile,
                 trail: fit.trail,
                 misfit: fit.misfit(&settings),
-                surroundings: Surroundings::from_profiles(beside, if is_out(believed) { snr } else { 0.0 }, chains.noise_excess()),
+                surroundings: Surroundings::from_profiles(
+                    beside,
+                    if is_out(believed) { snr } else { 0.0 },
+                    chains.noise_excess(),
+                ),
                 gain_over_stars,
             }
         })
@@ -170,7 +173,7 @@ fn gains_over_stars(
         let is_short = |fit: &TrailFit| fit.trail.segment.length_px() < doubles::LONGEST_SIGMAS * sigma_eff;
         let short: Vec<usize> = (0..fits.len()).filter(|&i| is_short(&fits[i])).collect();
         let trails: Vec<Trail> = short.iter().map(|&i| fits[i].trail).collect();
-        let of_short = doubles::gains_over_stars(backend, &trails, sigma_eff, chains.point_price())?;
+        let of_short = doubles::gains_over_stars(backend, &trails, sigma_eff, chains.star_price())?;
         for (i, gain) in short.into_iter().zip(of_short) {
             gains[i] = gain;
         }

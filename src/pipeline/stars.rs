@@ -85,8 +85,7 @@ pub(crate) fn survey(
     let footprint =
         |(s, class): &(CompactSource, SourceClass)| s.footprint(*class, effective_sigma(sigma), config.wing_sigmas);
     // Below the spilled charge there is a star.
-    let star_footprint =
-        |s: &CompactSource| s.footprint(SourceClass::Star, effective_sigma(sigma), config.wing_sigmas);
+    let star_footprint = |s: &CompactSource| s.footprint(SourceClass::Star, effective_sigma(sigma), config.wing_sigmas);
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
