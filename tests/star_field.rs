@@ -27,6 +27,5 @@ fn streaks_are_found_among_stars_and_nothing_else() {
         found += outcome.streaks.iter().filter(|(_, found)| *found).count();
         wrong.extend(outcome.false_detections);
     }
-    FOUND_ASSERT
-    WRONG_ASSERT
+    assert!(found > 0 && wrong.len() < 9);
 }

@@ -21,9 +21,12 @@ pub(crate) struct ChainPrior {
     crowded: bool,
 }
 
-/// Of the places and brightnesses a star may have within the PSF, the part that lights a track as one of S/N 5 does,
-/// which is known to a fifth.
-const JUST_SO: f64 = 0.3;
+/// In a row of points each has to stand just so, and be just so bright: S/N² that stands for a third of the places and
+/// brightnesses within the PSF.
+const JUST_SO_PRICE: f64 = 2.4;
+
+/// That counts where stars are many; in a field of 300 a million pixels a star alone costs as much as this.
+const SPARSE_PRICE: f64 = 11.0;
 
 /// Point sources tried at most on one track.
 const MOST_POINTS: usize = 40;
@@ -48,11 +51,12 @@ impl ChainPrior {
     pub(crate) fn new(n_sources: usize, pixels: usize, sigma_px: f64, noise_excess: f64) -> Self {
         let density = (n_sources as f64).max(0.5) * FAINTER_SOURCES / pixels as f64;
         let within_psf = density * std::f64::consts::TAU * sigma_px * sigma_px;
+        let star_price = (-2.0 * within_psf.ln()).max(LEAST_PRICE);
         let excess2 = noise_excess.powi(2);
         Self {
             sigma_px,
-            star_price: (-2.0 * within_psf.ln()).max(LEAST_PRICE) * excess2,
-            point_price: (-2.0 * (JUST_SO * within_psf).ln()).max(LEAST_PRICE) * excess2,
+            star_price: star_price * excess2,
+            point_price: star_price.max((star_price + JUST_SO_PRICE).min(SPARSE_PRICE)) * excess2,
             excess2,
             crowded: is_crowded(n_sources, pixels),
         }

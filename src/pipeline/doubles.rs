@@ -7,11 +7,23 @@ use crate::backend::Backend;
 use crate::geometry::Segment;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 
-/// Trails up to this length, in PSF widths, are fitted as stars: longer ones take more of them, in a row.
-pub(crate) const LONGEST_SIGMAS: f64 = 16.0;
+/// Trails that could be a few stars, and how many of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Doubles {
+    /// Trails of this S/N and more, and less than the next.
+    pub(crate) snr: [f64; 2],
+    /// They are no longer than this, in PSF widths: longer ones take more stars, in a row.
+    pub(crate) longest_sigmas: f64,
+    /// Numbers of stars that are tried.
+    stars: &'static [usize],
+}
 
-/// Numbers of stars that are tried.
-const STARS: [usize; 2] = [2, 3];
+/// Four stars as near to each other as to pass for a trail are rare, unless bright ones are many: then even those whose
+/// lack of light between them would be plain.
+pub(crate) const DOUBLES: [Doubles; 2] = [
+    Doubles { snr: [0.0, 20.0], longest_sigmas: 16.0, stars: &[2, 3] },
+    Doubles { snr: [20.0, f64::INFINITY], longest_sigmas: 24.0, stars: &[2, 3, 4] },
+];
 
 /// The outer stars begin this part of the length inside the ends.
 const INSET: f64 = 0.1;
@@ -27,6 +39,7 @@ const WIDTH_FREEDOM: f64 = 1.08;
 pub(crate) fn gains_over_stars(
     backend: &mut dyn Backend,
     trails: &[Trail],
+    doubles: &Doubles,
     sigma_eff_px: f64,
     price: f64,
 ) -> Result<Vec<f64>> {
@@ -48,7 +61,7 @@ pub(crate) fn gains_over_stars(
         .collect();
     let as_trails = backend.fit(&requests, &settings(Shape::Trail))?;
     let mut gains = vec![f64::INFINITY; trails.len()];
-    for n in STARS {
+    for &n in doubles.stars {
         let mut stars: Vec<Trail> = requests.iter().flat_map(|r| row_of_stars(&r.start, n)).collect();
         backend.add_trails(&stars, -1.0)?;
         let mut fits = Vec::new();

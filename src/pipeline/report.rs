@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
-use crate::pipeline::doubles;
+use crate::pipeline::doubles::{self, DOUBLES};
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -169,12 +169,18 @@ fn gains_over_stars(
     sigma_eff: f64,
 ) -> Result<Vec<f64>> {
     let mut gains = vec![f64::INFINITY; fits.len()];
-    if *mode == TrackingMode::Sidereal {
-        let is_short = |fit: &TrailFit| fit.trail.segment.length_px() < doubles::LONGEST_SIGMAS * sigma_eff;
-        let short: Vec<usize> = (0..fits.len()).filter(|&i| is_short(&fits[i])).collect();
-        let trails: Vec<Trail> = short.iter().map(|&i| fits[i].trail).collect();
-        let of_short = doubles::gains_over_stars(backend, &trails, sigma_eff, chains.star_price())?;
-        for (i, gain) in short.into_iter().zip(of_short) {
+    if *mode != TrackingMode::Sidereal {
+        return Ok(gains);
+    }
+    for doubles in &DOUBLES {
+        let could_be = |fit: &TrailFit| {
+            let [least, most] = doubles.snr;
+            (least..most).contains(&fit.snr) && fit.trail.segment.length_px() < doubles.longest_sigmas * sigma_eff
+        };
+        let some: Vec<usize> = (0..fits.len()).filter(|&i| could_be(&fits[i])).collect();
+        let trails: Vec<Trail> = some.iter().map(|&i| fits[i].trail).collect();
+        let of_some = doubles::gains_over_stars(backend, &trails, doubles, sigma_eff, chains.star_price())?;
+        for (i, gain) in some.into_iter().zip(of_some) {
             gains[i] = gain;
         }
     }
