@@ -16,6 +16,7 @@ use crate::geometry::{Point, Segment};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::doubles::{self, DOUBLES};
+use crate::pipeline::ends::EndSearch;
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -102,7 +103,9 @@ pub(crate) fn measure_trails(
     for (i, fit) in other.into_iter().zip(without_prior) {
         fits[i] = fit;
     }
-    let usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
+    move_to_expected_ends(backend, frame, sigma_eff, chains.noise_excess(), &mut usable, &trails, &taken_out)?;
     let on_track: Vec<Segment> =
         usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
@@ -122,7 +125,7 @@ pub(crate) fn measure_trails(
         .zip(&trails)
         .zip(taken_out.iter().map(Option::as_ref))
         .zip(seen)
-        .map(|((fit, believed), (((beside, on_track), profile), gain_over_stars))| {
+        .map(|(((fit, believed), taken_out), (((beside, on_track), profile), gain_over_stars))| {
             let snr = believed.fit.snr;
             let along = AlongTrack {
                 segment: seen_segment(fit, frame),
@@ -157,6 +160,34 @@ pub(crate) fn measure_trails(
             }
         })
         .collect())
+}
+
+/// Puts the ends of faint trails where they are to be expected; the other trails are out of the residual image.
+fn move_to_expected_ends(
+    backend: &mut dyn Backend,
+    frame: &Frame<'_>,
+    sigma_eff_px: f64,
+    noise_excess: f64,
+    fits: &mut [TrailFit],
+    believed: &[Believed],
+    taken_out: &[Option<Trail>],
+) -> Result<()> {
+    let search_of = |(i, fit): (usize, &TrailFit)| {
+        let snr = believed[i].fit.snr;
+        EndSearch::of(&fit.trail.segment, snr, sigma_eff_px, frame.width(), frame.height()).map(|search| (i, search))
+    };
+    let searches: Vec<(usize, EndSearch)> = fits.iter().enumerate().filter_map(search_of).collect();
+    let tracks: Vec<Segment> = searches.iter().map(|(_, search)| search.track).collect();
+    let profiles = backend.profiles(&tracks, sigma_eff_px as f32)?;
+    let expected = |((i, search), profile): (&(usize, EndSearch), &TrackProfile)| {
+        let taken_out = taken_out[*i].as_ref();
+        search.expected(Track { segment: search.track, profile, taken_out, sigma_px: sigma_eff_px }, noise_excess)
+    };
+    let ends: Vec<Segment> = searches.par_iter().zip(&profiles).map(expected).collect();
+    for ((i, _), segment) in searches.iter().zip(ends) {
+        fits[*i].trail.segment = segment;
+    }
+    Ok(())
 }
 
 /// How much more than a few stars each trail explains, in S/N²; where the stars are trails themselves, or a trail is
