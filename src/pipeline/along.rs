@@ -175,6 +175,16 @@ impl<'a> Track<'a> {
         })
     }
 
+    /// The profile with what had been taken out.
+    pub(crate) fn whole(&self) -> TrackProfile {
+        let mut whole = self.profile.clone();
+        for (bin, (signal, weight)) in whole.signal.iter_mut().zip(&whole.variance).enumerate() {
+            let u = whole.first_px + bin as f64 * whole.bin_px;
+            *signal += (f64::from(*weight) * self.taken_out_at(u)) as f32;
+        }
+        whole
+    }
+
     /// Light per length, as the profile would have seen it, of what had been taken out.
     fn taken_out_at(&self, u: f64) -> f64 {
         let Some(trail) = self.taken_out else { return 0.0 };

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::backend::TrackProfile;
 use crate::detection::RejectReason;
 use crate::error::require;
-use crate::geometry::{Point, Segment};
+use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::surroundings::Surroundings;
 
@@ -187,6 +187,12 @@ fn hugs_border(s: &Segment, scene: &Scene<'_>) -> bool {
     along(&|p| p.x) || along(&|p| p.y) || along(&|p| right - p.x) || along(&|p| bottom - p.y)
 }
 
+/// A trail's own light lies within so many of its widths.
+const CORE_WIDTHS: f64 = 2.5;
+
+/// Tracks at a larger angle to a trail than this, 15 degrees, are no residuals of its wings.
+const WING_ANGLE_RAD: f64 = 0.26;
+
 /// Most of the track within the width of a trail of at least twice its S/N.
 pub(crate) fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
     let ratio = trail.snr / snr;
@@ -194,8 +200,10 @@ pub(crate) fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
         return false;
     }
     // Of a much brighter trail even the wings are bright. Those of a Moffat profile of index 3 and of the Gaussian's
-    // FWHM, summed along the trail, fall by the ratio within this many widths.
-    let widths = (2.31 * (ratio.powf(0.4) - 1.0).sqrt()).max(2.5);
+    // FWHM, summed along the trail, fall by the ratio within this many widths. What they leave runs along it.
+    let wings = 2.31 * (ratio.powf(0.4) - 1.0).sqrt();
+    let is_level = track_angle_difference(s.angle_rad(), trail.segment.angle_rad()) < WING_ANGLE_RAD;
+    let widths = if is_level { wings.max(CORE_WIDTHS) } else { CORE_WIDTHS };
     let within =
         (0..=10).filter(|i| trail.segment.distance_to(s.at(f64::from(*i) / 10.0)) < widths * trail.sigma_eff_px);
     within.count() >= 7

@@ -115,10 +115,15 @@ pub(crate) fn measure_trails(
     backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
     let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
     let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    // A brighter trail that crosses is no star on this one.
+    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
+    let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
+    let profiles = tracks.iter().zip(&without_others).zip(&trails).map(|((segment, profile), believed)| {
+        let taken_out = is_out(believed).then_some(&believed.fit.trail);
+        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
+    });
     backend.add_trails(&of(&is_out), 1.0)?;
     let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
-    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
-    let profiles = backend.profiles(&tracks, sigma_eff as f32)?;
     let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
     Ok(usable
         .iter()
