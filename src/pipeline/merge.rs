@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
+use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::chain::{ChainPrior, Misfit};
@@ -20,7 +21,7 @@ use crate::pipeline::search::{
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::{Seen, Tracking};
+use crate::pipeline::tracking::{self, Seen, Tracking};
 
 /// What the search of one frame needs to know.
 pub(crate) struct Search<'a> {
@@ -36,6 +37,8 @@ pub(crate) struct Search<'a> {
     pub(crate) elongated_sources: usize,
     pub(crate) config: &'a SearchConfig,
     pub(crate) tracking: Tracking,
+    /// Where bright trails say that the stars are trails, the search ends: it is done again without the stars.
+    pub(crate) is_first_look: bool,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
     /// Variance per unit of flux from the source's own photons.
@@ -57,6 +60,8 @@ pub(crate) enum Origin {
     Joined,
     /// One of the stars that make a blend.
     Parted,
+    /// Found as a star, with the common vector.
+    Star,
 }
 
 impl Believed {
@@ -145,6 +150,9 @@ impl Search<'_> {
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
             self.leave_found_places(&believed);
+            if self.is_first_look && bright_only && self.mode_of(&believed) != TrackingMode::Sidereal {
+                break;
+            }
             if !again && (nothing_new || complete) {
                 break;
             }
@@ -159,6 +167,11 @@ impl Search<'_> {
         self.drop_insignificant(&mut believed)?;
         sort_believed(&mut believed);
         Ok(believed)
+    }
+
+    /// How the telescope moved, as these trails say.
+    pub(crate) fn mode_of(&self, believed: &[Believed]) -> TrackingMode {
+        tracking::decide(self.tracking, &believed.iter().map(Believed::as_seen).collect::<Vec<_>>())
     }
 
     /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.
