@@ -9,6 +9,7 @@
 //!     cargo run --release --example evaluate -- bias --length 30
 //!     cargo run --release --example evaluate -- measurement --length 30 --snr 10,20,40
 //!     cargo run --release --example evaluate -- pairs --length 100 --snr 20,20 --crossing-deg 10,30,90
+//!     cargo run --release --example evaluate -- rate-tracked --trail-length 35 --size 1024 --frames 10
 
 mod bias;
 mod completeness;
@@ -19,6 +20,7 @@ mod measurement;
 mod options;
 mod pairs;
 mod plot;
+mod rate_tracked;
 mod scenes;
 mod statistics;
 mod table;
@@ -54,6 +56,8 @@ enum Command {
     Measurement(measurement::Options),
     /// Two streaks that cross or run side by side: are both found?
     Pairs(pairs::Options),
+    /// Frames whose stars are trails: points, differing streaks, false detections, the star vector.
+    RateTracked(rate_tracked::Options),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Command::Bias(options) => bias::run(options),
         Command::Measurement(options) => measurement::run(options),
         Command::Pairs(options) => pairs::run(options),
+        Command::RateTracked(options) => rate_tracked::run(options),
     };
     if let Err(error) = result {
         eprintln!("error: {error}");
