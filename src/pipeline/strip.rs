@@ -505,7 +505,8 @@ mod tests {
         let doubt = Doubt { photon_variance: 0.0, model_error: 0.1 };
         let [sure, unsure] = [Doubt::NONE, doubt].map(|doubt| strip.best_near(&second, &doubt).unwrap());
         assert!((sure.snr / (3.0 * STAR.sqrt()) - 1.0).abs() < 0.1, "{sure:?}");
-        assert!((unsure.snr / sure.snr - 0.5_f64.sqrt()).abs() < 0.1, "{unsure:?}");
+        // The PSF carries the first one's light some 1.5 px further.
+        assert!((0.55..0.71).contains(&(unsure.snr / sure.snr)), "{sure:?} {unsure:?}");
         assert!((unsure.density / 3.0 - 1.0).abs() < 0.1, "{unsure:?}");
     }
 
