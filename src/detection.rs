@@ -340,7 +340,11 @@ pub enum TrackingMode {
         star_length_px: f64,
         /// Angle of the star trails, rad, in [0, π).
         star_angle_rad: f64,
-        /// Trails that agreed on it; 0 when it was given.
+        /// Standard error of the length, px; 0 when it was given and not measured.
+        star_length_err_px: f64,
+        /// Standard error of the angle, rad; 0 when it was given and not measured.
+        star_angle_err_rad: f64,
+        /// Trails they were measured on; 0 when the vector was given and too few stars could be measured.
         n_stars: usize,
     },
 }

@@ -1,5 +1,7 @@
 //! The detector: a script of the stages.
 
+mod rate;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -20,9 +22,10 @@ use crate::pipeline::search::SearchConfig;
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{self, Thresholds};
-use crate::pipeline::tracking::Tracking;
+use crate::pipeline::tracking::{StarMotion, Tracking};
 use crate::pipeline::weigh::WeighConfig;
 use crate::reference::Reference;
+use rate::FirstLook;
 
 /// Everything that can be set. The default suits a raw frame of unknown origin.
 ///
@@ -255,7 +258,7 @@ impl Detector {
             let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
             let sky = self.weigh(backend, sky, &field)?;
-            let peaks = self.begin_search(backend, frame, sky, &field, None)?.find_candidates(Some(0.0))?.0;
+            let peaks = self.begin_search(backend, frame, sky, &field, Look::First)?.find_candidates(Some(0.0))?.0;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }
@@ -333,8 +336,12 @@ impl Detector {
         clock.stage("weigh");
 
         let mut found = self.search(backend, frame, weighed, &field, places)?;
-        let stars_are_trails = report::stars_are_trails(config.tracking, &found.measured);
-        if let Some(sigma) = stars::psf_from_trails(&field, &found.measured, stars_are_trails) {
+        let mode = report::tracking_of(config.tracking, &found.measured);
+        if let (Some(motion), None) = (StarMotion::of(&mode), places) {
+            clock.stage("first_look");
+            return self.run_among_trails(backend, frame, &FirstLook { sky, lines, field, found, motion }, clock);
+        }
+        if let Some(sigma) = stars::psf_from_trails(&field, &found.measured, mode != TrackingMode::Sidereal) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             normalise_anew(backend, frame, &sky, &lines)?;
             field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
@@ -345,12 +352,7 @@ impl Detector {
         clock.stage("search");
 
         let mut findings = Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px);
-        findings.judge_trails(found.measured);
-        if let (TrackingMode::Rate { .. }, None) = (findings.tracking, places) {
-            // Points among trailed stars: with all weights back, and the trails taken out.
-            normalise_anew(backend, frame, &found.sky, &lines)?;
-            findings.add_points(backend)?;
-        }
+        findings.judge_trails(found.measured, None, 0.0);
         clock.stage("measure");
 
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
@@ -403,11 +405,12 @@ impl Detector {
         field: &StarField,
         places: Option<&[Segment]>,
     ) -> Result<Found> {
-        let mut search = self.begin_search(backend, frame, sky, field, places)?;
+        let look = places.map_or(Look::First, |places| Look::At(places.to_vec()));
+        let mut search = self.begin_search(backend, frame, sky, field, look)?;
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, .. } = search;
-        let measured = report::measure_trails(backend, frame, field, &chains, self.config.tracking, trails)?;
+        let measured = report::measure_trails(backend, frame, field, &chains, self.config.tracking, trails, None)?;
         Ok(Found { measured, sky, thresholds, chains, longest_px })
     }
 
@@ -418,28 +421,40 @@ impl Detector {
         frame: &Frame<'_>,
         sky: BackgroundMap,
         field: &StarField,
-        places: Option<&[Segment]>,
+        look: Look,
     ) -> Result<Search<'a>> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
         let tiles = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
         let excess = threshold::noise_excess(&tiles, &segments.kernel);
+        let excess = match look {
+            Look::AmongTrails(_, scatter) => excess.max(if scatter > 1.03 { scatter.min(MOST_SCATTER) } else { 1.0 }),
+            _ => excess,
+        };
         let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
         let masked = 1.0 - usable as f64 / (width * height) as f64;
-        let thresholds = Thresholds::new(self.config.false_alarms_per_frame, width, height, field.psf_sigma_px, excess);
+        let false_alarms = look.share() * self.config.false_alarms_per_frame;
+        let thresholds = Thresholds::new(false_alarms, width, height, field.psf_sigma_px, excess);
         let segments_sigma = segments.kernel.sigma_eff_px;
+        let is_first_look = look == Look::First && self.config.tracking != Tracking::Sidereal;
+        let (places, tracking) = match look {
+            Look::First => (None, self.config.tracking),
+            Look::At(places) => (Some(places), self.config.tracking),
+            Look::AmongTrails(motion, _) => (None, motion.tracking()),
+        };
         Ok(Search {
+            places,
             backend,
             sky,
             segments,
-            places: places.map(<[Segment]>::to_vec),
             thresholds,
             chains: ChainPrior::new(field.n_sources, width * height, segments_sigma, excess),
             noise_excess: excess,
             elongated: field.elongated.clone(),
             config: &self.config.search,
-            tracking: self.config.tracking,
+            tracking,
+            is_first_look,
             weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         })
@@ -491,11 +506,33 @@ impl std::fmt::Debug for Detector {
 /// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.
 const LEAST_MASKED: f64 = 0.1;
 
+/// Unresolved star trails raise the thresholds by this factor at most: where long ones cover the frame their scatter
+/// says how much light there is, not how often it makes a line of another kind.
+const MOST_SCATTER: f64 = 1.2;
+
 /// Takes the frame in again, and the known sky off it.
 fn normalise_anew(backend: &mut dyn Backend, frame: &Frame<'_>, sky: &BackgroundMap, lines: &Lines) -> Result<()> {
     backend.ingest(frame)?;
     backend.normalise(sky)?;
     if lines.is_none() { Ok(()) } else { backend.take_off_lines(lines) }
+}
+
+/// What a search is for.
+#[derive(Debug, Clone, PartialEq)]
+enum Look {
+    /// All trails, or those that tell that the stars are trails.
+    First,
+    /// These places alone.
+    At(Vec<Segment>),
+    /// What is left when the stars' trails are taken out, with the scatter that unresolved ones leave.
+    AmongTrails(StarMotion, f64),
+}
+
+impl Look {
+    /// Its share of the false alarms: among star trails points are looked for as well, and have the other half.
+    fn share(&self) -> f64 {
+        if matches!(self, Self::AmongTrails(..)) { 0.5 } else { 1.0 }
+    }
 }
 
 /// What the search of one frame brings back.

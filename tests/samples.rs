@@ -112,7 +112,7 @@ fn sidereal_frames() {
 fn rate_tracked_frame() {
     let (truth, report) = sample("rate_trails");
     let trail = truth.star_trail.unwrap();
-    let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars } = report.tracking else {
+    let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars, .. } = report.tracking else {
         panic!("{:?}", report.tracking)
     };
     assert!((star_length_px - trail.length_px).abs() < 1.5, "{star_length_px}");

@@ -10,6 +10,7 @@
 //!     cargo run --release --example evaluate -- measurement --length 30 --snr 10,20,40
 //!     cargo run --release --example evaluate -- star-field --size 1024 --stars 300,3000
 //!     cargo run --release --example evaluate -- pairs --length 100 --snr 20,20 --crossing-deg 10,30,90
+//!     cargo run --release --example evaluate -- rate-tracked --trail-length 35 --size 1024 --frames 10
 
 mod bias;
 mod completeness;
@@ -21,6 +22,7 @@ mod measurement;
 mod options;
 mod pairs;
 mod plot;
+mod rate_tracked;
 mod scenes;
 mod star_field;
 mod statistics;
@@ -59,6 +61,8 @@ enum Command {
     StarField(star_field::Options),
     /// Two streaks that cross or run side by side: are both found?
     Pairs(pairs::Options),
+    /// Frames whose stars are trails: points, differing streaks, false detections, the star vector.
+    RateTracked(rate_tracked::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Command::Measurement(options) => measurement::run(options),
         Command::StarField(options) => star_field::run(options),
         Command::Pairs(options) => pairs::run(options),
+        Command::RateTracked(options) => rate_tracked::run(options),
     };
     if let Err(error) = result {
         eprintln!("error: {error}");

@@ -71,6 +71,8 @@ struct Line<'a> {
 struct StarTrail {
     length_px: f64,
     angle_rad: f64,
+    length_err_px: f64,
+    angle_err_rad: f64,
     n_stars: usize,
 }
 
@@ -78,8 +80,14 @@ impl StarTrail {
     fn of(tracking: TrackingMode) -> Option<Self> {
         match tracking {
             TrackingMode::Sidereal => None,
-            TrackingMode::Rate { star_length_px, star_angle_rad, n_stars } => {
-                Some(Self { length_px: star_length_px, angle_rad: star_angle_rad, n_stars })
+            TrackingMode::Rate { star_length_px, star_angle_rad, star_length_err_px, star_angle_err_rad, n_stars } => {
+                Some(Self {
+                    length_px: star_length_px,
+                    angle_rad: star_angle_rad,
+                    length_err_px: star_length_err_px,
+                    angle_err_rad: star_angle_err_rad,
+                    n_stars,
+                })
             }
         }
     }
@@ -231,7 +239,10 @@ mod tests {
         assert_eq!(value["frame"], "night \"1\"/a.fits");
         assert_eq!((&value["width"], &value["height"]), (&json!(60), &json!(40)));
         assert_eq!(value["tracking"], "rate");
-        assert_eq!(value["star_trail"], json!({"length_px": 20.0, "angle_rad": 0.0, "n_stars": 1}));
+        assert_eq!(
+            value["star_trail"],
+            json!({"length_px": 20.0, "angle_rad": 0.0, "length_err_px": 0.5, "angle_err_rad": 0.25, "n_stars": 1})
+        );
         assert_eq!(value["flags"], json!(["psf_assumed"]));
         assert_eq!((&value["psf_source"], &value["exposure_s"]), (&json!("assumed"), &json!(5.0)));
         assert_eq!(value["times"], json!({"start_utc": "2026-01-01T00:00:00", "rule": "DATE-OBS"}));

@@ -58,7 +58,13 @@ mod sample {
             width: 60,
             height: 40,
             device: "cpu".into(),
-            tracking: TrackingMode::Rate { star_length_px: 20.0, star_angle_rad: 0.0, n_stars: 1 },
+            tracking: TrackingMode::Rate {
+                star_length_px: 20.0,
+                star_angle_rad: 0.0,
+                star_length_err_px: 0.5,
+                star_angle_err_rad: 0.25,
+                n_stars: 1,
+            },
             psf_sigma_px: 1.4,
             psf_source: PsfSource::Assumed,
             times: Some(Times {

@@ -112,6 +112,20 @@ pub(crate) struct FitErrors {
 }
 
 impl TrailFit {
+    /// A trail that nothing is known of yet.
+    pub(crate) fn unfitted(trail: Trail) -> Self {
+        Self {
+            trail,
+            information: [0.0; N_TRIANGLE],
+            snr: 0.0,
+            chi2: 0.0,
+            n_pixels: 0.0,
+            iterations: 0,
+            converged: false,
+            end_coverage: [0.0; 2],
+        }
+    }
+
     pub(crate) fn chi2_reduced(&self, settings: &FitSettings) -> f64 {
         let free = settings.free_parameters().iter().filter(|f| **f).count();
         self.chi2 / (self.n_pixels - free as f64).max(1.0)
@@ -185,6 +199,42 @@ impl TrailFit {
             flux_err: variance(0).sqrt(),
             sigma_eff_err: variance(6).max(0.0).sqrt(),
         })
+    }
+}
+
+impl TrailFit {
+    /// Errors of a trail whose length and angle are known with some error, and held: it moves as a whole.
+    pub(crate) fn errors_of_known_vector(&self, length_err_px: f64, angle_err_rad: f64) -> Option<FitErrors> {
+        // Flux, along and across: both ends move alike.
+        let parts: [&[usize]; 3] = [&[0], &[1, 3], &[2, 4]];
+        let mut matrix = [[0.0; N_PARAMETERS]; N_PARAMETERS];
+        for (i, row) in matrix.iter_mut().enumerate() {
+            for (j, element) in row.iter_mut().enumerate() {
+                *element = match (parts.get(i), parts.get(j)) {
+                    (Some(a), Some(b)) => {
+                        let pairs = a.iter().flat_map(|p| b.iter().map(move |q| (*p.min(q), *p.max(q))));
+                        pairs.map(|(p, q)| self.information[triangle(p, q)]).sum()
+                    }
+                    _ => f64::from(u8::from(i == j)),
+                };
+            }
+        }
+        let inverse = invert(&matrix)?;
+        let segment = &self.trail.segment;
+        let (half_length, half_turn) = (0.5 * length_err_px, 0.5 * segment.length_px() * angle_err_rad);
+        let (c, s) = segment.direction();
+        let turn = [[c, -s], [s, c]];
+        let covariance_px2 = std::array::from_fn(|row| {
+            std::array::from_fn(|column| {
+                let side = if row / 2 == column / 2 { 1.0 } else { -1.0 };
+                let own = [
+                    [inverse[1][1] + side * half_length.powi(2), inverse[1][2]],
+                    [inverse[1][2], inverse[2][2] + side * half_turn.powi(2)],
+                ];
+                (0..4).map(|k| turn[row % 2][k / 2] * own[k / 2][k % 2] * turn[column % 2][k % 2]).sum()
+            })
+        });
+        Some(FitErrors { covariance_px2, flux_err: inverse[0][0].sqrt(), sigma_eff_err: 0.0 })
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Search<'a> {
     pub(crate) elongated: Vec<Elongated>,
     pub(crate) config: &'a SearchConfig,
     pub(crate) tracking: Tracking,
+    /// Where bright trails say that the stars are trails, the search ends: it is done again without the stars.
+    pub(crate) is_first_look: bool,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
     /// Variance per unit of flux from the source's own photons.
@@ -61,6 +63,8 @@ pub(crate) enum Origin {
     Joined,
     /// One of the stars that make a blend.
     Parted,
+    /// Found as a star, with the common vector.
+    Star,
 }
 
 impl Believed {
@@ -163,6 +167,9 @@ impl Search<'_> {
             believed.extend(new);
             self.fit_neighbours_again(&mut believed)?;
             self.leave_found_places(&believed);
+            if self.is_first_look && bright_only && self.mode_of(&believed) != TrackingMode::Sidereal {
+                break;
+            }
             if !again && (nothing_new || complete) {
                 break;
             }
@@ -220,6 +227,11 @@ impl Search<'_> {
             })
             .collect();
         self.backend.weigh_out(&stars)
+    }
+
+    /// How the telescope moved, as these trails say.
+    pub(crate) fn mode_of(&self, believed: &[Believed]) -> TrackingMode {
+        tracking::decide(self.tracking, &believed.iter().map(Believed::as_seen).collect::<Vec<_>>())
     }
 
     /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.

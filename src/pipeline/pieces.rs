@@ -18,7 +18,7 @@ const FAR_WIDTHS: f64 = 10.0;
 impl Search<'_> {
     /// Tells stars' trails in a blend apart, and joins pieces of one streak.
     pub(crate) fn split_and_join(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
-        let mode = tracking::decide(self.tracking, &believed.iter().map(Believed::as_seen).collect::<Vec<_>>());
+        let mode = self.mode_of(believed);
         self.split_blends(believed, &mode)?;
         self.join_pieces(believed, &mode)
     }

@@ -12,7 +12,7 @@ use crate::detection::{
 };
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
-use crate::geometry::{Point, Segment};
+use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::doubles::{self, DOUBLES};
@@ -21,12 +21,13 @@ use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::points::Points;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
-use crate::pipeline::stars::{self, StarField};
+use crate::pipeline::star_trails::FREE_SNR;
+use crate::pipeline::stars::StarField;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::{self, Seen, Tracking};
-use crate::pipeline::weigh::{CompactSource, SourceClass};
+use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 
 /// A trail with everything that is known of it, before it is judged.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,17 +36,44 @@ pub(crate) struct Measured {
     pub(crate) sigma_eff_px: f64,
     sigma_eff_err_px: f64,
     profile: TrackProfile,
-    trail: Trail,
+    /// What has been taken out of the residual image for it.
+    pub(crate) trail: Trail,
     misfit: f64,
     surroundings: Surroundings,
     gain_over_stars: f64,
+    /// One of the stars that were found with the common vector.
+    is_known_star: bool,
 }
 
 impl Measured {
+    /// It does not move with the stars.
+    pub(crate) fn is_target(&self, mode: &TrackingMode) -> bool {
+        self.detection.role != Role::Star && !tracking::is_star(mode, &as_seen(&self.detection))
+    }
+
+    /// A short piece along the stars' direction that touches one: what it hid of another.
+    pub(crate) fn is_remnant(&self, stars: &[Trail], motion: &StarMotion) -> bool {
+        let segment = &self.detection.segment;
+        let is_piece = segment.length_px() < REMNANT_LENGTH * motion.length_px
+            && track_angle_difference(segment.angle_rad(), motion.angle_rad) < REMNANT_ANGLE_RAD;
+        let touches = |t: &Trail| {
+            [segment.start, segment.midpoint(), segment.end]
+                .iter()
+                .any(|p| t.segment.distance_to(*p) < REMNANT_SIGMAS * self.sigma_eff_px)
+        };
+        is_piece && stars.iter().any(touches)
+    }
+
     pub(crate) fn as_known(&self) -> KnownTrail {
         KnownTrail { segment: self.detection.segment, sigma_eff_px: self.sigma_eff_px, snr: self.detection.snr }
     }
 }
+
+/// What a star hides of another is shorter than this part of it, points along it to this, and lies this near to the
+/// star, in PSF widths.
+const REMNANT_LENGTH: f64 = 0.75;
+const REMNANT_ANGLE_RAD: f64 = 0.4;
+const REMNANT_SIGMAS: f64 = 3.0;
 
 /// Limits of the PSF width in the last fit, in units of the frame's.
 const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
@@ -54,7 +82,7 @@ const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
 /// sharp images.
 const WIDTH_SPREAD: f64 = 0.15;
 
-fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>) -> FitSettings {
+pub(crate) fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>) -> FitSettings {
     let psf_sigma_eff_px = effective_sigma(field.psf_sigma_px);
     // Points are told from hot pixels and galaxies by their width alone.
     let known = field.psf_source != PsfSource::Assumed && shape == Shape::Trail;
@@ -80,6 +108,7 @@ pub(crate) fn measure_trails(
     chains: &ChainPrior,
     tracking: Tracking,
     trails: Vec<Believed>,
+    motion: Option<&StarMotion>,
 ) -> Result<Vec<Measured>> {
     let sigma_eff = effective_sigma(field.psf_sigma_px);
     let settings = final_settings(Shape::Trail, field, frame);
@@ -88,6 +117,9 @@ pub(crate) fn measure_trails(
     let known: Vec<KnownTrail> = trails.iter().map(Believed::as_known).collect();
     let is_part = |b: &Believed| {
         let segment = &b.fit.trail.segment;
+        if b.origin == Origin::Star {
+            return false;
+        }
         segment.length_px() < 3.0 * sigma_eff || known.iter().any(|k| lies_along(segment, b.fit.snr, k))
     };
     let of = |which: &dyn Fn(&Believed) -> bool| -> Vec<Trail> {
@@ -96,8 +128,15 @@ pub(crate) fn measure_trails(
     backend.add_trails(&of(&is_part), 1.0)?;
     let requests: Vec<FitRequest> =
         trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
-    let mut fits = backend.fit(&requests, &settings)?;
-    let other: Vec<usize> = (0..fits.len()).filter(|&i| contradicts_prior(&fits[i], &settings)).collect();
+    // A faint star is where its common vector fits: its own ends say less.
+    let held: Vec<bool> = trails.iter().map(|b| b.origin == Origin::Star && b.fit.snr < FREE_SNR).collect();
+    let which = |held_too: bool| held.iter().zip(&requests).filter(move |(h, _)| **h == held_too).map(|(_, r)| *r);
+    let mut free = backend.fit(&which(false).collect::<Vec<_>>(), &settings)?.into_iter();
+    let mut as_they_are =
+        backend.fit(&which(true).collect::<Vec<_>>(), &FitSettings { max_iterations: 0, ..settings })?.into_iter();
+    let in_turn = held.iter().map(|h| if *h { as_they_are.next() } else { free.next() });
+    let mut fits: Vec<TrailFit> = in_turn.flatten().collect();
+    let other: Vec<usize> = (0..fits.len()).filter(|&i| !held[i] && contradicts_prior(&fits[i], &settings)).collect();
     let of_other: Vec<FitRequest> = other.iter().map(|&i| requests[i]).collect();
     let without_prior = backend.fit(&of_other, &FitSettings { sigma_prior: None, ..settings })?;
     for (i, fit) in other.into_iter().zip(without_prior) {
@@ -105,7 +144,9 @@ pub(crate) fn measure_trails(
     }
     let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
+    let held_fits: Vec<(usize, TrailFit)> = (0..usable.len()).filter(|&i| held[i]).map(|i| (i, usable[i])).collect();
     move_to_expected_ends(backend, frame, sigma_eff, chains.noise_excess(), &mut usable, &trails, &taken_out)?;
+    held_fits.into_iter().for_each(|(i, fit)| usable[i] = fit);
     let on_track: Vec<Segment> =
         usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
@@ -141,12 +182,13 @@ pub(crate) fn measure_trails(
                 snr,
                 photon_variance: settings.photon_variance,
             };
-            let mut detection = detection(fit, &settings, frame, field, snr);
+            let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
+            let mut detection = detection(fit, &settings, frame, field, snr, known);
             add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
                 Origin::Joined => detection.flags |= Flags::JOINED,
-                Origin::Parted => detection.role = Role::Star,
+                Origin::Parted | Origin::Star => detection.role = Role::Star,
             }
             let sigma_eff_err_px = detection.sigma_err_px * detection.sigma_px.max(0.1) / fit.trail.sigma_eff_px;
             Measured {
@@ -154,7 +196,8 @@ pub(crate) fn measure_trails(
                 sigma_eff_px: fit.trail.sigma_eff_px,
                 sigma_eff_err_px,
                 profile,
-                trail: fit.trail,
+                trail: if believed.origin == Origin::Star { believed.fit.trail } else { fit.trail },
+                is_known_star: believed.origin == Origin::Star,
                 misfit: fit.misfit(&settings),
                 surroundings: Surroundings::from_profiles(
                     beside,
@@ -270,7 +313,15 @@ fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> Trai
     if sane { free } else { believed.fit.without_background() }
 }
 
-fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &StarField, snr: f64) -> Detection {
+/// What is reported of a fit. Of a star that is where its common vector fits this is `known`.
+pub(crate) fn detection(
+    fit: &TrailFit,
+    settings: &FitSettings,
+    frame: &Frame<'_>,
+    field: &StarField,
+    snr: f64,
+    known: Option<&StarMotion>,
+) -> Detection {
     let gain = frame.gain_e_per_adu();
     let is_trail = settings.shape == Shape::Trail;
     let ordered = fit.trail.segment.ordered();
@@ -292,7 +343,10 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
     let hidden = coverage.map(|c| is_trail && c < MIN_END_COVERAGE);
     let unseen = [at_border[0] || hidden[0], at_border[1] || hidden[1]];
     let seen_by_fit = if swapped { [!unseen[1], !unseen[0]] } else { unseen.map(|u| !u) };
-    let errors = fit.errors_with(settings, seen_by_fit);
+    let errors = match known {
+        Some(motion) => fit.errors_of_known_vector(motion.length_err_px, motion.angle_err_rad),
+        None => fit.errors_with(settings, seen_by_fit),
+    };
 
     let mut covariance = errors.map_or_else(|| unknown(segment.length_px()), |e| e.covariance_px2);
     if swapped {
@@ -310,10 +364,10 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
             flags |= masked[end];
         }
     }
-    if is_trail {
+    if is_trail && known.is_none() {
         widen_ends(&mut covariance, &segment, snr, unseen);
     }
-    if !fit.converged {
+    if !fit.converged && known.is_none() {
         flags |= Flags::NOT_CONVERGED;
     }
     let chi2_reduced = fit.chi2_reduced(settings);
@@ -350,7 +404,7 @@ fn detection(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, field: &
 /// An end with less of its light than this on usable pixels was not seen.
 const MIN_END_COVERAGE: f64 = 0.6;
 
-fn distance_to_border(p: Point, frame: &Frame<'_>) -> f64 {
+pub(crate) fn distance_to_border(p: Point, frame: &Frame<'_>) -> f64 {
     let (right, bottom) = (frame.width() as f64 - 0.5, frame.height() as f64 - 0.5);
     (p.x + 0.5).min(p.y + 0.5).min(right - p.x).min(bottom - p.y)
 }
@@ -359,10 +413,34 @@ fn unknown(length_px: f64) -> EndCovariance {
     std::array::from_fn(|i| std::array::from_fn(|j| if i == j { length_px * length_px } else { 0.0 }))
 }
 
-/// Whether the trails of a frame say that its stars are trails.
-pub(crate) fn stars_are_trails(tracking: Tracking, measured: &[Measured]) -> bool {
+/// How the trails of a frame say that the telescope moved.
+pub(crate) fn tracking_of(tracking: Tracking, measured: &[Measured]) -> TrackingMode {
     let seen: Vec<Seen> = measured.iter().map(|m| as_seen(&m.detection)).collect();
-    tracking::decide(tracking, &seen) != TrackingMode::Sidereal
+    tracking::decide(tracking, &seen)
+}
+
+/// A trail wider than so many PSF widths may be two side by side: chance widens a faint one, a star beside it a bright
+/// one.
+fn clear_width(snr: f64) -> f64 {
+    if snr < 20.0 { 1.12 } else { 1.25 }
+}
+
+/// Trails that are clearly none of the stars, nor made of them, of some S/N and more. They would be taken for several.
+pub(crate) fn clear_targets(
+    measured: Vec<Measured>,
+    motion: &StarMotion,
+    sigma_eff_px: f64,
+    least_snr: f64,
+) -> Vec<Measured> {
+    let blended = [Flags::WIDE, Flags::CURVED, Flags::JOINED];
+    let is_clear = |m: &Measured| {
+        m.detection.snr >= least_snr
+            && m.sigma_eff_px < clear_width(m.detection.snr) * sigma_eff_px
+            && !blended.iter().any(|f| m.detection.flags.contains(*f))
+            && m.is_target(&motion.mode())
+            && tracking::is_distinct(&m.detection.segment, motion)
+    };
+    measured.into_iter().filter(is_clear).collect()
 }
 
 /// What becomes the report.
@@ -376,7 +454,8 @@ pub(crate) struct Findings<'a> {
     pub(crate) tracking: TrackingMode,
     detections: Vec<Detection>,
     rejected: Vec<Rejected>,
-    trails: Vec<Trail>,
+    /// What is taken out of the residual image before points are looked for.
+    pub(crate) trails: Vec<Trail>,
 }
 
 impl<'a> Findings<'a> {
@@ -408,9 +487,18 @@ impl<'a> Findings<'a> {
     }
 
     /// Sorts trails into stars, targets and rejected ones, and decides how the telescope moved.
-    pub(crate) fn judge_trails(&mut self, measured: Vec<Measured>) {
+    ///
+    /// Stars that were found with the common vector of `mode` need no judge: they are reported from `least_star_snr` on.
+    pub(crate) fn judge_trails(&mut self, measured: Vec<Measured>, mode: Option<TrackingMode>, least_star_snr: f64) {
         let trails: Vec<KnownTrail> = measured.iter().map(Measured::as_known).collect();
         for m in measured {
+            if m.is_known_star {
+                self.trails.push(m.trail);
+                if m.detection.snr >= least_star_snr {
+                    self.detections.push(m.detection);
+                }
+                continue;
+            }
             let scene = Scene {
                 width: self.frame.width(),
                 height: self.frame.height(),
@@ -443,7 +531,7 @@ impl<'a> Findings<'a> {
             }
         }
         let seen: Vec<Seen> = self.detections.iter().map(as_seen).collect();
-        self.tracking = tracking::decide(self.config.tracking, &seen);
+        self.tracking = mode.unwrap_or_else(|| tracking::decide(self.config.tracking, &seen));
         for (detection, seen) in self.detections.iter_mut().zip(&seen) {
             if self.tracking == TrackingMode::Sidereal {
                 detection.role = Role::Target;
@@ -453,67 +541,9 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Finds and measures the point sources of a frame whose stars are trails. The residual image must be whole.
-    pub(crate) fn add_points(&mut self, backend: &mut dyn Backend) -> Result<()> {
-        backend.add_trails(&self.trails, -1.0)?;
-        let sigma_eff = effective_sigma(self.field.psf_sigma_px);
-        // The maximum of the coarse pixel grid lies a little below the S/N of the fit.
-        let least_snr = 0.8 * self.thresholds.lowest();
-        let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, &self.config.weigh)?;
-        let beside_trail =
-            |s: &CompactSource| self.trails.iter().any(|t| t.segment.distance_to(s.position()) < 3.0 * sigma_eff + 1.0);
-        let candidates: Vec<CompactSource> = sources
-            .into_iter()
-            .filter(|s| !beside_trail(s))
-            .filter(|s| s.classify(sigma_eff, true) != SourceClass::Elongated)
-            .collect();
-        let settings = final_settings(Shape::Point, self.field, self.frame);
-        let requests: Vec<FitRequest> = candidates
-            .iter()
-            .map(|s| FitRequest {
-                start: Trail {
-                    segment: Segment::new(s.position(), s.position()),
-                    flux: 0.0,
-                    background: 0.0,
-                    sigma_eff_px: sigma_eff,
-                },
-                subtracted: false,
-            })
-            .collect();
-        // Twice: the photon noise of the second fit is that of the first one's flux.
-        let first = backend.fit(&requests, &settings)?;
-        let again: Vec<FitRequest> = first.iter().map(|f| FitRequest { start: f.trail, subtracted: false }).collect();
-        let mut fits = backend.fit(&again, &settings)?;
-        fits.retain(|f| {
-            let known = f.errors(&settings).is_some_and(|e| f.trail.flux > 3.0 * e.flux_err);
-            let inside = distance_to_border(f.trail.segment.start, self.frame) > sigma_eff;
-            f.snr >= self.thresholds.lowest() && known && inside
-        });
-        fits.sort_by(|a, b| b.snr.total_cmp(&a.snr));
-        let mut taken: Vec<Point> = Vec::new();
-        for fit in &fits {
-            let place = fit.trail.segment.start;
-            if taken.iter().any(|p| p.distance(place) < 2.0 * sigma_eff) {
-                continue;
-            }
-            taken.push(place);
-            let ratio = fit.trail.sigma_eff_px / sigma_eff;
-            let slack = 3.0 * fit.errors(&settings).map_or(0.0, |e| e.sigma_eff_err) / sigma_eff;
-            let reason = if distance_to_border(place, self.frame) < EDGE_WIDTHS * sigma_eff {
-                Some(RejectReason::FrameEdge)
-            } else if ratio + slack < self.config.judge.min_width {
-                Some(RejectReason::HotPixel)
-            } else if ratio - slack > POINT_MAX_WIDTH {
-                Some(RejectReason::Extended)
-            } else {
-                None
-            };
-            match reason {
-                None => self.detections.push(detection(fit, &settings, self.frame, self.field, fit.snr)),
-                Some(reason) => self.rejected.push(Rejected { segment: fit.trail.segment, snr: fit.snr, reason }),
-            }
-        }
-        Ok(())
+    pub(crate) fn add_points(&mut self, points: Points) {
+        self.detections.extend(points.detections);
+        self.rejected.extend(points.rejected);
     }
 
     pub(crate) fn into_report(mut self, device: &str, stages_ms: Vec<(&'static str, f64)>, begin: Instant) -> Report {
@@ -549,18 +579,12 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// What is seen of a star's trail that ends this near to the border, in PSF widths, looks like a point.
-const EDGE_WIDTHS: f64 = 4.0;
-
-/// A point source wider than this many PSF widths is none.
-const POINT_MAX_WIDTH: f64 = 1.7;
-
 fn as_seen(d: &Detection) -> Seen {
     let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
     Seen {
         segment: d.segment,
         length_err_px: d.length_err_px(),
         whole: !cut.iter().any(|f| d.flags.contains(*f)),
-        wide: d.flags.contains(Flags::WIDE),
+        wide: d.flags.contains(Flags::WIDE) || d.flags.contains(Flags::CURVED),
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct StarField {
     /// Scatter of the filtered frame over that of white noise, before anything was weighed out.
     pub(crate) noise_excess: f64,
     pub(crate) footprints: Vec<Footprint>,
+    /// Those along columns of spilled charge.
+    pub(crate) spilled: Vec<Footprint>,
     /// Compact sources among them.
     pub(crate) n_sources: usize,
     /// Sources that are longer than wide, and left to the search.
@@ -86,6 +88,8 @@ pub(crate) fn survey(
         |(s, class): &(CompactSource, SourceClass)| s.footprint(*class, effective_sigma(sigma), config.wing_sigmas);
     // Below the spilled charge there is a star.
     let star_footprint = |s: &CompactSource| s.footprint(SourceClass::Star, effective_sigma(sigma), config.wing_sigmas);
+    let spilled_footprints: Vec<Footprint> =
+        bleeds().flat_map(|s| s.bleed_footprints(effective_sigma(sigma))).collect();
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
@@ -97,9 +101,10 @@ pub(crate) fn survey(
             .collect(),
         footprints: compact()
             .map(footprint)
-            .chain(bleeds().flat_map(|s| s.bleed_footprints(effective_sigma(sigma))))
+            .chain(spilled_footprints.iter().copied())
             .chain(bleeds().map(star_footprint))
             .collect(),
+        spilled: spilled_footprints,
         n_sources: compact().count(),
         bleeds: bleeds().map(|s| (s.bleed(), f64::from(s.peak) / white_noise_sd)).collect(),
         bright: bright
@@ -138,6 +143,12 @@ const SHARPEST_SIGMA_PX: f64 = 0.6;
 /// it, whose neighbours lie a pixel away, or the square root of two.
 fn lone_pixel_ratio(sigma_px: f64) -> f32 {
     (1.6 * (0.75 / effective_sigma(sigma_px).powi(2)).exp()) as f32
+}
+
+/// Gives weight zero to what is no light, and leaves the sources: lone pixels, spilled charge.
+pub(crate) fn weigh_out_defects(backend: &mut dyn Backend, field: &StarField) -> Result<()> {
+    backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(field.psf_sigma_px))?;
+    backend.weigh_out(&field.spilled)
 }
 
 /// A line along the column this near to spilled charge is more of it.

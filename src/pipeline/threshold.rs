@@ -88,6 +88,16 @@ fn room_for(length_sides: f64) -> f64 {
     (1.0 - length_sides * length_sides).max(0.05)
 }
 
+/// S/N that a point needs for so many false alarms in a frame.
+///
+/// In white noise the PSF-filtered image is a Gaussian field of correlation exp(−r²/4σ²), whose maxima above `t` number
+/// `pixels · t exp(−t²/2) / (2 (2π)^1.5 σ_eff²)` (Adler 1981), the larger `t` the nearer to it.
+pub(crate) fn for_points(false_alarms: f64, pixels: usize, psf_sigma_px: f64, noise_excess: f64) -> f64 {
+    let per_pixel = 0.5 / (std::f64::consts::TAU.powf(1.5) * effective_sigma(psf_sigma_px).powi(2));
+    let log_rate = |t: f64| (pixels as f64 * per_pixel).ln() + t.ln() - 0.5 * t * t;
+    noise_excess * falls_to(log_rate, false_alarms)
+}
+
 /// Scatter of the filtered image over what white noise of the measured rms would give: above 1 where neighbouring
 /// pixels are correlated (resampled frames, drizzling, interference) or the noise has tails. Never less than 1.
 ///
@@ -103,12 +113,15 @@ pub(crate) fn noise_excess(filtered: &[TileStatistics], kernel: &PsfKernel) -> f
 
 /// The `t` at which `rate_at_5 · (t / 5)⁵ · exp((25 − t²) / 2)` falls to `wanted`, not below 3.
 fn solve(rate_at_5: f64, wanted: f64) -> f64 {
-    // Falling from sqrt(5) on: bisection cannot fail.
+    falls_to(|t| rate_at_5.ln() + 5.0 * (t / 5.0).ln() + 0.5 * (25.0 - t * t), wanted)
+}
+
+/// Where a rate falls to what is wanted, not below 3. Falling from √5 on: bisection cannot fail.
+fn falls_to(log_rate: impl Fn(f64) -> f64, wanted: f64) -> f64 {
     let (mut low, mut high) = (3.0, 40.0);
     for _ in 0..60 {
         let t: f64 = 0.5 * (low + high);
-        let log_rate = rate_at_5.ln() + 5.0 * (t / 5.0).ln() + 0.5 * (25.0 - t * t);
-        if log_rate > wanted.ln() { low = t } else { high = t }
+        if log_rate(t) > wanted.ln() { low = t } else { high = t }
     }
     0.5 * (low + high)
 }

@@ -52,19 +52,116 @@ pub(crate) struct Seen {
     pub(crate) length_err_px: f64,
     /// Both ends were seen.
     pub(crate) whole: bool,
-    /// Wider than the PSF: it may be two trails side by side.
+    /// Wider than the PSF, or bent: it may be two trails side by side.
     pub(crate) wide: bool,
+}
+
+/// How the stars of a frame moved over it: each draws this trail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct StarMotion {
+    pub(crate) length_px: f64,
+    pub(crate) angle_rad: f64,
+    pub(crate) length_err_px: f64,
+    pub(crate) angle_err_rad: f64,
+    /// Trails it was measured on.
+    pub(crate) n_stars: usize,
+}
+
+impl StarMotion {
+    pub(crate) fn of(mode: &TrackingMode) -> Option<Self> {
+        match *mode {
+            TrackingMode::Sidereal => None,
+            TrackingMode::Rate { star_length_px, star_angle_rad, star_length_err_px, star_angle_err_rad, n_stars } => {
+                Some(Self {
+                    length_px: star_length_px,
+                    angle_rad: star_angle_rad,
+                    length_err_px: star_length_err_px,
+                    angle_err_rad: star_angle_err_rad,
+                    n_stars,
+                })
+            }
+        }
+    }
+
+    pub(crate) fn tracking(&self) -> Tracking {
+        Tracking::Rate { star_length_px: self.length_px, star_angle_rad: self.angle_rad }
+    }
+
+    pub(crate) fn mode(&self) -> TrackingMode {
+        TrackingMode::Rate {
+            star_length_px: self.length_px,
+            star_angle_rad: self.angle_rad,
+            star_length_err_px: self.length_err_px,
+            star_angle_err_rad: self.angle_err_rad,
+            n_stars: self.n_stars,
+        }
+    }
+
+    /// The weighted mean of those trails that agree with this motion; itself where they are too few.
+    pub(crate) fn refined(&self, trails: &[MeasuredTrail]) -> Self {
+        let mut motion = *self;
+        for _ in 0..REFINE_ROUNDS {
+            let agree = |t: &&MeasuredTrail| {
+                same_vector(&t.segment, MOST_SIGMAS * t.length_err_px, motion.length_px, motion.angle_rad)
+            };
+            let members: Vec<&MeasuredTrail> = trails.iter().filter(agree).collect();
+            if members.len() < MIN_STARS {
+                return motion;
+            }
+            let angle = |t: &MeasuredTrail| signed_difference(t.segment.angle_rad(), motion.angle_rad);
+            let lengths = members.iter().map(|t| (t.segment.length_px(), t.length_err_px, MODEL_LENGTH_PX));
+            let angles = members.iter().map(|t| (angle(t), t.angle_err_rad, MODEL_LENGTH_PX / motion.length_px));
+            let ((length_px, length_err_px), (turn, angle_err_rad)) = (mean(lengths), mean(angles));
+            let angle_rad = (motion.angle_rad + turn).rem_euclid(PI);
+            motion = Self { length_px, angle_rad, length_err_px, angle_err_rad, n_stars: members.len() };
+        }
+        motion
+    }
+}
+
+/// A trail with the errors of its length and angle.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MeasuredTrail {
+    pub(crate) segment: Segment,
+    pub(crate) length_err_px: f64,
+    pub(crate) angle_err_rad: f64,
+}
+
+/// The first mean may lie where others agree.
+const REFINE_ROUNDS: usize = 3;
+
+/// The brightest trail is known no better than this: PSFs are not Gaussian, optics distort.
+const MODEL_LENGTH_PX: f64 = 0.2;
+
+/// Weighted mean of values with errors that are no less than some floor, and its error, from the scatter where that is
+/// larger than the errors say.
+fn mean(values: impl Iterator<Item = (f64, f64, f64)> + Clone) -> (f64, f64) {
+    let weighted = values.map(|(value, error, floor)| (value, 1.0 / (error * error + floor * floor)));
+    let (n, sum, weight) =
+        weighted.clone().fold((0.0, 0.0, 0.0), |(n, sum, weight), (v, w)| (n + 1.0, sum + w * v, weight + w));
+    let mean = sum / weight;
+    let chi2: f64 = weighted.map(|(v, w)| w * (v - mean).powi(2)).sum();
+    (mean, (f64::max(1.0, chi2 / f64::max(1.0, n - 1.0)) / weight).sqrt())
+}
+
+/// Of the directions of two tracks, in (−π/2, π/2].
+fn signed_difference(a: f64, b: f64) -> f64 {
+    let turn = (a - b).rem_euclid(PI);
+    if turn > 0.5 * PI { turn - PI } else { turn }
 }
 
 /// Decides how the telescope moved from the streaks of a frame.
 pub(crate) fn decide(tracking: Tracking, streaks: &[Seen]) -> TrackingMode {
     match tracking {
         Tracking::Sidereal => TrackingMode::Sidereal,
-        Tracking::Rate { star_length_px, star_angle_rad } => {
-            TrackingMode::Rate { star_length_px, star_angle_rad: star_angle_rad.rem_euclid(PI), n_stars: 0 }
-        }
+        Tracking::Rate { star_length_px, star_angle_rad } => given(star_length_px, star_angle_rad).mode(),
         Tracking::Auto => common_vector(streaks).unwrap_or(TrackingMode::Sidereal),
     }
+}
+
+fn given(length_px: f64, angle_rad: f64) -> StarMotion {
+    let angle_rad = angle_rad.rem_euclid(PI);
+    StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 }
 }
 
 fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
@@ -81,16 +178,19 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     // Doubled angles have no seam at 0 = π.
     let (sin, cos) =
         best.iter().map(|s| (2.0 * s.angle_rad()).sin_cos()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-    Some(TrackingMode::Rate {
-        star_length_px: lengths[lengths.len() / 2],
-        star_angle_rad: (0.5 * sin.atan2(cos)).rem_euclid(PI),
-        n_stars: best.len(),
-    })
+    let (length_px, n_stars) = (lengths[lengths.len() / 2], best.len());
+    // Measured again once all stars are found.
+    Some(StarMotion { n_stars, ..given(length_px, 0.5 * sin.atan2(cos)) }.mode())
 }
 
 /// A star's trail may be longer or shorter than the others by so many of its own errors: of hundreds of stars none
 /// shall differ by chance.
 const MOST_SIGMAS: f64 = 4.0;
+
+/// Whether a trail has the stars' vector, by as much as its length may be off.
+pub(crate) fn agrees(segment: &Segment, length_err_px: f64, motion: &StarMotion) -> bool {
+    same_vector(segment, MOST_SIGMAS * length_err_px, motion.length_px, motion.angle_rad)
+}
 
 /// Length within a tenth (3 px and the given slack at least), angle within what moves an end by 3 px (2 degrees at least).
 fn same_vector(segment: &Segment, slack_px: f64, length_px: f64, angle_rad: f64) -> bool {
@@ -101,6 +201,19 @@ fn same_vector(segment: &Segment, slack_px: f64, length_px: f64, angle_rad: f64)
 fn same_angle(segment: &Segment, length_px: f64, angle_rad: f64) -> bool {
     let slack = (3.0 / segment.length_px().min(length_px)).max(2.0_f64.to_radians());
     track_angle_difference(segment.angle_rad(), angle_rad) <= slack
+}
+
+/// What is so much longer than a star's trail, or turned by so much, is neither a star nor a part of one.
+const DISTINCT_LENGTH: f64 = 1.25;
+const DISTINCT_ANGLE_RAD: f64 = 0.2;
+
+/// Stars in a row draw a line along their own direction.
+const ROW_ANGLE_RAD: f64 = 0.03;
+
+/// No blend of two stars, no end of one and no row of them looks like this.
+pub(crate) fn is_distinct(segment: &Segment, motion: &StarMotion) -> bool {
+    let turn = track_angle_difference(segment.angle_rad(), motion.angle_rad);
+    turn > DISTINCT_ANGLE_RAD || (turn > ROW_ANGLE_RAD && segment.length_px() > DISTINCT_LENGTH * motion.length_px)
 }
 
 /// Two blended trails seen as one differ by up to this from either, rad, and in units of the length.
@@ -145,7 +258,7 @@ mod tests {
             (0..8).map(|i| seen(30.0 + 0.2 * f64::from(i), PI + 0.002 * f64::from(i - 4))).collect();
         streaks.extend([seen(60.0, 1.0), seen(30.0, 0.5)]);
         let mode = decide(Tracking::Auto, &streaks);
-        let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars } = mode else { panic!("{mode:?}") };
+        let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars, .. } = mode else { panic!("{mode:?}") };
         assert_eq!(n_stars, 8);
         assert!((star_length_px - 30.7).abs() < 0.5 && track_angle_difference(star_angle_rad, 0.0) < 0.01);
         assert!(is_star(&mode, &streaks[0]) && !is_star(&mode, &streaks[8]) && !is_star(&mode, &streaks[9]));

@@ -1,0 +1,172 @@
+//! The stages that follow where the stars are trails: with their common vector all of them are found and taken out, and
+//! what is left is searched as any frame is.
+
+use super::{Clock, Detector, Found, Look, normalise_anew};
+use crate::Result;
+use crate::backend::Backend;
+use crate::detection::{PsfSource, Report};
+use crate::frame::Frame;
+use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::lines::Lines;
+use crate::pipeline::measure::Trail;
+use crate::pipeline::merge::{Believed, Search};
+use crate::pipeline::points::PointSearch;
+use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::report::{self, Findings, Measured};
+use crate::pipeline::star_trails::{self, Setting, StarTrails};
+use crate::pipeline::stars::{self, StarField};
+use crate::pipeline::threshold;
+use crate::pipeline::tracking::StarMotion;
+
+/// Trails of this S/N and more are told from stars before any star is known, and would pass for several.
+const BRIGHT_SNR: f64 = 20.0;
+
+/// Of this S/N and more a trail that stars explain less well is taken for a target before faint stars are known. Below it
+/// rows of stars pass for targets in most frames of a dense field.
+const CLEAR_SNR: f64 = 11.0;
+
+/// What is known once bright trails have told that the stars are trails.
+pub(super) struct FirstLook {
+    /// As first measured, with all stars in it.
+    pub(super) sky: BackgroundMap,
+    pub(super) lines: Lines,
+    pub(super) field: StarField,
+    pub(super) found: Found,
+    pub(super) motion: StarMotion,
+}
+
+impl Detector {
+    /// Bright stars and clear targets, then all stars, then what is left: streaks and points.
+    pub(super) fn run_among_trails(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        first: &FirstLook,
+        mut clock: Clock,
+    ) -> Result<Report> {
+        let config = &self.config;
+        let setting = Setting {
+            width: frame.width(),
+            height: frame.height(),
+            psf_sigma_px: first.field.psf_sigma_px,
+            psf_is_given: first.field.psf_source == PsfSource::Given,
+            photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
+            clip_sigmas: config.search.clip_sigmas,
+            saturation: frame.saturation(),
+        };
+        // Bright stars alone, so that no faint ones are made of a target; and what is clearly a target.
+        let clear = report::clear_targets(
+            first.found.measured.clone(),
+            &first.motion,
+            effective_sigma(setting.psf_sigma_px),
+            BRIGHT_SNR,
+        );
+        let mut sky = first.sky.clone();
+        self.begin_anew(backend, frame, first, &sky, &trails(&clear))?;
+        let mut stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion)?;
+        backend.add_trails(&trails(&clear), 1.0)?;
+        let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
+        let mut targets =
+            report::clear_targets(found.measured, &stars.motion, effective_sigma(stars.psf_sigma_px), CLEAR_SNR);
+        clock.stage("clear_targets");
+
+        // All stars, and what they leave.
+        self.begin_anew(backend, frame, first, &found.sky, &trails(&targets))?;
+        stars.find_all(backend, &setting)?;
+        clock.stage("stars");
+        let (field, mut found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
+        let known: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
+        let mode = stars.motion.mode();
+        targets
+            .extend(found.measured.into_iter().filter(|m| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion)));
+        clock.stage("search");
+
+        // Stars and targets have shared some light.
+        self.begin_anew(backend, frame, first, &found.sky, &trails(&targets))?;
+        stars.find_all(backend, &setting)?;
+        let n_targets = targets.len();
+        found.measured = targets;
+        let motion = stars.motion;
+        found.measured.extend(report::measure_trails(
+            backend,
+            frame,
+            &field,
+            &found.chains,
+            self.config.tracking,
+            stars.trails.clone(),
+            Some(&motion),
+        )?);
+
+        let excess = found.thresholds.noise_excess;
+        let threshold_snr = threshold::for_points(
+            (1.0 - Look::AmongTrails(motion, 1.0).share()) * config.false_alarms_per_frame,
+            frame.width() * frame.height(),
+            field.psf_sigma_px,
+            excess,
+        );
+        let mut findings = Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px);
+        findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
+        backend.add_trails(&findings.trails[n_targets..], -1.0)?;
+        backend.weigh_out(&stars.spoiled(setting.saturation))?;
+        let search = PointSearch {
+            frame,
+            field: &field,
+            weigh: &config.weigh,
+            judge: &config.judge,
+            motion,
+            trails: &findings.trails,
+            doubt: stars.doubt,
+            sky_noise: f64::from(found.sky.typical_noise),
+            threshold_snr,
+            noise_excess: excess,
+        };
+        let points = search.find(backend)?;
+        findings.add_points(points);
+        clock.stage("measure");
+        Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
+    }
+
+    /// The frame's residual image as at first, but for defects, and for some trails that are taken out.
+    fn begin_anew(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        first: &FirstLook,
+        sky: &BackgroundMap,
+        without: &[Trail],
+    ) -> Result<()> {
+        normalise_anew(backend, frame, sky, &first.lines)?;
+        stars::weigh_out_defects(backend, &first.field)?;
+        backend.add_trails(without, -1.0)
+    }
+
+    /// Streaks in what the stars leave: what is round in it is weighed out as in any frame.
+    fn search_among_trails(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        sky: BackgroundMap,
+        before: &StarField,
+        stars: &StarTrails,
+    ) -> Result<(StarField, Found)> {
+        backend.weigh_out(&stars.hidden())?;
+        backend.weigh_out(&stars.spoiled(frame.saturation()))?;
+        let mut field = stars::survey(backend, sky.mesh, Some(stars.psf_sigma_px), &self.config.weigh)?;
+        field.psf_source = match stars.n_widths {
+            0 => before.psf_source,
+            count => PsfSource::Trails { count },
+        };
+        let sky = self.weigh(backend, sky, &field)?;
+        let mut search =
+            self.begin_search(backend, frame, sky, &field, Look::AmongTrails(stars.motion, stars.scatter))?;
+        let trails: Vec<Believed> = search.find_trails()?;
+        let longest_px = search.segments.longest_px();
+        let Search { sky, thresholds, chains, .. } = search;
+        let measured = report::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, None)?;
+        Ok((field, Found { measured, sky, thresholds, chains, longest_px }))
+    }
+}
+
+fn trails(measured: &[Measured]) -> Vec<Trail> {
+    measured.iter().map(|m| m.trail).collect()
+}

@@ -1,0 +1,188 @@
+//! Points: what stands still where the stars are trails.
+//!
+//! Method: docs/algorithm.md, "Points among star trails".
+
+use crate::Result;
+use crate::backend::Backend;
+use crate::detection::{Detection, RejectReason, Rejected};
+use crate::frame::Frame;
+use crate::geometry::{Point, Segment};
+use crate::pipeline::judge::JudgeConfig;
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
+use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::report::{self, distance_to_border};
+use crate::pipeline::star_trails::noise_of_light;
+use crate::pipeline::stars::{self, StarField};
+use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
+use crate::pipeline::tracking::StarMotion;
+use crate::pipeline::weigh::{SourceClass, WeighConfig};
+
+/// The points of a frame, and what was not believed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Points {
+    pub(crate) detections: Vec<Detection>,
+    pub(crate) rejected: Vec<Rejected>,
+}
+
+/// What is known of a frame when its points are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PointSearch<'a> {
+    pub(crate) frame: &'a Frame<'a>,
+    pub(crate) field: &'a StarField,
+    pub(crate) weigh: &'a WeighConfig,
+    pub(crate) judge: &'a JudgeConfig,
+    pub(crate) motion: StarMotion,
+    /// Everything that has been taken out.
+    pub(crate) trails: &'a [Trail],
+    pub(crate) doubt: Doubt,
+    /// The typical noise of a pixel.
+    pub(crate) sky_noise: f64,
+    pub(crate) threshold_snr: f64,
+    /// Scatter over that of white noise; the threshold has been multiplied by it.
+    pub(crate) noise_excess: f64,
+}
+
+/// The maximum on the grid of pixels lies a little below the S/N of the fit.
+const GRID_LOSS: f64 = 0.8;
+
+/// What is seen of a star's trail that ends this near to the border, in PSF widths, looks like a point.
+const EDGE_WIDTHS: f64 = 4.0;
+
+/// A point source wider than this many PSF widths, by one and a half of its errors, is none; beside a star's trail, where
+/// it may be a part of another star, less is too much.
+const MOST_WIDTH: f64 = 1.4;
+const MOST_WIDTH_BESIDE: f64 = 1.1;
+
+/// Beside a trail: no further from it than this many PSF widths.
+const BESIDE_SIGMAS: f64 = 3.0;
+
+/// Points nearer to each other than this many PSF widths are one.
+const APART_SIGMAS: f64 = 2.0;
+
+/// Lattice of the strips in which a star is tried in the place of a point, in PSF widths.
+const STEP_SIGMAS: f64 = 0.5;
+
+/// S/N² by which a point must explain more than a star: −2 ln of the odds between them, some hundred stars to a point.
+const STAR_ODDS: f64 = 10.0;
+
+/// A star of a lesser part of a point's S/N explains no point.
+const LEAST_SHARE: f64 = 0.5;
+
+impl PointSearch<'_> {
+    /// Finds and measures points. All trails have been taken out of the residual image.
+    pub(crate) fn find(&self, backend: &mut dyn Backend) -> Result<Points> {
+        let sigma = effective_sigma(self.field.psf_sigma_px);
+        let least_snr = GRID_LOSS * self.threshold_snr;
+        let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, self.weigh)?;
+        let starts = sources.iter().filter(|s| s.classify(sigma, true) != SourceClass::Elongated).map(|s| s.position());
+        let last = report::final_settings(Shape::Point, self.field, self.frame);
+        // Background and width are held while it is decided what is there, as when the threshold was counted.
+        let held = FitSettings {
+            free_background: false,
+            free_sigma: false,
+            sigma_range: (sigma, sigma),
+            reach_px: 4.0 * sigma,
+            photon_variance: 0.0,
+            ..last
+        };
+        let first = self.fit(backend, starts.map(|p| start(p, sigma)), &held)?;
+        let mut taken: Vec<(TrailFit, f64)> = Vec::new();
+        let mut in_order: Vec<(TrailFit, f64)> = first.into_iter().map(|f| (f, self.snr(&f))).collect();
+        in_order.retain(|(_, snr)| *snr >= self.threshold_snr);
+        in_order.sort_by(|a, b| b.1.total_cmp(&a.1));
+        for (fit, snr) in in_order {
+            let place = fit.trail.segment.start;
+            let is_new = taken.iter().all(|(t, _)| t.trail.segment.start.distance(place) > APART_SIGMAS * sigma);
+            if is_new && distance_to_border(place, self.frame) > sigma {
+                taken.push((fit, snr));
+            }
+        }
+        let mut points = Points::default();
+        let mut believed = Vec::new();
+        for (fit, snr) in taken {
+            if self.is_rather_star(backend, &fit)? {
+                points.rejected.push(rejected(&fit, snr, RejectReason::StarResidual));
+            } else {
+                believed.push((fit, snr));
+            }
+        }
+        // Twice: the photon noise of the second fit is that of the first one's flux.
+        let free = self.fit(backend, believed.iter().map(|(f, _)| f.trail), &last)?;
+        let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
+        for (fit, (_, snr)) in free.iter().zip(believed) {
+            match self.doubt_about(fit, snr, &last, sigma) {
+                None => points.detections.push(report::detection(fit, &last, self.frame, self.field, snr, None)),
+                Some(reason) => points.rejected.push(rejected(fit, snr, reason)),
+            }
+        }
+        Ok(points)
+    }
+
+    fn fit(
+        &self,
+        backend: &mut dyn Backend,
+        starts: impl Iterator<Item = Trail>,
+        settings: &FitSettings,
+    ) -> Result<Vec<TrailFit>> {
+        let requests: Vec<FitRequest> = starts.map(|start| FitRequest { start, subtracted: false }).collect();
+        backend.fit(&requests, settings)
+    }
+
+    /// S/N in the noise that is there: that of the sky, and what trails' light adds.
+    fn snr(&self, fit: &TrailFit) -> f64 {
+        let place = fit.trail.segment.start;
+        fit.snr / noise_of_light(self.trails.iter().copied(), place, self.sky_noise, &self.doubt)
+    }
+
+    /// A star's trail there explains more of the light.
+    fn is_rather_star(&self, backend: &mut dyn Backend, fit: &TrailFit) -> Result<bool> {
+        let sigma = fit.trail.sigma_eff_px;
+        let half_length = self.motion.length_px + 2.0 * REACH_SIGMAS * sigma;
+        let place = fit.trail.segment.start;
+        let step = STEP_SIGMAS * sigma;
+        let mut strip = Strip::around(backend, place, half_length, REACH_SIGMAS * sigma, step, sigma, &self.motion)?;
+        let near = |t: &&Trail| t.segment.distance_to(place) < half_length + REACH_SIGMAS * sigma;
+        self.trails.iter().filter(near).for_each(|t| strip.doubt_about(t));
+        let holds_place = |s: &Source| {
+            let end_px = s.begin_px + s.length_px;
+            s.begin_px < 2.0 * sigma && end_px > -2.0 * sigma && s.across_px.abs() < 2.0 * sigma
+        };
+        let doubt = self.doubt.among_blends();
+        let stars = strip.peaks(LEAST_SHARE * fit.snr, &doubt).into_iter().filter(holds_place);
+        let explains = |star: Source| {
+            let point = strip.best_point_on(&star, &doubt).map_or(0.0, |p| p.snr);
+            star.snr.powi(2) + STAR_ODDS * self.noise_excess.powi(2) > point.powi(2)
+        };
+        Ok(stars.into_iter().any(explains))
+    }
+
+    fn doubt_about(&self, fit: &TrailFit, snr: f64, settings: &FitSettings, sigma: f64) -> Option<RejectReason> {
+        let errors = fit.errors(settings);
+        let ratio = fit.trail.sigma_eff_px / sigma;
+        let error = errors.map_or(0.0, |e| e.sigma_eff_err) / sigma;
+        // What is left of a bright trail is no point: its S/N must stand out from what its own model leaves.
+        let noise = (1.0 + fit.misfit(settings) * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
+        let place = fit.trail.segment.start;
+        let is_beside = self.trails.iter().any(|t| t.segment.distance_to(place) < BESIDE_SIGMAS * sigma);
+        let most_width = if is_beside { MOST_WIDTH_BESIDE } else { MOST_WIDTH };
+        if distance_to_border(fit.trail.segment.start, self.frame) < EDGE_WIDTHS * sigma {
+            Some(RejectReason::FrameEdge)
+        } else if ratio + 2.0 * error < self.judge.min_width {
+            Some(RejectReason::HotPixel)
+        } else if ratio - 1.5 * error > most_width {
+            Some(RejectReason::Extended)
+        } else if snr < noise * self.threshold_snr || errors.is_none_or(|e| fit.trail.flux < 3.0 * e.flux_err) {
+            Some(RejectReason::PoorFit)
+        } else {
+            None
+        }
+    }
+}
+
+fn start(place: Point, sigma_eff_px: f64) -> Trail {
+    Trail { segment: Segment::new(place, place), flux: 0.0, background: 0.0, sigma_eff_px }
+}
+
+fn rejected(fit: &TrailFit, snr: f64, reason: RejectReason) -> Rejected {
+    Rejected { segment: fit.trail.segment, snr, reason }
+}

@@ -1,0 +1,389 @@
+//! Star trails: with their common vector known, all of a frame are found, down to where noise alone would make them.
+//!
+//! Method: docs/algorithm.md, "Stars that trail".
+
+use crate::Result;
+use crate::backend::Backend;
+use crate::geometry::{Point, Segment};
+use crate::pipeline::background::{self, BackgroundMap};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
+use crate::pipeline::search::template_correlation;
+use crate::pipeline::strip::{Doubt, Source, Strip};
+use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
+use crate::pipeline::weigh::Footprint;
+
+/// Stars of this S/N and more tell the common vector, the PSF width and how well the model holds.
+const BRIGHT_SNR: f64 = 15.0;
+
+/// Stars are taken out down to this S/N: in white noise a frame of a million pixels has some four such places, and
+/// what is left of fainter stars stays below the noise of a point.
+const LEAST_SNR: f64 = 4.0;
+
+/// From this S/N on a trail's own ends say more than the common vector. What is reported is measured that way.
+pub(crate) const FREE_SNR: f64 = 15.0;
+
+/// Stars of this S/N and more tell how well the model holds.
+const TELLING_SNR: f64 = 40.0;
+
+/// Part of its light by which a model may be wrong where that could not be measured, and at least: the PSF is sampled,
+/// and no Gaussian.
+const MODEL_ERROR: f64 = 0.05;
+const LEAST_MODEL_ERROR: f64 = 0.02;
+
+/// A trail that its own ends explain so much better, in S/N², is no star of the common vector, if they differ.
+const OTHER_POWER: f64 = 25.0;
+
+/// Stars whose templates have more than this in common share their light.
+const SHARED: f64 = 0.05;
+
+/// A star whose peak reaches this share of a full pixel may have spilled some of its charge.
+const FULL_SHARE: f64 = 0.8;
+
+/// Around saturated trails so many PSF widths are left out, and along the column no more than this.
+const SPOILED_SIGMAS: f64 = 4.0;
+const MOST_SPILL_PX: f64 = 300.0;
+
+/// A trail alone that is shorter than this part of a star's is no star's.
+const SHORT: f64 = 0.75;
+
+/// Rounds in which stars are found, at most: the brightest of every neighbourhood first.
+const MOST_ROUNDS: usize = 60;
+
+/// Stars nearer to each other than this many PSF widths beyond their ends are not believed in one round.
+const APART_SIGMAS: f64 = 4.0;
+
+/// How often every star is placed anew with the others taken out.
+const PLACE_ROUNDS: usize = 2;
+
+/// The PSF width may differ from the frame's by this factor: as in the merge stage.
+const WIDTH_FREEDOM: f64 = 1.08;
+
+/// Wider limits where the PSF is measured.
+const WIDTH_RANGE: (f64, f64) = (0.4, 2.5);
+
+/// Light whose doubt is this many times the noise of a point hides what lies behind: such pixels get weight zero while
+/// streaks are looked for.
+const HIDING_DOUBT: f64 = 2.0;
+
+/// What is known of a frame before its stars are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) psf_sigma_px: f64,
+    /// It was given: the stars need not tell it.
+    pub(crate) psf_is_given: bool,
+    pub(crate) photon_variance: f64,
+    pub(crate) clip_sigmas: f64,
+    /// Value from which on a pixel is full.
+    pub(crate) saturation: Option<f64>,
+}
+
+/// The stars of a frame. Their models have been taken out of the residual image.
+#[derive(Debug, Clone)]
+pub(crate) struct StarTrails {
+    pub(crate) motion: StarMotion,
+    pub(crate) psf_sigma_px: f64,
+    /// Stars whose width told the PSF's; 0 where none did.
+    pub(crate) n_widths: usize,
+    pub(crate) doubt: Doubt,
+    /// Scatter of the S/N of star trails where none has been found, which is one in white noise.
+    pub(crate) scatter: f64,
+    pub(crate) trails: Vec<Believed>,
+}
+
+/// Finds the bright stars, learns from them, and measures the sky again without them.
+pub(crate) fn find_bright(
+    backend: &mut dyn Backend,
+    sky: &mut BackgroundMap,
+    setting: &Setting,
+    motion: StarMotion,
+) -> Result<StarTrails> {
+    let mut found = StarTrails {
+        motion,
+        psf_sigma_px: setting.psf_sigma_px,
+        n_widths: 0,
+        doubt: Doubt { photon_variance: setting.photon_variance, model_error: MODEL_ERROR },
+        scatter: 1.0,
+        trails: Vec::new(),
+    };
+    let bright = found.search(backend, setting, BRIGHT_SNR)?;
+    backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
+    found.learn(backend, setting, &bright)?;
+    found.trails = found.fit_ends(backend, bright)?;
+    let kernel = PsfKernel::new(found.psf_sigma_px);
+    backend.filter(&kernel, setting.clip_sigmas as f32, false)?;
+    if let Some(again) = background::measure_again(backend, sky, true)? {
+        *sky = again;
+    }
+    Ok(found)
+}
+
+impl StarTrails {
+    /// Finds all stars, the light as it is, with what the bright ones have taught.
+    pub(crate) fn find_all(&mut self, backend: &mut dyn Backend, setting: &Setting) -> Result<()> {
+        let all = self.search(backend, setting, LEAST_SNR)?;
+        backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
+        self.trails = self.fit_ends(backend, all)?;
+        Ok(())
+    }
+
+    fn sigma(&self) -> f64 {
+        effective_sigma(self.psf_sigma_px)
+    }
+
+    /// Trails of the common vector, the light as it is.
+    fn search(&mut self, backend: &mut dyn Backend, setting: &Setting, least_snr: f64) -> Result<Vec<TrailFit>> {
+        let mut strip = Strip::over_frame(backend, setting.width, setting.height, self.sigma(), &self.motion)?;
+        let doubt = self.doubt.among_blends();
+        let mut sources = Vec::new();
+        take_out(&mut strip, least_snr.max(BRIGHT_SNR), &doubt, &mut sources);
+        place_again(&mut strip, least_snr.max(BRIGHT_SNR), &doubt, &mut sources);
+        if least_snr < BRIGHT_SNR {
+            // Unresolved stars, hot pixels and the like scatter as well.
+            let least_snr = least_snr * strip.scatter().max(1.0);
+            for _ in 0..PLACE_ROUNDS {
+                take_out(&mut strip, least_snr, &doubt, &mut sources);
+                place_again(&mut strip, least_snr, &doubt, &mut sources);
+            }
+        }
+        self.scatter = strip.scatter();
+        let sigma_eff_px = self.sigma();
+        let trail = |s: &Source| Trail { segment: strip.segment(s), flux: s.flux(), background: 0.0, sigma_eff_px };
+        let stars = sources.iter().filter(|s| s.length_px > 0.0).map(|s| (trail(s), s.snr));
+        Ok(stars.map(|(trail, snr)| TrailFit { snr, ..TrailFit::unfitted(trail) }).collect())
+    }
+
+    /// What the bright stars tell: the vector, the PSF width, and how well the model holds. They have been taken out.
+    fn learn(&mut self, backend: &mut dyn Backend, setting: &Setting, stars: &[TrailFit]) -> Result<()> {
+        let sigma = self.sigma();
+        let range = (WIDTH_RANGE.0 * sigma, WIDTH_RANGE.1 * sigma);
+        let settings = self.settings(range);
+        let fits = backend.fit(&stars.iter().map(again).collect::<Vec<_>>(), &settings)?;
+        let whole = |f: &&TrailFit| f.converged && f.end_coverage.iter().all(|c| *c > 0.8) && is_inside(f, setting);
+        let whole: Vec<&TrailFit> = fits.iter().filter(whole).collect();
+        let measured: Vec<MeasuredTrail> = whole.iter().filter_map(|f| measured(f, &settings)).collect();
+        self.motion = self.motion.refined(&measured);
+        let motion = self.motion;
+        let is_star = |f: &&&TrailFit| tracking::agrees(&f.trail.segment, 0.0, &motion);
+        let mut widths: Vec<f64> = whole.iter().filter(is_star).map(|f| f.trail.sigma_eff_px).collect();
+        let median = |values: &mut Vec<f64>| {
+            values.sort_unstable_by(f64::total_cmp);
+            values.get(values.len() / 2).copied()
+        };
+        let mut errors: Vec<f64> = whole
+            .iter()
+            .filter(is_star)
+            .filter(|f| f.snr > TELLING_SNR)
+            .map(|f| (f.misfit(&settings) * f.n_pixels).sqrt() / f.snr)
+            .collect();
+        if let Some(error) = median(&mut errors) {
+            self.doubt.model_error = error.max(LEAST_MODEL_ERROR);
+        }
+        if let Some(width) = median(&mut widths).filter(|_| !setting.psf_is_given) {
+            (self.psf_sigma_px, self.n_widths) = (optical_sigma(width), widths.len());
+        }
+        Ok(())
+    }
+
+    /// Fits bright trails with free ends, each with the others taken out, and the light of the others. What its own ends
+    /// explain much better is no star, and put back.
+    fn fit_ends(&self, backend: &mut dyn Backend, mut fits: Vec<TrailFit>) -> Result<Vec<Believed>> {
+        let sigma = self.sigma();
+        let places: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
+        let settings = self.settings((sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM));
+        let as_they_are = FitSettings { max_iterations: 0, ..settings };
+        let mut other = vec![false; fits.len()];
+        for round in 0..PLACE_ROUNDS {
+            let bright: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR && !other[i]).collect();
+            let requests: Vec<FitRequest> = bright.iter().map(|&i| again(&fits[i])).collect();
+            let free = backend.fit(&requests, &settings)?;
+            let held = if round == 0 { backend.fit(&requests, &as_they_are)? } else { free.clone() };
+            backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
+            let mut kept = Vec::new();
+            for ((&i, free), held) in bright.iter().zip(free).zip(held) {
+                other[i] =
+                    free.snr.powi(2) - held.snr.powi(2) > OTHER_POWER && self.is_other(&free, i, &places, &settings);
+                if !other[i] {
+                    kept.push(free.trail);
+                    fits[i] = free;
+                }
+            }
+            backend.add_trails(&kept, -1.0)?;
+        }
+        let rest: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr < FREE_SNR).collect();
+        let requests: Vec<FitRequest> = rest.iter().map(|&i| again(&fits[i])).collect();
+        let held = backend.fit(&requests, &as_they_are)?;
+        backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
+        backend.add_trails(&held.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
+        for (&i, fit) in rest.iter().zip(held) {
+            fits[i] = fit;
+        }
+        let stars = fits.into_iter().zip(other).filter(|(_, other)| !other);
+        Ok(stars.map(|(fit, _)| Believed { fit, origin: Origin::Star }).collect())
+    }
+
+    /// Neither a star nor a blend of some: where stars share their light, the ends of one say little.
+    fn is_other(&self, free: &TrailFit, i: usize, places: &[Segment], settings: &FitSettings) -> bool {
+        let segment = &free.trail.segment;
+        let slack_px = measured(free, settings).map_or(f64::INFINITY, |t| t.length_err_px);
+        let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
+        let is_short = segment.length_px() < SHORT * self.motion.length_px
+            && !tracking::agrees(segment, slack_px, &self.motion)
+            && !(0..places.len()).any(|j| j != i && shares(j));
+        is_short || is_distinct(segment, &self.motion)
+    }
+
+    fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
+        FitSettings {
+            shape: Shape::Trail,
+            free_background: false,
+            free_sigma: true,
+            sigma_range,
+            sigma_prior: None,
+            reach_px: 5.0 * self.sigma() + 2.0,
+            photon_variance: self.doubt.photon_variance,
+            clip_sigmas: UNCLIPPED_SIGMAS,
+            max_iterations: 20,
+        }
+    }
+
+    /// The pixels that saturated stars spoil, spilled charge along their columns included.
+    pub(crate) fn spoiled(&self, saturation: Option<f64>) -> Vec<Footprint> {
+        let Some(full) = saturation else { return Vec::new() };
+        let sigma = self.sigma();
+        let radius_px = SPOILED_SIGMAS * sigma;
+        let spoiled = |b: &Believed| -> Vec<Footprint> {
+            let (segment, flux) = (b.trail().segment, b.trail().flux);
+            let length = segment.length_px();
+            if flux < FULL_SHARE * full * length * std::f64::consts::TAU.sqrt() * sigma {
+                return Vec::new();
+            }
+            // What a column has received fills so many of its pixels.
+            let columns = (segment.start.x - segment.end.x).abs() + 2.0 * sigma;
+            let reach = (0.5 * flux / columns / full).min(MOST_SPILL_PX);
+            let along = (length / radius_px).ceil() as usize;
+            let down = (reach / radius_px).ceil() as i32;
+            let places = (0..=along).map(|k| segment.at(k as f64 / along as f64));
+            let columns = places.flat_map(|p| (-down..=down).map(move |k| (p.x, p.y + f64::from(k) * radius_px)));
+            columns.map(|(x, y)| Footprint { x: x as f32, y: y as f32, radius_px: radius_px as f32 }).collect()
+        };
+        self.trails.iter().flat_map(spoiled).collect()
+    }
+
+    /// The pixels where the doubt about the stars' light exceeds the noise by far.
+    pub(crate) fn hidden(&self) -> Vec<Footprint> {
+        let sigma = self.sigma();
+        let hidden = |b: &Believed| -> Vec<Footprint> {
+            let (segment, length) = (b.trail().segment, b.trail().segment.length_px());
+            let of_point =
+                self.doubt.model_error * b.fit.snr * (2.0 * std::f64::consts::PI.sqrt() * sigma / length).sqrt();
+            let ratio = of_point / HIDING_DOUBT;
+            if ratio <= 1.0 {
+                return Vec::new();
+            }
+            let radius_px = sigma * (2.0 * ratio.ln()).sqrt() + 1.0;
+            let n = (length / radius_px).ceil();
+            let places = (0..=n as usize).map(|k| segment.at(k as f64 / n));
+            places.map(|p| Footprint { x: p.x as f32, y: p.y as f32, radius_px: radius_px as f32 }).collect()
+        };
+        self.trails.iter().flat_map(hidden).collect()
+    }
+}
+
+/// The noise of a point's S/N behind trails' light: its photons, and what their models may leave.
+pub(crate) fn noise_of_light(trails: impl Iterator<Item = Trail>, place: Point, sky_noise: f64, doubt: &Doubt) -> f64 {
+    let (mut light, mut error2) = (0.0, 0.0);
+    for trail in trails {
+        let sigma = trail.sigma_eff_px;
+        let apart = trail.segment.distance_to(place) / sigma;
+        if apart < 5.0 {
+            // Over a point's width the light of a trail is that on a line √2 as wide.
+            let density = trail.flux.abs() / trail.segment.length_px().max(sigma);
+            let here = density * (-0.25 * apart * apart).exp() / (2.0 * std::f64::consts::PI.sqrt() * sigma);
+            light += here;
+            error2 += (doubt.model_error * here * 2.0 * std::f64::consts::PI.sqrt() * sigma / sky_noise).powi(2);
+        }
+    }
+    (1.0 + doubt.photon_variance * light / sky_noise.powi(2) + error2).sqrt()
+}
+
+fn again(fit: &TrailFit) -> FitRequest {
+    FitRequest { start: fit.trail, subtracted: true }
+}
+
+/// Both ends well inside of the frame.
+fn is_inside(fit: &TrailFit, setting: &Setting) -> bool {
+    let margin = 3.0 * fit.trail.sigma_eff_px;
+    let inside = |p: Point| {
+        p.x > margin && p.y > margin && p.x < setting.width as f64 - margin && p.y < setting.height as f64 - margin
+    };
+    inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
+}
+
+fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
+    let covariance = fit.errors(settings)?.covariance_px2;
+    let segment = fit.trail.segment;
+    let (c, s) = segment.direction();
+    let error = |w: [f64; 4]| -> f64 {
+        let variance: f64 = (0..16).map(|k| w[k / 4] * covariance[k / 4][k % 4] * w[k % 4]).sum();
+        variance.max(0.0).sqrt()
+    };
+    Some(MeasuredTrail {
+        segment,
+        length_err_px: error([-c, -s, c, s]),
+        angle_err_rad: error([s, -c, -s, c]) / segment.length_px(),
+    })
+}
+
+/// Takes stars out of a strip, the brightest of every neighbourhood first, and points that would pass for stars.
+fn take_out(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>) {
+    let apart = APART_SIGMAS * strip.sigma_px;
+    for _ in 0..MOST_ROUNDS {
+        let mut peaks = strip.peaks(least_snr, doubt);
+        peaks.sort_by(|a, b| {
+            b.snr.total_cmp(&a.snr).then(a.across_px.total_cmp(&b.across_px)).then(a.begin_px.total_cmp(&b.begin_px))
+        });
+        let mut taken: Vec<Source> = Vec::new();
+        for peak in peaks {
+            let is_near = |t: &Source| {
+                (t.across_px - peak.across_px).abs() < apart
+                    && (t.begin_px - peak.begin_px).abs() < strip.star_px + apart
+            };
+            if !taken.iter().any(is_near) {
+                taken.push(peak);
+            }
+        }
+        if taken.is_empty() {
+            return;
+        }
+        for star in taken {
+            let point = strip.best_point_on(&star, doubt).filter(|p| p.snr > star.snr);
+            let source = point.unwrap_or(star);
+            strip.add(&source, -1.0);
+            sources.push(source);
+        }
+    }
+}
+
+/// Places every star anew with the others taken out; leaves out those that the others explain.
+fn place_again(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>) {
+    for _ in 0..PLACE_ROUNDS {
+        for source in sources.iter_mut() {
+            if source.length_px > 0.0 {
+                strip.add(source, 1.0);
+                match strip.best_near(source, doubt).filter(|s| s.snr >= KEEPS * least_snr) {
+                    Some(better) => *source = better,
+                    None => source.density = 0.0,
+                }
+                strip.add(source, -1.0);
+            }
+        }
+        sources.retain(|s| s.density > 0.0);
+    }
+}
+
+/// A star found at the least S/N may lose a little of it to its neighbours.
+const KEEPS: f64 = 0.9;

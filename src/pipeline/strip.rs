@@ -1,0 +1,523 @@
+//! The frame, or a part of it, along the direction in which the stars trail: light on tracks side by side.
+//!
+//! With the stars' common vector known a star is one template, and its S/N at every place a sum along a track. Stars
+//! are taken out of these sums as they are found, which costs next to nothing, and leave the image as it is. Method:
+//! docs/algorithm.md, "Stars that trail".
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::backend::{Backend, TrackProfile};
+use crate::geometry::{Point, Segment};
+use crate::pipeline::measure::Trail;
+use crate::pipeline::tracking::StarMotion;
+
+/// A template reaches so many PSF widths beyond its ends.
+pub(crate) const REACH_SIGMAS: f64 = 3.0;
+
+/// The light of a source is taken out to so many PSF widths: the two profiles' product is 1e-4 of its maximum there.
+const SPREAD_SIGMAS: f64 = 6.0;
+
+/// Places with less of a star's usual S/N² than this on usable pixels tell nothing.
+const MIN_COVERAGE: f64 = 0.05;
+
+/// Bins asked of a backend at once: what they need there stays below a few tens of MB.
+const BINS_AT_ONCE: usize = 1 << 20;
+
+/// Light on tracks side by side. `u` runs along them, `v` across, both from the strip's middle.
+pub(crate) struct Strip {
+    pub(crate) sigma_px: f64,
+    pub(crate) star_px: f64,
+    middle: Point,
+    direction: (f64, f64),
+    bin_px: f64,
+    step_px: f64,
+    tracks: Vec<Track>,
+    /// Light of a star of unit density in the bins from its first on.
+    shape: Vec<f32>,
+    /// Σ over the bins of a star's squared light, at usual noise.
+    usual_power: f64,
+}
+
+struct Track {
+    across_px: f64,
+    /// `u` of the first bin's centre.
+    first_px: f64,
+    signal: Vec<f32>,
+    variance: Vec<f32>,
+    /// Light per length that has been taken out of the signal.
+    taken: Vec<f32>,
+    /// A star's light from each bin on, and its variance.
+    light: Vec<f32>,
+    power: Vec<f32>,
+}
+
+/// A source in a strip: a star's trail, or a point where it has no length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Source {
+    /// Where it begins, along and across.
+    pub(crate) begin_px: f64,
+    pub(crate) across_px: f64,
+    pub(crate) length_px: f64,
+    /// Light per length; all of it for a point.
+    pub(crate) density: f64,
+    pub(crate) snr: f64,
+}
+
+impl Source {
+    pub(crate) fn flux(&self) -> f64 {
+        if self.length_px == 0.0 { self.density } else { self.density * self.length_px }
+    }
+}
+
+/// How far what has been taken out can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Doubt {
+    /// Variance per unit of flux from a source's own photons.
+    pub(crate) photon_variance: f64,
+    /// Part of a model's light by which the model may be wrong.
+    pub(crate) model_error: f64,
+}
+
+/// Part of its light by which a model may be wrong as long as another source hides in it.
+const BLEND_ERROR: f64 = 0.1;
+
+impl Doubt {
+    pub(crate) const NONE: Self = Self { photon_variance: 0.0, model_error: 0.0 };
+
+    /// While sources are told from each other: one has taken part of the light of another that it hides.
+    pub(crate) fn among_blends(&self) -> Self {
+        Self { model_error: self.model_error.max(BLEND_ERROR), ..*self }
+    }
+}
+
+impl Strip {
+    /// The tracks, `step_px` apart, within `half_length` and `half_width` of a place.
+    pub(crate) fn around(
+        backend: &mut dyn Backend,
+        middle: Point,
+        half_length_px: f64,
+        half_width_px: f64,
+        step_px: f64,
+        sigma_px: f64,
+        motion: &StarMotion,
+    ) -> Result<Self> {
+        let (s, c) = motion.angle_rad.sin_cos();
+        let rows = (half_width_px / step_px).ceil() as i32;
+        let offsets: Vec<f64> = (-rows..=rows).map(|row| f64::from(row) * step_px).collect();
+        let segment = |offset: &f64| {
+            let centre = Point::new(middle.x - s * offset, middle.y + c * offset);
+            Segment::around(centre, 2.0 * half_length_px, motion.angle_rad)
+        };
+        let segments: Vec<Segment> = offsets.iter().map(segment).collect();
+        let at_once = (BINS_AT_ONCE as f64 / (2.0 * half_length_px)).max(1.0) as usize;
+        let mut tracks = Vec::with_capacity(segments.len());
+        let mut bin_px = 1.0;
+        for (some, across) in segments.chunks(at_once).zip(offsets.chunks(at_once)) {
+            for (profile, across_px) in backend.profiles(some, sigma_px as f32)?.into_iter().zip(across) {
+                bin_px = profile.bin_px;
+                tracks.push(Track::new(*across_px, half_length_px, profile));
+            }
+        }
+        Ok(Self::new(tracks, middle, (c, s), bin_px, step_px, sigma_px, motion.length_px))
+    }
+
+    /// The whole frame, with what of a star's trail the border cuts.
+    pub(crate) fn over_frame(
+        backend: &mut dyn Backend,
+        width: usize,
+        height: usize,
+        sigma_px: f64,
+        motion: &StarMotion,
+    ) -> Result<Self> {
+        let (s, c) = motion.angle_rad.sin_cos();
+        let (w, h) = (0.5 * width as f64, 0.5 * height as f64);
+        let half_length_px = w * c.abs() + h * s.abs() + motion.length_px + 2.0 * REACH_SIGMAS * sigma_px;
+        let half_width_px = w * s.abs() + h * c.abs();
+        let middle = Point::new(w - 0.5, h - 0.5);
+        Self::around(backend, middle, half_length_px, half_width_px, FRAME_STEP_SIGMAS * sigma_px, sigma_px, motion)
+    }
+
+    fn new(
+        mut tracks: Vec<Track>,
+        middle: Point,
+        direction: (f64, f64),
+        bin_px: f64,
+        step_px: f64,
+        sigma_px: f64,
+        star_px: f64,
+    ) -> Self {
+        let n = ((star_px + 2.0 * REACH_SIGMAS * sigma_px) / bin_px).ceil() as usize;
+        let shape: Vec<f32> =
+            (0..n).map(|k| plateau(k as f64 * bin_px - REACH_SIGMAS * sigma_px, star_px, sigma_px) as f32).collect();
+        let shape2: Vec<f32> = shape.iter().map(|m| m * m).collect();
+        tracks.par_iter_mut().for_each(|t| {
+            t.power = t.variance.windows(n).map(|v| dot(&shape2, v)).collect();
+            t.light = t.signal.windows(n).map(|s| dot(&shape, s)).collect();
+        });
+        let mut powers: Vec<f32> =
+            tracks.iter().filter_map(|t| t.power.get(t.power.len() / 2).copied()).filter(|p| *p > 0.0).collect();
+        powers.sort_unstable_by(f32::total_cmp);
+        let usual_power = powers.get(powers.len() / 2).map_or(1.0, |p| f64::from(*p));
+        Self { sigma_px, star_px, middle, direction, bin_px, step_px, tracks, shape, usual_power }
+    }
+
+    /// Where a source lies in the frame.
+    pub(crate) fn segment(&self, source: &Source) -> Segment {
+        let at = |u: f64| {
+            let ((c, s), v) = (self.direction, source.across_px);
+            Point::new(self.middle.x + u * c - v * s, self.middle.y + u * s + v * c)
+        };
+        Segment::new(at(source.begin_px), at(source.begin_px + source.length_px))
+    }
+
+    /// The best place for a star where nothing is in doubt.
+    pub(crate) fn best_star(&self) -> Option<Source> {
+        let cells = self.tracks.iter().enumerate().flat_map(|(t, track)| (0..track.light.len()).map(move |b| (t, b)));
+        let best = cells.max_by(|a, b| self.snr_at(*a).total_cmp(&self.snr_at(*b)))?;
+        (self.snr_at(best) > 0.0).then(|| self.star_at(best, &Doubt::NONE))
+    }
+
+    /// Places where a star has more S/N than beside them, of at least `least_snr`.
+    pub(crate) fn peaks(&self, least_snr: f64, doubt: &Doubt) -> Vec<Source> {
+        let of_track = |t: usize| -> Vec<Source> {
+            let track = &self.tracks[t];
+            let is_peak = |b: &usize| {
+                let snr = self.snr_at((t, *b));
+                snr >= GRID_LOSS * least_snr
+                    && f64::from(track.power[*b]) > MIN_COVERAGE * self.usual_power
+                    && self.neighbours((t, *b)).all(|n| self.snr_at(n) <= snr)
+            };
+            let peaks = (0..track.light.len()).filter(is_peak).map(|b| self.between_cells((t, b), doubt));
+            peaks.filter(|s| s.snr >= least_snr).collect()
+        };
+        (0..self.tracks.len()).into_par_iter().flat_map_iter(of_track).collect()
+    }
+
+    /// The best place for a star within a PSF width or two of one.
+    pub(crate) fn best_near(&self, star: &Source, doubt: &Doubt) -> Option<Source> {
+        let reach = (STRAY_SIGMAS * self.sigma_px / self.bin_px).ceil() as usize;
+        let cells = self.tracks_near(star.across_px, STRAY_SIGMAS).flat_map(|t| {
+            let bin = self.tracks[t].bin_at(star.begin_px - REACH_SIGMAS * self.sigma_px, self.bin_px);
+            (bin.saturating_sub(reach)..(bin + reach + 1).min(self.tracks[t].light.len())).map(move |b| (t, b))
+        });
+        let best = cells.map(|cell| (cell, self.measure(cell, doubt).1)).max_by(|a, b| a.1.total_cmp(&b.1))?;
+        (best.1 > 0.0).then(|| self.between_cells(best.0, doubt))
+    }
+
+    /// The best place for a point on a star's trail.
+    pub(crate) fn best_point_on(&self, star: &Source, doubt: &Doubt) -> Option<Source> {
+        let half = (REACH_SIGMAS * self.sigma_px / self.bin_px).ceil() as usize;
+        let bell = |k: usize| light_along((k as f64 - half as f64) * self.bin_px, 0.0, self.sigma_px) as f32;
+        let shape: Vec<f32> = (0..=2 * half).map(bell).collect();
+        let points = self.tracks_near(star.across_px, 1.0).flat_map(|t| {
+            let track = &self.tracks[t];
+            let last = track.signal.len().saturating_sub(half + 1);
+            let from = track.bin_at(star.begin_px, self.bin_px).max(half);
+            let to = track.bin_at(star.begin_px + star.length_px, self.bin_px).min(last);
+            let shape = &shape;
+            (from..=to).map(move |b| {
+                let (density, snr) = self.matched(track, shape, b - half, doubt);
+                let begin_px = track.first_px + b as f64 * self.bin_px;
+                Source { begin_px, across_px: track.across_px, length_px: 0.0, density, snr }
+            })
+        });
+        points.max_by(|a, b| a.snr.total_cmp(&b.snr))
+    }
+
+    /// What a star explains that has been taken out: how much its light would add to the sum of squares.
+    pub(crate) fn power_of(&self, star: &Source) -> f64 {
+        let t = ((star.across_px - self.tracks[0].across_px) / self.step_px).round() as usize;
+        let b = self.tracks[t].bin_at(star.begin_px - REACH_SIGMAS * self.sigma_px, self.bin_px);
+        let (left, power) = (f64::from(self.tracks[t].light[b]), f64::from(self.tracks[t].power[b]));
+        star.density * (2.0 * left + star.density * power)
+    }
+
+    /// Adds `factor` times a source to the light of all tracks: −1 takes it out.
+    pub(crate) fn add(&mut self, source: &Source, factor: f64) {
+        let factor = factor as f32;
+        self.spread(source, |track, bin, light| {
+            track.signal[bin] += factor * light * track.variance[bin];
+            track.taken[bin] -= factor * light;
+        });
+    }
+
+    /// Hands every bin that a source lights its light per length there, and sums the stars' light anew.
+    fn spread(&mut self, source: &Source, mut change: impl FnMut(&mut Track, usize, f32)) {
+        let spread = SPREAD_SIGMAS * self.sigma_px;
+        for t in self.tracks_near(source.across_px, SPREAD_SIGMAS) {
+            let apart = (self.tracks[t].across_px - source.across_px) / self.sigma_px;
+            // Two transverse profiles side by side.
+            let density = source.density * (-0.25 * apart * apart).exp();
+            let track = &mut self.tracks[t];
+            let end_px = source.begin_px + source.length_px + spread;
+            let from = track.bin_at(source.begin_px - spread, self.bin_px);
+            let to = (track.bin_at(end_px, self.bin_px) + 1).min(track.signal.len());
+            for bin in from..to {
+                let u = track.first_px + bin as f64 * self.bin_px - source.begin_px;
+                let light = density * light_along(u, source.length_px, self.sigma_px);
+                change(track, bin, light as f32);
+            }
+            track.sum_again(&self.shape, from..to);
+        }
+    }
+
+    /// Where a trail of the stars' vector would lie here: for the doubt about one that has been taken out elsewhere.
+    pub(crate) fn doubt_about(&mut self, trail: &Trail) {
+        let (c, s) = self.direction;
+        let start = trail.segment.start;
+        let (dx, dy) = (start.x - self.middle.x, start.y - self.middle.y);
+        let (length_px, flux) = (trail.segment.length_px(), trail.flux);
+        let (begin_px, across_px) = (dx * c + dy * s, dy * c - dx * s);
+        let source = Source { begin_px, across_px, length_px, density: flux / length_px, snr: 0.0 };
+        self.spread(&source, |track, bin, light| track.taken[bin] += light);
+    }
+
+    /// Scatter of the S/N of stars over all places, which is one in white noise.
+    pub(crate) fn scatter(&self) -> f64 {
+        let every = (self.shape.len() / 2).max(1);
+        let places = self.tracks.iter().enumerate().flat_map(|(t, track)| {
+            let is_whole = move |b: &usize| f64::from(track.power[*b]) > 0.5 * self.usual_power;
+            (0..track.light.len()).step_by(every).filter(is_whole).map(move |b| self.snr_at((t, b)).abs())
+        });
+        let mut snrs: Vec<f64> = places.collect();
+        snrs.sort_unstable_by(f64::total_cmp);
+        // Median of |x| of the unit normal distribution.
+        snrs.get(snrs.len() / 2).map_or(1.0, |median| median / 0.6745)
+    }
+
+    fn snr_at(&self, (t, b): (usize, usize)) -> f64 {
+        let power = f64::from(self.tracks[t].power[b]);
+        if power > 0.0 { f64::from(self.tracks[t].light[b]) / power.sqrt() } else { 0.0 }
+    }
+
+    fn star_at(&self, cell: (usize, usize), doubt: &Doubt) -> Source {
+        let (density, snr) = self.measure(cell, doubt);
+        let track = &self.tracks[cell.0];
+        Source {
+            begin_px: track.first_px + cell.1 as f64 * self.bin_px + REACH_SIGMAS * self.sigma_px,
+            across_px: track.across_px,
+            length_px: self.star_px,
+            density,
+            snr,
+        }
+    }
+
+    /// A star at a cell, moved to where a parabola through the S/N around has its top.
+    fn between_cells(&self, (t, b): (usize, usize), doubt: &Doubt) -> Source {
+        let star = self.star_at((t, b), doubt);
+        let u = self.tracks[t].first_px + b as f64 * self.bin_px;
+        let snr = |cell: Option<(usize, usize)>| cell.map_or(0.0, |cell| self.measure(cell, doubt).1);
+        let across = |t: Option<usize>| snr(t.and_then(|t| self.cell_on(t, u)));
+        let (across_by, across_gain) = top(across(t.checked_sub(1)), star.snr, across(Some(t + 1)));
+        // Along the track the S/N falls slowly: bins a PSF width apart.
+        let apart = (self.sigma_px / self.bin_px).round().max(1.0) as usize;
+        let along = |b: Option<usize>| snr(b.filter(|b| *b < self.tracks[t].light.len()).map(|b| (t, b)));
+        let (along_by, along_gain) = top(along(b.checked_sub(apart)), star.snr, along(Some(b + apart)));
+        let gain = across_gain * along_gain;
+        Source {
+            begin_px: star.begin_px + along_by * apart as f64 * self.bin_px,
+            across_px: star.across_px + across_by * self.step_px,
+            density: star.density * gain,
+            snr: star.snr * gain,
+            ..star
+        }
+    }
+
+    /// Density and S/N of a star at a cell.
+    fn measure(&self, (t, b): (usize, usize), doubt: &Doubt) -> (f64, f64) {
+        self.matched(&self.tracks[t], &self.shape, b, doubt)
+    }
+
+    /// Density and S/N of a shape from a bin on. Bins count by their noise, that of the doubt about what has been taken
+    /// out there included.
+    fn matched(&self, track: &Track, shape: &[f32], first: usize, doubt: &Doubt) -> (f64, f64) {
+        let bins = first..first + shape.len();
+        // A bin's variance is that of a pixel times Σ G² = 1 / (2√π σ); the mean of G weighted by G² is 1 / (√(3π) σ).
+        let photons = (doubt.photon_variance * (4.0_f64 / 3.0).sqrt()) as f32;
+        // A wrong model is wrong in the same way over some length, where noise would average.
+        let coherent = 2.0 * std::f64::consts::PI.sqrt() * self.sigma_px / self.bin_px;
+        let wrong = (doubt.model_error.powi(2) * coherent) as f32;
+        let (mut light, mut power) = (0.0_f32, 0.0_f32);
+        let bins = track.signal[bins.clone()].iter().zip(&track.variance[bins.clone()]).zip(&track.taken[bins]);
+        for (m, ((signal, variance), taken)) in shape.iter().zip(bins) {
+            let noise = 1.0 + variance * (photons * taken.abs() + wrong * taken * taken);
+            light += m * signal / noise;
+            power += m * m * variance / noise;
+        }
+        let (light, power) = (f64::from(light), f64::from(power));
+        if power > 0.0 { (light / power, light / power.sqrt()) } else { (0.0, 0.0) }
+    }
+
+    /// The eight cells around one.
+    fn neighbours(&self, (t, b): (usize, usize)) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let u = self.tracks[t].first_px + b as f64 * self.bin_px;
+        let tracks = t.saturating_sub(1)..(t + 2).min(self.tracks.len());
+        let around = tracks.filter_map(move |other| self.cell_on(other, u));
+        around
+            .flat_map(move |(other, bin)| {
+                (bin.saturating_sub(1)..(bin + 2).min(self.tracks[other].light.len())).map(move |bin| (other, bin))
+            })
+            .filter(move |cell| *cell != (t, b))
+    }
+
+    /// The cell of a track at `u`.
+    fn cell_on(&self, t: usize, u: f64) -> Option<(usize, usize)> {
+        let track = self.tracks.get(t)?;
+        let bin = track.bin_at(u, self.bin_px);
+        (bin < track.light.len()).then_some((t, bin))
+    }
+
+    fn tracks_near(&self, across_px: f64, sigmas: f64) -> Range<usize> {
+        let first = self.tracks.first().map_or(0.0, |t| t.across_px);
+        let at = |v: f64| ((v - first) / self.step_px).max(0.0);
+        let reach = sigmas * self.sigma_px;
+        let n = self.tracks.len();
+        (at(across_px - reach).ceil() as usize).min(n)..(at(across_px + reach).floor() as usize + 1).min(n)
+    }
+}
+
+/// Distance of a frame's tracks, in PSF widths: a star half way between two has 0.94 of its S/N on either.
+const FRAME_STEP_SIGMAS: f64 = 1.0;
+
+/// Least part of a star's S/N at the nearest cell of the grid.
+const GRID_LOSS: f64 = 0.9;
+
+/// How far a star is moved when its neighbours have been taken out, in PSF widths.
+const STRAY_SIGMAS: f64 = 1.5;
+
+impl Track {
+    fn new(across_px: f64, half_length_px: f64, profile: TrackProfile) -> Self {
+        let TrackProfile { first_px, signal, variance, .. } = profile;
+        let taken = vec![0.0; signal.len()];
+        let (light, power) = (Vec::new(), Vec::new());
+        Self { across_px, first_px: first_px - half_length_px, signal, variance, taken, light, power }
+    }
+
+    /// The bin nearest to `u`; the first where it lies before all.
+    fn bin_at(&self, u: f64, bin_px: f64) -> usize {
+        ((u - self.first_px) / bin_px).round().max(0.0) as usize
+    }
+
+    /// Sums the stars' light anew where some bins have changed.
+    fn sum_again(&mut self, shape: &[f32], changed: Range<usize>) {
+        let from = changed.start.saturating_sub(shape.len() - 1);
+        for bin in from..changed.end.min(self.light.len()) {
+            self.light[bin] = dot(shape, &self.signal[bin..bin + shape.len()]);
+        }
+    }
+}
+
+/// Light along a trail of unit density that begins at 0; along a point of unit light.
+fn light_along(u: f64, length_px: f64, sigma_px: f64) -> f64 {
+    if length_px == 0.0 {
+        (-0.5 * (u / sigma_px).powi(2)).exp() / (sigma_px * std::f64::consts::TAU.sqrt())
+    } else {
+        plateau(u, length_px, sigma_px)
+    }
+}
+
+/// An even line from 0 to its length, blurred by the PSF.
+fn plateau(u: f64, length_px: f64, sigma_px: f64) -> f64 {
+    let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (sigma_px * std::f64::consts::SQRT_2)));
+    step(u) - step(u - length_px)
+}
+
+/// In eight lanes, which the compiler makes a vector of: the same in every run.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 8];
+    let (whole_a, rest_a) = a.as_chunks::<8>();
+    let (whole_b, rest_b) = b[..a.len()].as_chunks::<8>();
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for k in 0..8 {
+            lanes[k] += a[k] * b[k];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
+}
+
+/// Where the top of a parabola through the logarithms of three equidistant values lies, in steps from the middle one,
+/// and how much higher it is.
+fn top(before: f64, at: f64, after: f64) -> (f64, f64) {
+    if before <= 0.0 || after <= 0.0 || at < before.max(after) {
+        return (0.0, 1.0);
+    }
+    let (a, b, c) = (before.ln(), at.ln(), after.ln());
+    let bend = a - 2.0 * b + c;
+    if bend >= 0.0 {
+        return (0.0, 1.0);
+    }
+    let by = (0.5 * (a - c) / bend).clamp(-0.5, 0.5);
+    (by, (-0.25 * (a - c) * by).exp())
+}
+
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::*;
+
+    pub(crate) const SIGMA: f64 = 1.5;
+    pub(crate) const STAR: f64 = 30.0;
+
+    /// Tracks of 120 bins, a PSF width apart, with stars of (begin, across, light per length) in them; variance 1.
+    pub(crate) fn strip(stars: &[(f64, f64, f64)]) -> Strip {
+        let track = |row: i32| {
+            let across_px = f64::from(row) * SIGMA;
+            let light = |bin: i32| -> f32 {
+                let of_star = |(begin, across, density): &(f64, f64, f64)| {
+                    let apart = (across_px - across) / SIGMA;
+                    density * (-0.25 * apart * apart).exp() * plateau(f64::from(bin) - begin, STAR, SIGMA)
+                };
+                stars.iter().map(of_star).sum::<f64>() as f32
+            };
+            let signal = (0..120).map(light).collect();
+            Track::new(across_px, 0.0, TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 120] })
+        };
+        Strip::new((-8..=8).map(track).collect(), Point::new(0.0, 0.0), (1.0, 0.0), 1.0, SIGMA, SIGMA, STAR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample::{STAR, strip};
+    use super::*;
+
+    #[test]
+    fn a_star_between_cells_is_placed() {
+        let (begin, across) = (40.3, 0.6);
+        let peaks = strip(&[(begin, across, 3.0)]).peaks(10.0, &Doubt::NONE);
+        let star = peaks.iter().max_by(|a, b| a.snr.total_cmp(&b.snr)).unwrap();
+        assert!((star.begin_px - begin).abs() < 0.2 && (star.across_px - across).abs() < 0.05, "{star:?}");
+        assert!((star.density - 3.0).abs() < 0.05, "{star:?}");
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_nothing_but_doubt() {
+        let mut strip = strip(&[(40.5, 0.0, 30.0)]);
+        let star = strip.best_star().unwrap();
+        strip.add(&star, -1.0);
+        assert!(strip.best_star().is_none_or(|s| s.snr < 0.05 * star.snr));
+        assert!((strip.power_of(&star) - star.snr.powi(2)).abs() < 0.01 * star.snr.powi(2));
+        // Half as far along a second star is half hidden, and counts by its other half.
+        let second = Source { begin_px: star.begin_px + 0.5 * STAR, density: 3.0, ..star };
+        strip.add(&second, 1.0);
+        let doubt = Doubt { photon_variance: 0.0, model_error: 0.1 };
+        let [sure, unsure] = [Doubt::NONE, doubt].map(|doubt| strip.best_near(&second, &doubt).unwrap());
+        assert!((sure.snr / (3.0 * STAR.sqrt()) - 1.0).abs() < 0.1, "{sure:?}");
+        // The PSF carries the first one's light some 1.5 px further.
+        assert!((0.55..0.71).contains(&(unsure.snr / sure.snr)), "{sure:?} {unsure:?}");
+        assert!((unsure.density / 3.0 - 1.0).abs() < 0.1, "{unsure:?}");
+    }
+
+    #[test]
+    fn a_point_is_no_star() {
+        let mut strip = strip(&[]);
+        let point = Source { begin_px: 50.0, across_px: 0.0, length_px: 0.0, density: 40.0, snr: 0.0 };
+        strip.add(&point, 1.0);
+        let star = strip.best_star().unwrap();
+        let found = strip.best_point_on(&star, &Doubt::NONE).unwrap();
+        assert!(found.snr > 1.5 * star.snr && (found.begin_px - 50.0).abs() < 0.6, "{found:?} {star:?}");
+        assert!((found.density - 40.0).abs() < 2.0);
+    }
+}
