@@ -28,8 +28,8 @@ pub(crate) const DOUBLES: [Doubles; 2] = [
 /// The outer stars begin this part of the length inside the ends.
 const INSET: f64 = 0.1;
 
-/// Every star is fitted so often with the others taken out: neighbours three widths apart share a tenth of their light.
-const ROUNDS: usize = 5;
+/// Every star is fitted so often with the others taken out: of two that are two widths apart each then has its own light.
+const ROUNDS: usize = 12;
 
 /// A PSF may differ from the frame's by this factor, as it may where trails are told apart.
 const WIDTH_FREEDOM: f64 = 1.08;
