@@ -73,7 +73,8 @@ impl ChainPrior {
 
     /// Whether a short trail that explains so much more S/N² than stars at this price is rather a few stars.
     pub(crate) fn are_few_stars(&self, gain: f64, snr: f64, threshold_snr: f64) -> bool {
-        gain < (TRAIL_SHARE * threshold_snr.powi(2)).max(BLEND_MARGIN * snr.powi(2))
+        let blend = if self.crowded { BLEND_MARGIN * snr.powi(2) } else { 0.0 };
+        gain < blend.max(TRAIL_SHARE * threshold_snr.powi(2))
     }
 
     pub(crate) fn is_crowded(&self) -> bool {

@@ -28,8 +28,8 @@ pub(crate) const DOUBLES: [Doubles; 2] = [
 /// The outer stars begin this part of the length inside the ends.
 const INSET: f64 = 0.1;
 
-/// Every star is fitted so often with the others taken out: neighbours three widths apart share a tenth of their light.
-const ROUNDS: usize = 5;
+/// Every star is fitted so often with the others taken out: of two that are two widths apart each then has its own light.
+const ROUNDS: usize = 12;
 
 /// A PSF may differ from the frame's by this factor, as it may where trails are told apart.
 const WIDTH_FREEDOM: f64 = 1.08;
@@ -64,17 +64,19 @@ pub(crate) fn gains_over_stars(
     for &n in doubles.stars {
         let mut stars: Vec<Trail> = requests.iter().flat_map(|r| row_of_stars(&r.start, n)).collect();
         backend.add_trails(&stars, -1.0)?;
-        let mut fits = Vec::new();
+        let (mut before, mut fits) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             let again: Vec<FitRequest> = stars.iter().map(|&start| FitRequest { start, subtracted: true }).collect();
-            fits = backend.fit(&again, &settings(Shape::Point))?;
+            before = std::mem::replace(&mut fits, backend.fit(&again, &settings(Shape::Point))?);
             backend.add_trails(&stars, 1.0)?;
             stars = fits.iter().map(|f| f.trail).collect();
             backend.add_trails(&stars, -1.0)?;
         }
         backend.add_trails(&stars, 1.0)?;
-        for (gain, (trail, stars)) in gains.iter_mut().zip(as_trails.iter().zip(fits.chunks(n))) {
-            *gain = gain.min(trail.snr.powi(2) - (power(stars) - n as f64 * price));
+        for ((gain, trail), (before, stars)) in
+            gains.iter_mut().zip(&as_trails).zip(before.chunks(n).zip(fits.chunks(n)))
+        {
+            *gain = gain.min(trail.snr.powi(2) - (power(before, stars) - n as f64 * price));
         }
     }
     Ok(gains)
@@ -89,14 +91,20 @@ fn row_of_stars(trail: &Trail, n: usize) -> impl Iterator<Item = Trail> {
     })
 }
 
-/// What stars explain together: the square of their summed light in units of the noise. One that takes light away
-/// explains nothing.
-fn power(stars: &[TrailFit]) -> f64 {
-    if stars.iter().any(|s| s.trail.flux <= 0.0) {
+/// What stars explain together, in S/N²: twice their light's product with the data less the square of their light. Each
+/// was fitted with the others as they were `before`. Stars of which one takes light away explain nothing.
+fn power(before: &[TrailFit], stars: &[TrailFit]) -> f64 {
+    if stars.iter().chain(before).any(|s| s.trail.flux <= 0.0) {
         return 0.0;
     }
-    let pairs = stars.iter().flat_map(|a| stars.iter().map(move |b| (a, b)));
-    pairs.map(|(a, b)| a.snr * b.snr * overlap(&a.trail, &b.trail)).sum()
+    let product = |a: &TrailFit, b: &TrailFit| a.snr * b.snr * overlap(&a.trail, &b.trail);
+    let pairs = (0..stars.len()).flat_map(|i| (0..stars.len()).map(move |j| (i, j)));
+    pairs
+        .map(|(i, j)| {
+            let with_data = if i == j { stars[i].snr.powi(2) } else { product(&before[j], &stars[i]) };
+            2.0 * with_data - product(&stars[i], &stars[j])
+        })
+        .sum()
 }
 
 /// Scalar product of two stars' unit-norm images.
