@@ -253,14 +253,19 @@ fn given_places_are_searched_and_no_others() {
     let blind = detector.detect(&frame).unwrap();
     assert_eq!(blind.detections.len(), 3);
     assert!(detector.detect_at(&frame, &[]).unwrap().detections.is_empty());
-    for truth in &streaks {
-        let report = detector.detect_at(&frame, &[truth.extended(-6.0, 3.0)]).unwrap();
-        let (found, same) = (found_once(&report, truth), found_once(&blind, truth));
+    let places = streaks.map(|truth| truth.extended(-6.0, 3.0));
+    let all = detector.detect_at(&frame, &places).unwrap();
+    assert_eq!(all.detections.len(), 3, "{:#?}", all.detections);
+    for (truth, place) in streaks.iter().zip(places) {
         // One optimum, reached from two starts: to the tenth of the error at which fits stop.
+        let (found, same) = (found_once(&all, truth), found_once(&blind, truth));
         let apart = found.segment.start.distance(same.segment.start).max(found.segment.end.distance(same.segment.end));
         let err = found.ends_along_err_px().0.max(found.ends_along_err_px().1);
         assert!(apart < 0.1 * err, "{found:?} {same:?}");
+        // One place alone: the streaks elsewhere stay in the frame, and in its noise.
+        let report = detector.detect_at(&frame, &[place]).unwrap();
         assert_eq!(report.detections.len(), 1, "{:#?}", report.detections);
+        assert!(found_once(&report, truth).midpoint().distance(same.midpoint()) < 0.5 * err);
     }
     // Best first, each of the three ahead of all noise: S/N 25 less what the coarse step loses.
     let candidates = detector.candidates(&frame).unwrap();

@@ -583,6 +583,7 @@ fn as_seen(d: &Detection) -> Seen {
     let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
     Seen {
         segment: d.segment,
+        snr: d.snr,
         length_err_px: d.length_err_px(),
         whole: !cut.iter().any(|f| d.flags.contains(*f)),
         wide: d.flags.contains(Flags::WIDE) || d.flags.contains(Flags::CURVED),

@@ -48,6 +48,7 @@ const MIN_SHARE: f64 = 0.5;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) segment: Segment,
+    pub(crate) snr: f64,
     /// Standard error of its length, px.
     pub(crate) length_err_px: f64,
     /// Both ends were seen.
@@ -164,8 +165,18 @@ fn given(length_px: f64, angle_rad: f64) -> StarMotion {
     StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 }
 }
 
+/// The vector that most of the whole streaks share, or most of the brightest half, quarter or eighth of them: what
+/// faint lines join by chance outvotes no bright star.
 fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
-    let whole: Vec<&Segment> = streaks.iter().filter(|s| s.whole).map(|s| &s.segment).collect();
+    let mut whole: Vec<&Seen> = streaks.iter().filter(|s| s.whole).collect();
+    whole.sort_by(|a, b| b.snr.total_cmp(&a.snr));
+    let brightest = |part: usize| &whole[..whole.len() / part];
+    let large_enough = |part: &usize| *part == 1 || whole.len() / part >= 2 * MIN_STARS;
+    [1, 2, 4, 8].into_iter().filter(large_enough).find_map(|part| vector_of_most(brightest(part)))
+}
+
+fn vector_of_most(streaks: &[&Seen]) -> Option<TrackingMode> {
+    let whole: Vec<&Segment> = streaks.iter().map(|s| &s.segment).collect();
     let members = |of: &Segment| -> Vec<&Segment> {
         whole.iter().filter(|s| same_vector(s, 0.0, of.length_px(), of.angle_rad())).copied().collect()
     };
@@ -248,7 +259,7 @@ mod tests {
 
     fn seen(length: f64, angle: f64) -> Seen {
         let segment = Segment::around(Point::new(100.0, 100.0), length, angle);
-        Seen { segment, length_err_px: 1.0, whole: true, wide: false }
+        Seen { segment, snr: 20.0, length_err_px: 1.0, whole: true, wide: false }
     }
 
     #[test]
@@ -266,6 +277,16 @@ mod tests {
         assert!(is_star(&mode, &uncertain) && !is_star(&mode, &seen(24.0, 0.0)));
         let cut = |length: f64| Seen { whole: false, length_err_px: length, ..seen(length, 0.0) };
         assert!(is_star(&mode, &cut(12.0)) && !is_star(&mode, &cut(200.0)));
+    }
+
+    #[test]
+    fn the_bright_ones_decide() {
+        let faint = (0..30).map(|i| Seen { snr: 8.0, ..seen(20.0 + 7.0 * f64::from(i), 0.1 * f64::from(i)) });
+        let bright = (0..12).map(|i| Seen { snr: 100.0, ..seen(25.0 + 0.1 * f64::from(i), 0.4) });
+        let streaks: Vec<Seen> = faint.clone().chain(bright).collect();
+        let mode = decide(Tracking::Auto, &streaks);
+        assert!(matches!(mode, TrackingMode::Rate { n_stars: 10..=12, .. }), "{mode:?}");
+        assert_eq!(decide(Tracking::Auto, &faint.collect::<Vec<_>>()), TrackingMode::Sidereal);
     }
 
     #[test]
