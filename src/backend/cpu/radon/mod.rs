@@ -53,6 +53,16 @@ thread_local! {
 }
 
 impl Scratch {
+    /// Memory for the values of a frame's last short level, at most; its weights need as much again.
+    pub(super) fn bytes(width: usize, height: usize) -> u64 {
+        // In either tower a start every half of the height, and as many shifts as the height has rows.
+        let nodes = |rows: usize, columns: usize| {
+            let band = CUT.short_rows * CUT.short_height;
+            2 * rows.next_multiple_of(band) * (columns + CUT.short_height)
+        };
+        (nodes(height, width).max(nodes(width, height)) * size_of::<f32>()) as u64
+    }
+
     pub(super) fn find_peaks(
         &mut self,
         filtered: &Image,
