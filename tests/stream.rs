@@ -111,9 +111,8 @@ fn memory_keeps_to_its_budget() {
 fn a_fast_source_waits() {
     // Items out of the source that have not come back.
     let (alive, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let source = (0..20).map(|i| {
+    let source = (0..20).inspect(|_| {
         most.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        i
     });
     let sink = |_: usize, _| {
         alive.fetch_sub(1, Ordering::SeqCst);
