@@ -1,32 +1,66 @@
-//! From raw pixels to the report, on the CPU: a field of stars with one streak.
+//! From raw pixels to the report: with size, with stars, one by one and in a stream.
+
+mod support;
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
-use skystreak::{Detector, DetectorConfig, Device, Segment};
+use skystreak::StreamConfig;
 
-fn end_to_end(c: &mut Criterion) {
-    let mut group = c.benchmark_group("detect");
-    group.sample_size(10);
-    let detector = Detector::new(DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() }).unwrap();
-    for side in [1024, 2048] {
-        let segment = Segment::from_coordinates(310.3, 420.6, 620.1, 560.4);
-        let streaks = vec![StreakSpec { segment, brightness: Brightness::Snr(40.0) }];
-        let config = SceneConfig { width: side, height: side, streaks, ..SceneConfig::default() };
-        let frame = simulate(&config).unwrap().frame;
+use support::{assert_found, detectors, group, sides, star_field};
 
-        let found = detector.detect(&frame).unwrap().detections;
-        let hits = found.iter().filter(|d| d.midpoint().distance(segment.midpoint()) < 10.0).count();
-        assert_eq!(hits, 1, "the streak is not found: {found:?}");
-
+fn sizes(c: &mut Criterion) {
+    let mut group = group(c, "detect");
+    for side in sides() {
+        let frame = star_field(side, 1200.0);
         group.throughput(Throughput::Elements((side * side) as u64));
-        group.bench_function(BenchmarkId::new("cpu", side), |b| {
-            b.iter(|| detector.detect(black_box(&frame)).unwrap());
+        for (device, detector) in detectors() {
+            assert_found(&detector.detect(&frame).unwrap());
+            group.bench_function(BenchmarkId::new(device, side), |b| {
+                b.iter(|| detector.detect(black_box(&frame)).unwrap());
+            });
+        }
+    }
+    group.finish();
+}
+
+fn stars(c: &mut Criterion) {
+    let mut group = group(c, "stars per Mpix");
+    let side = sides()[0];
+    group.throughput(Throughput::Elements((side * side) as u64));
+    for stars in [0.0, 300.0, 1200.0, 3000.0] {
+        let frame = star_field(side, stars);
+        for (device, detector) in detectors() {
+            assert_found(&detector.detect(&frame).unwrap());
+            group.bench_function(BenchmarkId::new(device, stars), |b| {
+                b.iter(|| detector.detect(black_box(&frame)).unwrap());
+            });
+        }
+    }
+    group.finish();
+}
+
+fn stream(c: &mut Criterion) {
+    const FRAMES: usize = 6;
+    let mut group = group(c, "stream");
+    let side = sides()[0];
+    let frame = star_field(side, 1200.0);
+    group.throughput(Throughput::Elements((FRAMES * side * side) as u64));
+    for (device, detector) in detectors() {
+        assert_found(&detector.detect(&frame).unwrap());
+        group.bench_function(BenchmarkId::new(device, "one by one"), |b| {
+            b.iter(|| (0..FRAMES).for_each(|_| assert_found(&detector.detect(black_box(&frame)).unwrap())));
+        });
+        group.bench_function(BenchmarkId::new(device, "stream"), |b| {
+            b.iter(|| {
+                let frames = std::iter::repeat_n(&frame, FRAMES);
+                let sink = |_, report: skystreak::Result<_>| assert_found(&report.unwrap());
+                detector.stream(&StreamConfig::default(), frames, |f| Ok(f.as_borrowed()), sink).unwrap()
+            });
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, end_to_end);
+criterion_group!(benches, sizes, stars, stream);
 criterion_main!(benches);

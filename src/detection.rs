@@ -449,6 +449,9 @@ pub struct Report {
     pub flags: Vec<FrameFlag>,
     /// Wall time of each stage, ms, in order.
     pub stages_ms: Vec<(&'static str, f64)>,
+    /// Time of each operation on the pixels, ms, summed over its calls: what the stages ask of the CPU or the GPU. Their
+    /// sum is less than `total_ms` by what is computed between them.
+    pub operations_ms: Vec<(&'static str, f64)>,
     /// Wall time from the raw pixels to the report, ms.
     pub total_ms: f64,
 }

@@ -5,6 +5,7 @@ mod rate;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::backend::timed::Timed;
 use crate::backend::{Backend, TileSource};
 use crate::detection::{FrameFlag, PsfSource, Report, TrackingMode};
 use crate::device::{Device, Engine};
@@ -128,7 +129,7 @@ pub struct Detector {
     config: DetectorConfig,
     engine: Engine,
     /// Backends not in use, with their buffers.
-    idle: Mutex<Vec<Box<dyn Backend>>>,
+    idle: Mutex<Vec<Timed>>,
     /// The segment set of the last frame shape and PSF: it takes a while to build.
     segments: Mutex<Option<Arc<SegmentSet>>>,
 }
@@ -265,14 +266,28 @@ impl Detector {
 
     /// Works on a backend that nobody else uses. One whose stage failed is dropped, not reused.
     fn on_backend<T>(&self, work: impl FnOnce(&mut dyn Backend) -> Result<T>) -> Result<T> {
-        let idle = lock(&self.idle).pop();
-        let mut backend = match idle {
-            Some(backend) => backend,
-            None => self.engine.backend()?,
-        };
-        let result = work(&mut *backend)?;
+        let mut backend = self.idle_backend()?;
+        let result = work(&mut backend)?;
         lock(&self.idle).push(backend);
         Ok(result)
+    }
+
+    fn idle_backend(&self) -> Result<Timed> {
+        let idle = lock(&self.idle).pop();
+        idle.map_or_else(|| self.engine.backend(), Ok)
+    }
+
+    /// Memory for one frame in computation, bytes.
+    pub(crate) fn frame_bytes(&self, width: usize, height: usize) -> Result<u64> {
+        let backend = self.idle_backend()?;
+        let bytes = backend.frame_bytes(width, height);
+        lock(&self.idle).push(backend);
+        Ok(bytes)
+    }
+
+    /// Gives up the buffers of all but so many idle backends.
+    pub(crate) fn keep_backends(&self, most: usize) {
+        lock(&self.idle).truncate(most);
     }
 
     /// The sky level and its noise at every pixel, as the first stage estimates them: before sources are weighed out.
@@ -312,8 +327,21 @@ impl Detector {
         Ok((field.psf_source != PsfSource::Assumed).then_some((field.psf_sigma_px, field.psf_source)))
     }
 
-    /// All stages in a row. With `places` they take the place of the coarse search, with `psf` that is the PSF's width.
+    /// All stages in a row, and the times of what the backend did for them.
     fn run(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        places: Option<&[Segment]>,
+        psf: Option<(f64, PsfSource)>,
+    ) -> Result<Report> {
+        backend.take_times();
+        let report = self.run_stages(backend, frame, places, psf)?;
+        Ok(Report { operations_ms: backend.take_times(), ..report })
+    }
+
+    /// All stages in a row. With `places` they take the place of the coarse search, with `psf` that is the PSF's width.
+    fn run_stages(
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
@@ -492,6 +520,7 @@ impl Detector {
             flags: vec![flag],
             total_ms: clock.begin.elapsed().as_secs_f64() * 1e3,
             stages_ms: clock.stages,
+            operations_ms: Vec::new(),
         }
     }
 }

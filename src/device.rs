@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 #[cfg(feature = "gpu")]
 use crate::backend::gpu;
+use crate::backend::timed::Timed;
 
 /// Where to compute.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,11 +85,12 @@ impl Engine {
         }
     }
 
-    pub(crate) fn backend(&self) -> Result<Box<dyn Backend>> {
-        match self {
-            Self::Cpu => Ok(Box::<CpuBackend>::default()),
+    pub(crate) fn backend(&self) -> Result<Timed> {
+        let inner: Box<dyn Backend> = match self {
+            Self::Cpu => Box::<CpuBackend>::default(),
             #[cfg(feature = "gpu")]
-            Self::Gpu(engine) => engine.backend(),
-        }
+            Self::Gpu(engine) => engine.backend()?,
+        };
+        Ok(Timed::new(inner))
     }
 }

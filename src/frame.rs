@@ -51,6 +51,25 @@ impl Pixels<'_> {
         }
     }
 
+    fn bytes(&self) -> u64 {
+        let each = match self {
+            Self::U8(_) => 1,
+            Self::U16(_) | Self::I16(_) => 2,
+            Self::I32(_) | Self::F32(_) => 4,
+        };
+        (self.len() * each) as u64
+    }
+
+    fn as_borrowed(&self) -> Pixels<'_> {
+        match self {
+            Self::U8(p) => Pixels::U8(Cow::Borrowed(p)),
+            Self::U16(p) => Pixels::U16(Cow::Borrowed(p)),
+            Self::I16(p) => Pixels::I16(Cow::Borrowed(p)),
+            Self::I32(p) => Pixels::I32(Cow::Borrowed(p)),
+            Self::F32(p) => Pixels::F32(Cow::Borrowed(p)),
+        }
+    }
+
     fn into_owned(self) -> Pixels<'static> {
         match self {
             Self::U8(p) => Pixels::U8(Cow::Owned(p.into_owned())),
@@ -333,6 +352,30 @@ impl<'a> Frame<'a> {
         'a: 'b,
     {
         Frame { pixels: pixels.into(), ..self }
+    }
+
+    /// The same frame, its pixels and mask borrowed from this one: nothing is copied.
+    ///
+    /// ```
+    /// use skystreak::Frame;
+    ///
+    /// let frame = Frame::new(vec![1_u16, 2], 2, 1)?.with_gain(1.4)?;
+    /// assert_eq!(frame.as_borrowed(), frame);
+    /// # Ok::<(), skystreak::Error>(())
+    /// ```
+    #[must_use]
+    pub fn as_borrowed(&self) -> Frame<'_> {
+        Frame {
+            pixels: self.pixels.as_borrowed(),
+            mask: self.mask().map(Cow::Borrowed),
+            times: self.times.clone(),
+            ..*self
+        }
+    }
+
+    /// Memory of its pixels and mask.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pixels.bytes() + self.mask().map_or(0, |m| size_of_val(m) as u64)
     }
 
     /// The same frame, owning its pixels and mask.

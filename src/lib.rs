@@ -43,6 +43,7 @@ pub mod io;
 mod pipeline;
 mod reference;
 pub mod simulate;
+mod stream;
 
 pub use detection::{
     Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason, Rejected, Report,
@@ -60,6 +61,7 @@ pub use pipeline::search::SearchConfig;
 pub use pipeline::tracking::Tracking;
 pub use pipeline::weigh::WeighConfig;
 pub use reference::Reference;
+pub use stream::{StreamConfig, StreamSummary};
 
 /// The README's example is compiled and run as well.
 #[cfg(doctest)]

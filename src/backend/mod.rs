@@ -19,6 +19,7 @@ mod conformance;
 pub(crate) mod cpu;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
+pub(crate) mod timed;
 
 /// Which image tile statistics are taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,15 @@ pub(crate) fn walk_direction(k: usize) -> [f32; 2] {
 pub(crate) trait Backend: Send {
     /// How the slopes are to be cut: at least so many wedges, and no level of more nodes than this.
     fn task_size(&self) -> (usize, usize);
+
+    /// Memory for a frame of this shape, in bytes, at most; tables that every frame shares are left out.
+    fn frame_bytes(&self, width: usize, height: usize) -> u64;
+
+    /// Milliseconds of each operation since last asked, in the order of their first calls; empty where no times are
+    /// taken.
+    fn take_times(&mut self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
 
     /// Makes room for frames of this shape, reusing what is there.
     fn prepare(&mut self, width: usize, height: usize) -> Result<()>;

@@ -37,7 +37,8 @@ pub fn report_line(frame_name: &str, report: &Report, include: Include) -> Strin
         times: report.times.as_ref().map(TimesRecord::of),
         threshold_snr: report.threshold_snr,
         flags: report.flags.iter().copied().map(FrameFlag::name).collect(),
-        elapsed_ms: Elapsed(report),
+        elapsed_ms: Elapsed { total_ms: Some(report.total_ms), parts: &report.stages_ms },
+        operations_ms: Elapsed { total_ms: None, parts: &report.operations_ms },
         detections: report.detections.iter().map(|d| DetectionRecord::of(d, include)).collect(),
         rejected: include.rejected.then(|| report.rejected.iter().map(RejectedRecord::of).collect()),
     };
@@ -62,6 +63,7 @@ struct Line<'a> {
     threshold_snr: f64,
     flags: Vec<&'static str>,
     elapsed_ms: Elapsed<'a>,
+    operations_ms: Elapsed<'a>,
     detections: Vec<DetectionRecord<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<Vec<RejectedRecord>>,
@@ -115,12 +117,15 @@ impl<'a> TimesRecord<'a> {
     }
 }
 
-/// The total and the stages as one object, in their order.
-struct Elapsed<'a>(&'a Report);
+/// Times as one object, in their order, a total first where there is one.
+struct Elapsed<'a> {
+    total_ms: Option<f64>,
+    parts: &'a [(&'static str, f64)],
+}
 
 impl Serialize for Elapsed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map([("total", self.0.total_ms)].into_iter().chain(self.0.stages_ms.iter().copied()))
+        serializer.collect_map(self.total_ms.map(|t| ("total", t)).into_iter().chain(self.parts.iter().copied()))
     }
 }
 
@@ -247,6 +252,7 @@ mod tests {
         assert_eq!((&value["psf_source"], &value["exposure_s"]), (&json!("assumed"), &json!(5.0)));
         assert_eq!(value["times"], json!({"start_utc": "2026-01-01T00:00:00", "rule": "DATE-OBS"}));
         assert!(line.contains(r#""elapsed_ms":{"total":3.5,"upload":2.0,"condition":1.0}"#), "{line}");
+        assert!(line.contains(r#""operations_ms":{"ingest":1.5}"#), "{line}");
         let streak = &value["detections"][0];
         assert_eq!((&streak["kind"], &streak["role"]), (&json!("streak"), &json!("target")));
         assert_eq!((&streak["x"], &streak["y"]), (&json!(25.0), &json!(20.0)));

@@ -574,6 +574,7 @@ impl<'a> Findings<'a> {
             rejected: self.rejected,
             flags,
             stages_ms,
+            operations_ms: Vec::new(),
             total_ms: begin.elapsed().as_secs_f64() * 1e3,
         }
     }

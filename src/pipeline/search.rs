@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::error::require;
-use crate::geometry::{Point, Segment};
+use crate::geometry::Segment;
 
 /// What is searched for.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,27 +107,67 @@ pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
 /// better one's light would give it. `peaks` must be in their defined order.
 pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64, most: usize) -> Vec<Peak> {
     let mut kept: Vec<Peak> = Vec::new();
-    // Circles around the kept segments: most pairs are apart, and need no correlation.
-    let mut circles: Vec<(Point, f64)> = Vec::new();
-    let reach = FAR_WIDTHS * sigma_eff_px;
+    let mut circles = Circles::default();
+    let reach = (FAR_WIDTHS * sigma_eff_px) as f32;
     for peak in peaks {
         if kept.len() == most {
             break;
         }
-        let (middle, radius) = (peak.segment.midpoint(), 0.5 * peak.segment.length_px() + reach);
-        let explained = kept.iter().zip(&circles).any(|(better, (other, other_radius))| {
-            if (middle.x - other.x).powi(2) + (middle.y - other.y).powi(2) > (radius + other_radius).powi(2) {
-                return false;
-            }
+        let is_explained = |better: &Peak| {
             let rho = template_correlation(&better.segment, &peak.segment, sigma_eff_px);
             rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * better.snr
-        });
-        if !explained {
+        };
+        if !circles.near(&peak.segment, reach).any(|k| is_explained(&kept[k])) {
             kept.push(*peak);
-            circles.push((middle, radius - reach));
+            circles.push(&peak.segment);
         }
     }
     kept
+}
+
+/// Circles around segments: most pairs are apart, and need no correlation. Each list has a chunk's worth of them, and
+/// is filled up with circles that nothing is near.
+#[derive(Debug, Default)]
+struct Circles {
+    chunks: Vec<[[f32; CIRCLES]; 3]>,
+    n: usize,
+}
+
+/// Circles that are looked at together.
+const CIRCLES: usize = 16;
+
+impl Circles {
+    /// x, y and radius, half a pixel to spare for rounding.
+    fn around(segment: &Segment) -> [f32; 3] {
+        let middle = segment.midpoint();
+        [middle.x, middle.y, 0.5 * segment.length_px() + 0.5].map(|v| v as f32)
+    }
+
+    fn push(&mut self, segment: &Segment) {
+        if self.n.is_multiple_of(CIRCLES) {
+            self.chunks.push([[0.0; CIRCLES], [0.0; CIRCLES], [f32::NEG_INFINITY; CIRCLES]]);
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            let circle = Self::around(segment);
+            (0..3).for_each(|i| chunk[i][self.n % CIRCLES] = circle[i]);
+        }
+        self.n += 1;
+    }
+
+    /// Those that come nearer to a segment's circle than `reach`.
+    fn near(&self, segment: &Segment, reach: f32) -> impl Iterator<Item = usize> {
+        let [x, y, radius] = Self::around(segment);
+        let is_near = move |chunk: &[[f32; CIRCLES]; 3]| -> [bool; CIRCLES] {
+            std::array::from_fn(|i| {
+                let (dx, dy, most) = (chunk[0][i] - x, chunk[1][i] - y, chunk[2][i] + radius + reach);
+                (most > 0.0) & (dx * dx + dy * dy <= most * most)
+            })
+        };
+        let chunks = self.chunks.iter().enumerate().map(move |(k, chunk)| (k, is_near(chunk)));
+        chunks
+            .filter(|(_, near)| near.iter().fold(false, |any, n| any | n))
+            .flat_map(|(k, near)| (0..CIRCLES).filter(move |i| near[*i]).map(move |i| k * CIRCLES + i))
+    }
 }
 
 /// Tracks further apart than this many PSF widths have nothing in common.
@@ -167,6 +207,7 @@ pub(crate) fn template_correlation(a: &Segment, b: &Segment, sigma_eff_px: f64) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Point;
 
     #[test]
     fn correlation_of_known_pairs() {

@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::geometry::Segment;
 use crate::pipeline::psf::PsfKernel;
 
@@ -174,18 +176,20 @@ impl SegmentSet {
     /// `max_nodes` nodes, and into at least `min_wedges`.
     pub(crate) fn new(width: usize, height: usize, kernel: PsfKernel, min_wedges: usize, max_nodes: usize) -> Self {
         let mut tasks = Vec::new();
+        // Those of the taller octants, whose levels the others share.
+        let variances =
+            [1, 3].map(|base| node_variances(base, &tower_heights(base, width.max(height)), &kernel.autocorrelation()));
         for octant in Octant::ALL {
             let (rows, columns) = octant.shape(width, height);
-            for base in [1, 3] {
+            for (base, variances) in [1, 3].into_iter().zip(&variances) {
                 let heights = tower_heights(base, rows);
                 if heights.is_empty() {
                     continue;
                 }
-                let variances = node_variances(base, &heights, &kernel.autocorrelation());
                 let mut wedges = min_wedges.max(1);
                 loop {
                     let cut: Vec<Task> = (0..wedges)
-                        .map(|k| build_task(octant, rows, columns, &heights, &variances, k, wedges))
+                        .map(|k| build_task(octant, rows, columns, &heights, variances, k, wedges))
                         .filter(|t| !t.levels.is_empty())
                         .collect();
                     // More wedges than slopes at the top would cut nothing further.
@@ -301,16 +305,18 @@ fn node_variances(base: usize, heights: &[usize], autocorrelation: &[f64]) -> Ve
     let reach = autocorrelation.len() - 1;
     let mut out: Vec<Vec<f64>> = Vec::new();
     for &height in heights {
-        let level = (0..height).map(|shift| {
-            let column = |row: usize| line_offset(base, height, shift, row) as i64;
-            let covariance = |i: usize, j: usize| lag(j as i64 - i as i64) * lag(column(j) - column(i));
+        let half = height / 2;
+        let rows = if out.is_empty() { 0..height } else { half.saturating_sub(reach)..(half + reach).min(height) };
+        let level = (0..height).into_par_iter().map(|shift| {
+            // Of the rows that count: finding an offset takes a step for each level below.
+            let columns: Vec<i64> = rows.clone().map(|row| line_offset(base, height, shift, row) as i64).collect();
+            let covariance =
+                |i: usize, j: usize| lag(j as i64 - i as i64) * lag(columns[j - rows.start] - columns[i - rows.start]);
             match out.last() {
                 None => (0..height).flat_map(|i| (0..height).map(move |j| (i, j))).map(|(i, j)| covariance(i, j)).sum(),
                 Some(lower) => {
-                    let half = height / 2;
-                    let before = half.saturating_sub(reach)..half;
-                    let shared: f64 = before
-                        .flat_map(|i| (half..(half + reach).min(height)).map(move |j| (i, j)))
+                    let shared: f64 = (rows.start..half)
+                        .flat_map(|i| (half..rows.end).map(move |j| (i, j)))
                         .filter(|(i, j)| j - i <= reach)
                         .map(|(i, j)| covariance(i, j))
                         .sum();
@@ -318,7 +324,7 @@ fn node_variances(base: usize, heights: &[usize], autocorrelation: &[f64]) -> Ve
                 }
             }
         });
-        let level = level.collect();
+        let level: Vec<f64> = level.collect();
         out.push(level);
     }
     out

@@ -76,6 +76,12 @@ impl Backend for CpuBackend {
         (1, usize::MAX)
     }
 
+    fn frame_bytes(&self, width: usize, height: usize) -> u64 {
+        // Four images, and the last short level of the transform for values and for weights.
+        let pixels = (width * height * size_of::<f32>()) as u64;
+        4 * pixels + 2 * radon::Scratch::bytes(width, height)
+    }
+
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
         for image in [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage] {
             image.reshape(width, height);

@@ -15,6 +15,9 @@ pub(super) fn profile(residual: &Image, weight: &Image, track: &Segment, sigma_e
     bins.profile(track, signal, variance)
 }
 
+/// Pixels of a row that are worked on side by side: most tracks have no more.
+const PART: usize = 16;
+
 /// The sums of all bins, in the order of the axis.
 struct Pass<'a> {
     residual: &'a Image,
@@ -48,8 +51,9 @@ impl NullaryFnOnce for Pass<'_> {
         for (y, columns) in walk.rows(residual.width, residual.height) {
             let first_x = columns.start as i64;
             let row = y * residual.width + columns.start..y * residual.width + columns.end;
-            let pixels = residual.data[row.clone()].iter().zip(&weight.data[row]).enumerate();
+            let (values, weights) = (&residual.data[row.clone()], &weight.data[row]);
             if bins.along_x {
+                let pixels = values.iter().zip(weights).enumerate();
                 // How far the row lies from the track at the first column; each further one adds a slope.
                 let offset = (y as f64 - walk.intercept - walk.slope * first_x as f64) as f32;
                 let first_bin = (first_x - bins.first) as usize;
@@ -63,11 +67,20 @@ impl NullaryFnOnce for Pass<'_> {
             } else {
                 let offset = (first_x as f64 - walk.intercept - walk.slope * y as f64) as f32;
                 let bin = (y as i64 - bins.first) as usize;
-                for (k, (&d, &w)) in pixels {
-                    let g = INV_SQRT_TAU * inv_sigma * bell((offset + k as u32 as f32) * along * inv_sigma);
-                    let w = if w > 0.0 { w } else { 0.0 };
-                    signal[bin] += w * d * g;
-                    variance[bin] += w * g * g;
+                for (part, (values, weights)) in values.chunks(PART).zip(weights.chunks(PART)).enumerate() {
+                    // Side by side first, and summed in their order then. What the row is short of has weight zero.
+                    let (mut d, mut w) = ([0.0_f32; PART], [0.0_f32; PART]);
+                    d[..values.len()].copy_from_slice(values);
+                    w[..weights.len()].copy_from_slice(weights);
+                    let (mut wdg, mut wgg) = ([0.0_f32; PART], [0.0_f32; PART]);
+                    for k in 0..PART {
+                        let from_first = (part * PART + k) as u32 as f32;
+                        let g = INV_SQRT_TAU * inv_sigma * bell((offset + from_first) * along * inv_sigma);
+                        let w = if w[k] > 0.0 { w[k] } else { 0.0 };
+                        (wdg[k], wgg[k]) = (w * d[k] * g, w * g * g);
+                    }
+                    signal[bin] = wdg.iter().fold(signal[bin], |sum, v| sum + v);
+                    variance[bin] = wgg.iter().fold(variance[bin], |sum, v| sum + v);
                 }
             }
         }

@@ -13,7 +13,8 @@ use crate::pipeline::background::{CLIP_SIGMAS, MAX_CLIP_ROUNDS, Mesh, TileStatis
 pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Vec<TileStatistics> {
     (0..mesh.len())
         .into_par_iter()
-        .map_init(Vec::new, |usable, i| {
+        .map_init(Scratch::default, |scratch, i| {
+            let usable = &mut scratch.usable;
             usable.clear();
             for y in mesh.rows(i / mesh.nx) {
                 let columns = mesh.columns(i % mesh.nx);
@@ -26,17 +27,27 @@ pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Ve
                     usable.extend(pixels.iter().zip(weights).filter(|(_, w)| **w > 0.0).map(|(v, _)| *v));
                 }
             }
-            clipped_statistics(usable)
+            clipped_statistics(scratch)
         })
         .collect()
 }
 
+/// Memory of one thread, kept from tile to tile.
+#[derive(Debug, Default)]
+struct Scratch {
+    usable: Vec<f32>,
+    /// Values around the middle.
+    middle: Vec<f32>,
+    /// Values around the lower quantile.
+    low: Vec<f32>,
+}
+
 /// Clips at ±3 standard deviations around the median until nothing more is clipped.
-fn clipped_statistics(values: &mut [f32]) -> TileStatistics {
-    if values.is_empty() {
+fn clipped_statistics(scratch: &mut Scratch) -> TileStatistics {
+    if scratch.usable.is_empty() {
         return TileStatistics::default();
     }
-    let mut ranked = Ranked::new(values);
+    let mut ranked = Ranked::new(scratch);
     let n_usable = ranked.values.len();
     // Sums relative to the first median keep single precision exact on integer frames.
     let pivot = ranked.at((n_usable - 1) / 2);
@@ -67,39 +78,93 @@ fn clipped_statistics(values: &mut [f32]) -> TileStatistics {
     statistics
 }
 
-/// Values whose middle is sorted: what lies before it is not larger, what lies behind it not smaller.
+/// Values of which the middle ones are sorted.
 struct Ranked<'a> {
-    values: &'a mut [f32],
-    sorted: Range<usize>,
+    values: &'a [f32],
+    /// Values of the ranks from `first` on, in order.
+    sorted: &'a mut Vec<f32>,
+    first: usize,
+    low: &'a mut Vec<f32>,
+    sample: Vec<f32>,
 }
 
+/// Values that are looked at to see roughly where a rank lies.
+const SAMPLE: usize = 256;
+
+/// The sample's ranks are off by a half of the root of their number, 8; this is four times as much.
+const SAMPLE_REACH: usize = 32;
+
 impl<'a> Ranked<'a> {
-    fn new(values: &'a mut [f32]) -> Self {
-        let n = values.len();
-        let sorted = n / 2 - n / 16..(n / 2 + n / 16 + 1).min(n);
-        values.select_nth_unstable_by(sorted.start, f32::total_cmp);
-        if sorted.end < n {
-            values[sorted.start..].select_nth_unstable_by(sorted.len(), f32::total_cmp);
+    fn new(scratch: &'a mut Scratch) -> Self {
+        let Scratch { usable: values, middle: sorted, low } = scratch;
+        let mut sample: Vec<f32> = values.iter().step_by(values.len().div_ceil(SAMPLE)).copied().collect();
+        sample.sort_unstable_by(f32::total_cmp);
+        let mut ranked = Self { values, sorted, first: 0, low, sample };
+        // The medians of the clipped values lie a little to either side of the first.
+        let n = ranked.values.len();
+        let wanted = n / 2 - n / 16..(n / 2 + n / 16 + 1).min(n);
+        let below = ranked.gather(wanted.start, wanted.end - 1, false);
+        match below.and_then(|below| Some((below, wanted.start.checked_sub(below)?))) {
+            Some((below, from)) if below + ranked.sorted.len() >= wanted.end => {
+                ranked.sorted.select_nth_unstable_by(from, f32::total_cmp);
+                let behind = &mut ranked.sorted[from..];
+                if wanted.len() < behind.len() {
+                    behind.select_nth_unstable_by(wanted.len(), f32::total_cmp);
+                }
+                behind[..wanted.len()].sort_unstable_by(f32::total_cmp);
+                ranked.sorted.drain(..from);
+                ranked.sorted.truncate(wanted.len());
+                ranked.first = wanted.start;
+            }
+            _ => ranked.sort_all(),
         }
-        values[sorted.clone()].sort_unstable_by(f32::total_cmp);
-        Self { values, sorted }
+        ranked
+    }
+
+    /// Gathers the values that the sample takes for those of some ranks, for the lower quantile or for the middle.
+    /// Returns how many are smaller; none where there are too few values for a sample.
+    fn gather(&mut self, from: usize, to: usize, for_low: bool) -> Option<usize> {
+        let (n, in_sample) = (self.values.len(), self.sample.len());
+        if n < 4 * SAMPLE {
+            return None;
+        }
+        let low = (from * in_sample / n).saturating_sub(SAMPLE_REACH);
+        let high = (to * in_sample / n + SAMPLE_REACH).min(in_sample - 1);
+        let (low, high) = (self.sample[low], self.sample[high]);
+        let out = if for_low { &mut *self.low } else { &mut *self.sorted };
+        out.resize(n + 1, 0.0);
+        let mut kept = 0;
+        for &v in self.values {
+            // No branch: half of them would be guessed wrong.
+            out[kept] = v;
+            kept += usize::from((v >= low) & (v <= high));
+        }
+        out.truncate(kept);
+        Some(self.values.iter().map(|v| u32::from(*v < low)).sum::<u32>() as usize)
+    }
+
+    fn sort_all(&mut self) {
+        self.first = 0;
+        self.sorted.clear();
+        self.sorted.extend_from_slice(self.values);
+        self.sorted.sort_unstable_by(f32::total_cmp);
     }
 
     /// The value of a rank.
     fn at(&mut self, rank: usize) -> f32 {
-        if !self.sorted.contains(&rank) {
-            self.values.sort_unstable_by(f32::total_cmp);
-            self.sorted = 0..self.values.len();
+        if rank < self.first || rank >= self.first + self.sorted.len() {
+            self.sort_all();
         }
-        self.values[rank]
+        self.sorted[rank - self.first]
     }
 
     /// The value of a rank far below the middle.
     fn at_low(&mut self, rank: usize) -> f32 {
-        if rank < self.sorted.start {
-            *self.values[..self.sorted.start].select_nth_unstable_by(rank, f32::total_cmp).1
-        } else {
-            self.at(rank)
+        match self.gather(rank, rank, true) {
+            Some(below) if (below..below + self.low.len()).contains(&rank) => {
+                *self.low.select_nth_unstable_by(rank - below, f32::total_cmp).1
+            }
+            _ => self.at(rank),
         }
     }
 }
@@ -239,12 +304,16 @@ impl NullaryFnOnce for Group<'_> {
 mod tests {
     use super::*;
 
+    fn statistics_of(values: &[f32]) -> TileStatistics {
+        clipped_statistics(&mut Scratch { usable: values.to_vec(), ..Scratch::default() })
+    }
+
     #[test]
     fn clipping_leaves_stars_out() {
         // A triangle-shaped sky of 2001 values around 100, and 150 bright pixels.
         let mut values: Vec<f32> = (0..2001).map(|i| 100.0 + ((i * 37 % 2001) as f32 - 1000.0) / 250.0).collect();
         values.extend(std::iter::repeat_n(500.0, 150));
-        let s = clipped_statistics(&mut values);
+        let s = statistics_of(&values);
         assert_eq!((s.n_usable, s.n_clipped), (2151, 2001));
         assert!((s.median - 100.0).abs() < 0.01 && (s.mean - 100.0).abs() < 0.01);
     }
@@ -256,14 +325,14 @@ mod tests {
         for (v, n) in [(4.0, 300), (5.0, 500), (6.0, 200)] {
             values.extend(std::iter::repeat_n(v, n));
         }
-        let statistics = clipped_statistics(&mut values);
+        let statistics = statistics_of(&values);
         assert!((statistics.median - 4.9).abs() < 1e-6);
     }
 
     #[test]
     fn empty_and_constant_tiles() {
-        assert_eq!(clipped_statistics(&mut []), TileStatistics::default());
-        let s = clipped_statistics(&mut [7.0; 50]);
+        assert_eq!(statistics_of(&[]), TileStatistics::default());
+        let s = statistics_of(&[7.0; 50]);
         assert_eq!((s.n_clipped, s.mean, s.median, s.sd), (50, 7.0, 7.0, 0.0));
     }
 
@@ -300,13 +369,15 @@ mod tests {
 
     #[test]
     fn sorting_the_middle_is_enough() {
-        let noise = crate::simulate::gaussian_frame(64, 64, 5, 1.0);
+        let mut noise = crate::simulate::gaussian_frame(64, 64, 5, 1.0);
+        // In ascending order as well: the sample is taken in strides.
+        noise[..2048].sort_unstable_by(f32::total_cmp);
         // Without outliers, with some, and with so many on one side that the middle moves away.
         for outliers in [0, 100, 1500] {
             let mut values: Vec<f32> = noise.clone();
             values[..outliers].iter_mut().for_each(|v| *v += 50.0);
             let expected = by_sorting(&values);
-            let s = clipped_statistics(&mut values);
+            let s = statistics_of(&values);
             assert_eq!((s.n_usable, s.n_clipped, s.median), (4096, expected.n_clipped, expected.median), "{outliers}");
             assert!((s.mean - expected.mean).abs() < 1e-6 && (s.sd - expected.sd).abs() < 1e-6, "{outliers}");
         }

@@ -137,6 +137,12 @@ impl Backend for GpuBackend {
         (1, (self.context.max_buffer_bytes() / size_of::<f32>() as u64).min(MAX_NODES) as usize)
     }
 
+    fn frame_bytes(&self, width: usize, height: usize) -> u64 {
+        // Six images, the raw pixels and their mask, and four levels of the transform.
+        let pixels = (width * height * size_of::<f32>()) as u64;
+        8 * pixels + 4 * (self.task_size().1 * size_of::<f32>()) as u64
+    }
+
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
         let images = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
         for image in images.into_iter().chain(&mut self.across) {

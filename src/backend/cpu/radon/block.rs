@@ -1,5 +1,7 @@
 //! One block of a phase: its levels one after the other in two buffers, and the peaks of each.
 
+use std::ops::Range;
+
 use pulp::Arch;
 
 use super::lanes;
@@ -9,8 +11,9 @@ use crate::pipeline::segments::Node;
 
 /// Where the first level of a block comes from.
 pub(super) trait FirstLevel: Sync {
-    /// Fills the nodes `[shift, column]` that start at a row, the first column given; false when all of them are zero.
-    fn fill(&self, row: usize, first_column: i64, stage: &Stage<'_>, nodes: &mut [f32]) -> bool;
+    /// Fills the nodes `[shift, column]` that start at a row, the first column given, and what no node of each shift
+    /// exceeds; false when all of them are zero.
+    fn fill(&self, row: usize, first_column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> bool;
 }
 
 /// Nodes of one level that the next one needs: `[start, shift, column]`.
@@ -18,6 +21,8 @@ pub(super) trait FirstLevel: Sync {
 struct Kept {
     values: Vec<f32>,
     weights: Vec<f32>,
+    /// What no value of a row of nodes exceeds, `[start, shift]`.
+    largest: Vec<f32>,
     /// Starts that have anything in the frame; the nodes of the others are not filled in.
     present: Vec<bool>,
 }
@@ -82,18 +87,14 @@ impl Workspace {
             let keeps = index + 1 < stages.len() || job.phase.keeps_last;
             let rows = stage.rows(job.block, job.phase.task);
             let n_nodes = job.n_nodes(stage);
-            self.upper.make_room(if keeps { rows.len().div_ceil(stage.keep_step) } else { 0 }, n_nodes, job.request);
+            let n_starts = if keeps { rows.len().div_ceil(stage.keep_step) } else { 0 };
+            self.upper.make_room(n_starts, stage.shifts.len(), n_nodes, job.request);
+            // Twin shifts have two rows of sums, and read a column more of zeros.
             for buffer in [&mut self.zeros, &mut self.sums.values, &mut self.sums.weights] {
-                buffer.resize(buffer.len().max(stage.width(job.block)), 0.0);
+                buffer.resize(buffer.len().max(2 * stage.width(job.block)), 0.0);
             }
-            let pass = Pass {
-                arch: self.arch,
-                job,
-                below: &stages[index - 1],
-                stage,
-                lower: &self.lower,
-                zeros: &self.zeros[..stage.width(job.block)],
-            };
+            let pass =
+                Pass { arch: self.arch, job, below: &stages[index - 1], stage, lower: &self.lower, zeros: &self.zeros };
             let mut before: Option<Start<'_>> = None;
             for row in rows.step_by(stage.level.start_step.min(stage.keep_step)) {
                 let Some(start) = pass.start(row) else { continue };
@@ -126,13 +127,16 @@ impl Workspace {
         let stage = &job.phase.stages[0];
         let rows = stage.rows(job.block, job.phase.task);
         let n_nodes = job.n_nodes(stage);
-        self.upper.make_room(rows.len().div_ceil(stage.keep_step), n_nodes, job.request);
+        let n_shifts = stage.shifts.len();
+        self.upper.make_room(rows.len().div_ceil(stage.keep_step), n_shifts, n_nodes, job.request);
+        let mut of_weights = vec![0.0; n_shifts];
         for (start, row) in rows.step_by(stage.keep_step).enumerate() {
             let nodes = start * n_nodes..(start + 1) * n_nodes;
             let first_column = job.first_column(row) - stage.left as i64;
-            let present = values.fill(row, first_column, stage, &mut self.upper.values[nodes.clone()]);
+            let largest = &mut self.upper.largest[start * n_shifts..(start + 1) * n_shifts];
+            let present = values.fill(row, first_column, stage, &mut self.upper.values[nodes.clone()], largest);
             if present && job.request.weighted {
-                weights.fill(row, first_column, stage, &mut self.upper.weights[nodes]);
+                weights.fill(row, first_column, stage, &mut self.upper.weights[nodes], &mut of_weights);
             }
             self.upper.present[start] = present;
         }
@@ -150,9 +154,10 @@ impl Workspace {
 }
 
 impl Kept {
-    fn make_room(&mut self, n_starts: usize, n_nodes: usize, request: &SearchRequest) {
+    fn make_room(&mut self, n_starts: usize, n_shifts: usize, n_nodes: usize, request: &SearchRequest) {
         self.present.clear();
         self.present.resize(n_starts, false);
+        self.largest.resize(self.largest.len().max(n_starts * n_shifts), 0.0);
         self.values.resize(self.values.len().max(n_starts * n_nodes), 0.0);
         if request.weighted {
             self.weights.resize(self.weights.len().max(n_starts * n_nodes), 0.0);
@@ -215,22 +220,45 @@ impl<'a> Start<'a> {
             && self.row / level.start_step < level.reported_starts
     }
 
-    /// The two rows that a shift's nodes are sums of.
-    fn halves<'n>(&self, nodes: &'n [f32], shift: usize) -> [&'n [f32]; 2]
+    /// The two rows that the nodes of a shift, or of two twins, are sums of; the second one goes a column further for
+    /// twins.
+    fn halves<'n>(&self, nodes: &'n [f32], shifts: &Range<usize>) -> [&'n [f32]; 2]
     where
         'a: 'n,
     {
         let Pass { job, below, stage, zeros, .. } = *self.pass;
         let (width, width_below) = (stage.width(job.block), below.width(job.block));
-        let row_of = |start: Option<usize>, column: usize| match start {
-            None => zeros,
+        let row_of = |start: Option<usize>, column: usize, width: usize| match start {
+            None => &zeros[..width],
             Some(start) => {
-                let node = start * below.shifts.len() + shift / 2 - below.shifts.start;
+                let node = start * below.shifts.len() + shifts.start / 2 - below.shifts.start;
                 let first = node * width_below + column - stage.left;
                 &nodes[first..first + width]
             }
         };
-        [row_of(self.halves[0], below.left), row_of(self.halves[1], below.left + shift.div_ceil(2) - self.lean)]
+        let beside = below.left + shifts.start.div_ceil(2) - self.lean;
+        [row_of(self.halves[0], below.left, width), row_of(self.halves[1], beside, width + shifts.len() - 1)]
+    }
+
+    /// Sums the nodes of a shift or of twins; returns the largest of each.
+    fn sum(&self, out: &mut [f32], nodes: &[f32], shifts: &Range<usize>) -> [f32; 2] {
+        let (arch, [a, b]) = (self.pass.arch, self.halves(nodes, shifts));
+        if shifts.len() == 2 { lanes::add_twins(arch, out, a, b) } else { [lanes::add(arch, out, a, b), 0.0] }
+    }
+
+    /// The largest sum of a shift or of twins, without keeping them.
+    fn largest_sum(&self, nodes: &[f32], shifts: &Range<usize>) -> [f32; 2] {
+        let (arch, [a, b]) = (self.pass.arch, self.halves(nodes, shifts));
+        if shifts.len() == 2 { lanes::largest_of_twins(arch, a, b) } else { [lanes::largest_sum(arch, a, b), 0.0] }
+    }
+
+    /// What no sum of a shift or of twins exceeds: the largest values of the two rows together.
+    fn most_of(&self, shifts: &Range<usize>) -> f32 {
+        let Pass { below, lower, .. } = *self.pass;
+        let largest = |start: Option<usize>| {
+            start.map_or(0.0, |s| lower.largest[s * below.shifts.len() + shifts.start / 2 - below.shifts.start])
+        };
+        largest(self.halves[0]) + largest(self.halves[1])
     }
 
     /// Whether the start one step further down, at this row, makes pairs with this one.
@@ -241,54 +269,68 @@ impl<'a> Start<'a> {
 
     /// Keeps all nodes for the next level, and notes the largest significance of each reported shift.
     fn keep(&self, kept: &mut Kept, start: usize, sums: &mut Sums) {
-        let Pass { arch, job, stage, lower, .. } = *self.pass;
-        let (width, n_nodes) = (stage.width(job.block), job.n_nodes(stage));
+        let Pass { job, stage, lower, .. } = *self.pass;
+        let (width, n_nodes, n_shifts) = (stage.width(job.block), job.n_nodes(stage), stage.shifts.len());
         let values = &mut kept.values[start * n_nodes..(start + 1) * n_nodes];
         let mut weights =
             if job.request.weighted { Some(&mut kept.weights[start * n_nodes..(start + 1) * n_nodes]) } else { None };
+        let kept_largest = &mut kept.largest[start * n_shifts..(start + 1) * n_shifts];
         kept.present[start] = true;
         sums.largest[1].clear();
-        for (i, shift) in stage.shifts.clone().enumerate() {
-            let nodes = i * width..(i + 1) * width;
-            let [a, b] = self.halves(&lower.values, shift);
-            let mut largest = lanes::add(arch, &mut values[nodes.clone()], a, b);
-            let is_reported = stage.reported.contains(&shift);
+        for shifts in twins(stage.shifts.clone()) {
+            let first = shifts.start - stage.shifts.start;
+            let nodes = first * width..(first + shifts.len()) * width;
+            let values = &mut values[nodes.clone()];
+            let mut largest = self.sum(values, &lower.values, &shifts);
+            kept_largest[first..first + shifts.len()].copy_from_slice(&largest[..shifts.len()]);
             if let Some(weights) = weights.as_deref_mut() {
-                let [a, b] = self.halves(&lower.weights, shift);
-                lanes::add(arch, &mut weights[nodes.clone()], a, b);
-                if is_reported {
-                    largest = self.largest_weighted(&values[nodes.clone()], &weights[nodes]);
-                }
+                let weights = &mut weights[nodes];
+                self.sum(weights, &lower.weights, &shifts);
+                largest = self.largest_weighted(values, weights);
             }
-            if is_reported {
-                sums.largest[1].push(largest * self.inverse_sd(shift));
-            }
+            self.note(sums, shifts, largest);
         }
     }
 
-    /// Notes the largest significance of each reported shift of nodes that no other level needs.
+    /// Notes the largest significance of each reported shift of nodes that no other level needs, or what it does not
+    /// exceed where that is too little for a peak.
     fn look(&self, sums: &mut Sums) {
-        let Pass { arch, job, stage, lower, .. } = *self.pass;
+        let Pass { job, stage, lower, .. } = *self.pass;
         let width = stage.width(job.block);
+        let least = JUST_BELOW * job.request.threshold * if stage.level.is_paired() { PARTNER_SHARE } else { 1.0 };
         sums.largest[1].clear();
-        for shift in stage.reported.clone() {
-            let [a, b] = self.halves(&lower.values, shift);
+        for shifts in twins(stage.reported.clone()) {
+            let most = self.most_of(&shifts);
             let largest = if job.request.weighted {
-                lanes::add(arch, &mut sums.values[..width], a, b);
-                let [a, b] = self.halves(&lower.weights, shift);
-                lanes::add(arch, &mut sums.weights[..width], a, b);
-                self.largest_weighted(&sums.values[..width], &sums.weights[..width])
+                let nodes = 0..shifts.len() * width;
+                let (values, weights) = (&mut sums.values[nodes.clone()], &mut sums.weights[nodes]);
+                self.sum(values, &lower.values, &shifts);
+                self.sum(weights, &lower.weights, &shifts);
+                self.largest_weighted(values, weights)
+            } else if shifts.clone().any(|shift| most * self.inverse_sd(shift) > least) {
+                self.largest_sum(&lower.values, &shifts)
             } else {
-                lanes::largest_sum(arch, a, b)
+                [most; 2]
             };
-            sums.largest[1].push(largest * self.inverse_sd(shift));
+            self.note(sums, shifts, largest);
         }
     }
 
-    /// The largest value over the root of its share of usable pixels.
-    fn largest_weighted(&self, values: &[f32], weights: &[f32]) -> f32 {
-        let height = self.pass.stage.level.height as f32;
-        (height * lanes::largest_power(self.pass.arch, values, weights, MIN_COVERAGE * height)).max(0.0).sqrt()
+    fn note(&self, sums: &mut Sums, shifts: Range<usize>, largest: [f32; 2]) {
+        let reported = shifts.zip(largest).filter(|(shift, _)| self.pass.stage.reported.contains(shift));
+        sums.largest[1].extend(reported.map(|(shift, largest)| largest * self.inverse_sd(shift)));
+    }
+
+    /// The largest value over the root of its share of usable pixels, of a shift or of twins.
+    fn largest_weighted(&self, values: &[f32], weights: &[f32]) -> [f32; 2] {
+        let (width, height) = (self.pass.stage.width(self.pass.job.block), self.pass.stage.level.height as f32);
+        let mut largest = [0.0; 2];
+        let rows = values.chunks_exact(width).zip(weights.chunks_exact(width));
+        for (largest, (values, weights)) in largest.iter_mut().zip(rows) {
+            let power = lanes::largest_power(self.pass.arch, values, weights, MIN_COVERAGE * height);
+            *largest = (height * power).sqrt();
+        }
+        largest
     }
 
     fn inverse_sd(&self, shift: usize) -> f32 {
@@ -304,7 +346,7 @@ impl<'a> Start<'a> {
         let Pass { job, stage, .. } = *self.pass;
         let first = (stage.left - 1).strict_add_signed(moved);
         let own = first..first + job.block.n_columns + 2;
-        let [a, b] = self.halves(nodes, shift).map(|half| &half[own.clone()]);
+        let [a, b] = self.halves(nodes, &(shift..shift + 1)).map(|half| &half[own.clone()]);
         a.iter().zip(b).map(|(a, b)| a + b)
     }
 
@@ -351,8 +393,7 @@ impl<'a> Start<'a> {
     /// Peaks of the start: greater than the neighbours before them in (shift, column), not less than those after.
     fn find_peaks(&self, sums: &mut Sums, peaks: &mut Vec<Peak>) {
         let stage = self.pass.stage;
-        // A rounding below the threshold itself, which the closer look applies.
-        let least = 0.999_99 * self.pass.job.request.threshold;
+        let least = JUST_BELOW * self.pass.job.request.threshold;
         sums.promising.clear();
         let largest = stage.reported.clone().zip(&sums.largest[1]);
         sums.promising.extend(largest.filter(|(_, largest)| **largest > least).map(|(shift, _)| shift));
@@ -363,7 +404,8 @@ impl<'a> Start<'a> {
     fn find_paired_peaks(&self, partner: &Start<'_>, sums: &mut Sums, peaks: &mut Vec<Peak>) {
         let Pass { job, stage, .. } = *self.pass;
         let level = stage.level;
-        let (least, least_each) = (0.999_99 * job.request.threshold, 0.999_99 * PARTNER_SHARE * job.request.threshold);
+        let (least, least_each) =
+            (JUST_BELOW * job.request.threshold, JUST_BELOW * PARTNER_SHARE * job.request.threshold);
         let [of_self, of_partner] = &sums.largest;
         sums.promising.clear();
         for (shift, (a, b)) in stage.reported.clone().zip(of_self.iter().zip(of_partner)) {
@@ -390,7 +432,8 @@ impl<'a> Start<'a> {
             }
             self.significances(partner, Some(shift + 1), &mut rows[2]);
             last = Some(shift);
-            for x in 1..=job.block.n_columns {
+            for x in stretches_above(&rows[1], job.request.threshold).filter(|x| (1..=job.block.n_columns).contains(x))
+            {
                 let value = rows[1][x];
                 let stands_out = value > job.request.threshold && is_peak(rows, x, value);
                 if stands_out && partner.is_none_or(|p| self.both_count(p, shift, x)) {
@@ -418,6 +461,30 @@ impl<'a> Start<'a> {
         };
         at(self, 0) >= least && at(partner, self.partner_moved(partner, shift)) >= least
     }
+}
+
+/// Values that are tested together: most are passed over in vectors.
+const STRETCH: usize = 16;
+
+/// Indices of the stretches of a row in which something exceeds a threshold.
+fn stretches_above(row: &[f32], threshold: f32) -> impl Iterator<Item = usize> + use<> {
+    let any = |s: &[f32]| s.iter().fold(false, |any, v| any | (*v > threshold));
+    let found: Vec<usize> = row.chunks(STRETCH).enumerate().filter(|(_, s)| any(s)).map(|(k, _)| k).collect();
+    let n = row.len();
+    found.into_iter().flat_map(move |k| k * STRETCH..((k + 1) * STRETCH).min(n))
+}
+
+/// A rounding below a threshold, which a closer look applies.
+const JUST_BELOW: f32 = 0.999_99;
+
+/// Twins are two shifts that are sums of the same rows: the first is even. At the ends one may stand alone.
+fn twins(shifts: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut next = shifts.start;
+    std::iter::from_fn(move || {
+        let first = next;
+        next = (first - first % 2 + 2).min(shifts.end);
+        (first < shifts.end).then_some(first..next)
+    })
 }
 
 fn is_peak(rows: &[Vec<f32>; 3], x: usize, value: f32) -> bool {

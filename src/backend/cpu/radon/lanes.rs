@@ -1,82 +1,199 @@
 //! Sums of two rows of nodes, with the vector instructions the machine turns out to have.
+//!
+//! Two shifts that differ by one, the first of them even, are sums of the same two rows: the lower half is added once
+//! where it stands and once a column further on. They are worked on together, so that each row is read once.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
-/// Values worked on side by side: four vectors of AVX2, two of AVX-512.
-const LANES: usize = 32;
-
-/// `out = a + b`; returns the largest sum.
+/// `out = a + b`; returns the largest sum, or 0 where none is positive.
 pub(super) fn add(arch: Arch, out: &mut [f32], a: &[f32], b: &[f32]) -> f32 {
-    arch.dispatch(|| add_lanes(out, a, b))
+    arch.dispatch(Add { out, a, b })
 }
 
-/// The largest of `a + b`.
+/// Copies; returns the largest value, or 0 where none is positive.
+pub(super) fn copy(arch: Arch, out: &mut [f32], from: &[f32]) -> f32 {
+    arch.dispatch(Copy { out, from })
+}
+
+/// `out[0] = a + b` and `out[1] = a + b[1..]`, side by side in `out`; returns the largest of each, or 0.
+pub(super) fn add_twins(arch: Arch, out: &mut [f32], a: &[f32], b: &[f32]) -> [f32; 2] {
+    arch.dispatch(AddTwins { out, a, b })
+}
+
+/// The largest of `a + b` and of `a + b[1..]`, or 0.
+pub(super) fn largest_of_twins(arch: Arch, a: &[f32], b: &[f32]) -> [f32; 2] {
+    arch.dispatch(LargestOfTwins { a, b })
+}
+
+/// The largest of `a + b`, or 0.
 pub(super) fn largest_sum(arch: Arch, a: &[f32], b: &[f32]) -> f32 {
-    arch.dispatch(|| largest_sum_lanes(a, b))
+    arch.dispatch(LargestSum { a, b })
 }
 
-/// The largest of `v·|v| / w`, weights below `least` counted as that.
+/// The largest of `v·|v| / w`, weights below `least` counted as that, or 0.
 pub(super) fn largest_power(arch: Arch, v: &[f32], w: &[f32], least: f32) -> f32 {
-    arch.dispatch(|| largest_power_lanes(v, w, least))
+    arch.dispatch(LargestPower { v, w, least })
 }
 
-/// Compiles to one instruction, unlike `f32::max` with its rule for NaN.
-#[inline(always)]
-fn max(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
+// Types and functions, no closures: what is dispatched has to be inlined to get the machine's vectors, and closures
+// cannot say so.
+
+struct Add<'a> {
+    out: &'a mut [f32],
+    a: &'a [f32],
+    b: &'a [f32],
 }
 
-#[inline(always)]
-fn fold(lanes: [f32; LANES], rest: f32) -> f32 {
-    lanes.into_iter().fold(rest, max)
+struct Copy<'a> {
+    out: &'a mut [f32],
+    from: &'a [f32],
 }
 
-#[inline(always)]
-fn add_lanes(out: &mut [f32], a: &[f32], b: &[f32]) -> f32 {
-    let (a, b) = (&a[..out.len()], &b[..out.len()]);
-    let mut largest = [f32::NEG_INFINITY; LANES];
-    let (out_lanes, out_rest) = out.as_chunks_mut::<LANES>();
-    let ((a_lanes, a_rest), (b_lanes, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for ((o, a), b) in out_lanes.iter_mut().zip(a_lanes).zip(b_lanes) {
-        for i in 0..LANES {
-            let sum = a[i] + b[i];
-            o[i] = sum;
-            largest[i] = max(largest[i], sum);
+struct AddTwins<'a> {
+    out: &'a mut [f32],
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+struct LargestOfTwins<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+struct LargestSum<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+struct LargestPower<'a> {
+    v: &'a [f32],
+    w: &'a [f32],
+    least: f32,
+}
+
+impl WithSimd for Add<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let n = self.out.len();
+        let ((out, out_rest), (a, a_rest), (b, b_rest)) =
+            (S::as_mut_simd_f32s(self.out), S::as_simd_f32s(&self.a[..n]), S::as_simd_f32s(&self.b[..n]));
+        let mut most = simd.splat_f32s(0.0);
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = simd.add_f32s(*a, *b);
+            most = simd.max_f32s(most, *out);
         }
+        let rest = simd.add_f32s(simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
+        simd.partial_store_f32s(out_rest, rest);
+        simd.reduce_max_f32s(simd.max_f32s(most, rest))
     }
-    let mut rest = f32::NEG_INFINITY;
-    for ((o, a), b) in out_rest.iter_mut().zip(a_rest).zip(b_rest) {
-        *o = a + b;
-        rest = max(rest, *o);
+}
+
+impl WithSimd for Copy<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let ((out, out_rest), (from, from_rest)) = (S::as_mut_simd_f32s(self.out), S::as_simd_f32s(self.from));
+        let mut most = simd.splat_f32s(0.0);
+        for (out, value) in out.iter_mut().zip(from) {
+            *out = *value;
+            most = simd.max_f32s(most, *value);
+        }
+        let rest = simd.partial_load_f32s(from_rest);
+        simd.partial_store_f32s(out_rest, rest);
+        simd.reduce_max_f32s(simd.max_f32s(most, rest))
     }
-    fold(largest, rest)
+}
+
+impl WithSimd for AddTwins<'_> {
+    type Output = [f32; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [f32; 2] {
+        let (even, odd) = self.out.split_at_mut(self.out.len() / 2);
+        let n = even.len();
+        let ((even, even_rest), (odd, odd_rest)) = (S::as_mut_simd_f32s(even), S::as_mut_simd_f32s(odd));
+        let (a, a_rest) = S::as_simd_f32s(&self.a[..n]);
+        let (b, b_rest) = S::as_simd_f32s(&self.b[..n]);
+        let (c, c_rest) = S::as_simd_f32s(&self.b[1..=n]);
+        let mut most = [simd.splat_f32s(0.0); 2];
+        for ((((even, odd), a), b), c) in even.iter_mut().zip(odd).zip(a).zip(b).zip(c) {
+            *even = simd.add_f32s(*a, *b);
+            *odd = simd.add_f32s(*a, *c);
+            most = [simd.max_f32s(most[0], *even), simd.max_f32s(most[1], *odd)];
+        }
+        let rest = rest_of_twins(simd, a_rest, b_rest, c_rest);
+        simd.partial_store_f32s(even_rest, rest[0]);
+        simd.partial_store_f32s(odd_rest, rest[1]);
+        largest_lanes(simd, most, rest)
+    }
+}
+
+impl WithSimd for LargestOfTwins<'_> {
+    type Output = [f32; 2];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [f32; 2] {
+        let n = self.a.len();
+        let (a, a_rest) = S::as_simd_f32s(self.a);
+        let (b, b_rest) = S::as_simd_f32s(&self.b[..n]);
+        let (c, c_rest) = S::as_simd_f32s(&self.b[1..=n]);
+        let mut most = [simd.splat_f32s(0.0); 2];
+        for ((a, b), c) in a.iter().zip(b).zip(c) {
+            most = [simd.max_f32s(most[0], simd.add_f32s(*a, *b)), simd.max_f32s(most[1], simd.add_f32s(*a, *c))];
+        }
+        largest_lanes(simd, most, rest_of_twins(simd, a_rest, b_rest, c_rest))
+    }
+}
+
+/// The sums at the ends of the rows, less than a vector; lanes beyond are 0.
+#[inline(always)]
+fn rest_of_twins<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> [S::f32s; 2] {
+    let a = simd.partial_load_f32s(a);
+    [simd.add_f32s(a, simd.partial_load_f32s(b)), simd.add_f32s(a, simd.partial_load_f32s(c))]
 }
 
 #[inline(always)]
-fn largest_sum_lanes(a: &[f32], b: &[f32]) -> f32 {
-    let b = &b[..a.len()];
-    let mut largest = [f32::NEG_INFINITY; LANES];
-    let ((a_lanes, a_rest), (b_lanes, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a_lanes.iter().zip(b_lanes) {
-        for i in 0..LANES {
-            largest[i] = max(largest[i], a[i] + b[i]);
+fn largest_lanes<S: Simd>(simd: S, most: [S::f32s; 2], rest: [S::f32s; 2]) -> [f32; 2] {
+    [simd.reduce_max_f32s(simd.max_f32s(most[0], rest[0])), simd.reduce_max_f32s(simd.max_f32s(most[1], rest[1]))]
+}
+
+impl WithSimd for LargestSum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(self.a), S::as_simd_f32s(&self.b[..self.a.len()]));
+        let mut most = simd.splat_f32s(0.0);
+        for (a, b) in a.iter().zip(b) {
+            most = simd.max_f32s(most, simd.add_f32s(*a, *b));
         }
+        let rest = simd.add_f32s(simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
+        simd.reduce_max_f32s(simd.max_f32s(most, rest))
     }
-    fold(largest, a_rest.iter().zip(b_rest).map(|(a, b)| a + b).fold(f32::NEG_INFINITY, max))
+}
+
+impl WithSimd for LargestPower<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let least = simd.splat_f32s(self.least);
+        let ((v, v_rest), (w, w_rest)) = (S::as_simd_f32s(self.v), S::as_simd_f32s(&self.w[..self.v.len()]));
+        let mut most = simd.splat_f32s(0.0);
+        for (v, w) in v.iter().zip(w) {
+            most = simd.max_f32s(most, power(simd, *v, *w, least));
+        }
+        let rest = power(simd, simd.partial_load_f32s(v_rest), simd.partial_load_f32s(w_rest), least);
+        simd.reduce_max_f32s(simd.max_f32s(most, rest))
+    }
 }
 
 #[inline(always)]
-fn largest_power_lanes(v: &[f32], w: &[f32], least: f32) -> f32 {
-    let w = &w[..v.len()];
-    let power = |v: f32, w: f32| v * v.abs() / max(w, least);
-    let mut largest = [f32::NEG_INFINITY; LANES];
-    let ((v_lanes, v_rest), (w_lanes, w_rest)) = (v.as_chunks::<LANES>(), w.as_chunks::<LANES>());
-    for (v, w) in v_lanes.iter().zip(w_lanes) {
-        for i in 0..LANES {
-            largest[i] = max(largest[i], power(v[i], w[i]));
-        }
-    }
-    fold(largest, v_rest.iter().zip(w_rest).map(|(v, w)| power(*v, *w)).fold(f32::NEG_INFINITY, max))
+fn power<S: Simd>(simd: S, v: S::f32s, w: S::f32s, least: S::f32s) -> S::f32s {
+    simd.div_f32s(simd.mul_f32s(v, simd.abs_f32s(v)), simd.max_f32s(w, least))
 }
 
 #[cfg(test)]
@@ -86,17 +203,26 @@ mod tests {
     #[test]
     fn sums_and_their_largest() {
         let arch = Arch::new();
-        for n in [0, 1, 31, 32, 67] {
-            let a: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32).collect();
-            let b: Vec<f32> = (0..n).map(|i| ((i * 53) % 17) as f32).collect();
-            let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
-            let largest = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for n in [0, 1, 8, 31, 32, 67, 79] {
+            // Some negative, and for n = 1 all of them.
+            let a: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 7.0).collect();
+            let b: Vec<f32> = (0..=n).map(|i| ((i * 53) % 17) as f32 - 5.0).collect();
+            let sums = |from: usize| -> Vec<f32> { a.iter().zip(&b[from..]).map(|(a, b)| a + b).collect() };
+            let largest = |values: &[f32]| values.iter().copied().fold(0.0, f32::max);
+            let expected = [sums(0), sums(1)];
+            let most = [largest(&expected[0]), largest(&expected[1])];
             let mut out = vec![0.0; n];
-            assert_eq!(add(arch, &mut out, &a, &b), largest);
-            assert_eq!(out, expected);
-            assert_eq!(largest_sum(arch, &a, &b), largest);
-            let power = expected.iter().map(|v| v * v / v.max(3.0)).fold(f32::NEG_INFINITY, f32::max);
-            assert_eq!(largest_power(arch, &expected, &expected, 3.0), power);
+            assert_eq!(add(arch, &mut out, &a, &b), most[0]);
+            assert_eq!(out, expected[0]);
+            assert_eq!(copy(arch, &mut out, &a), largest(&a));
+            assert_eq!(out, a);
+            let mut both = vec![0.0; 2 * n];
+            assert_eq!(add_twins(arch, &mut both, &a, &b), most);
+            assert_eq!(both, expected.concat());
+            assert_eq!(largest_of_twins(arch, &a, &b), most);
+            assert_eq!(largest_sum(arch, &a, &b), most[0]);
+            let power = expected[0].iter().map(|v| v * v.abs() / v.max(3.0)).fold(0.0, f32::max);
+            assert_eq!(largest_power(arch, &expected[0], &expected[0], 3.0), power);
         }
     }
 }

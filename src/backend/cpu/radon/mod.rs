@@ -11,6 +11,7 @@ mod plan;
 
 use std::cell::RefCell;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use self::block::{FirstLevel, Job, Workspace};
@@ -53,6 +54,16 @@ thread_local! {
 }
 
 impl Scratch {
+    /// Memory for the values of a frame's last short level, at most; its weights need as much again.
+    pub(super) fn bytes(width: usize, height: usize) -> u64 {
+        // In either tower a start every half of the height, and as many shifts as the height has rows.
+        let nodes = |rows: usize, columns: usize| {
+            let band = CUT.short_rows * CUT.short_height;
+            2 * rows.next_multiple_of(band) * (columns + CUT.short_height)
+        };
+        (nodes(height, width).max(nodes(width, height)) * size_of::<f32>()) as u64
+    }
+
     pub(super) fn find_peaks(
         &mut self,
         filtered: &Image,
@@ -122,8 +133,11 @@ impl Scratch {
         let top = task.levels.len() - 1;
         let kept_short = Phase::new(task, 0, short, Wedge::ALL_SLOPES, true);
         let Some(last) = kept_short.stages.last() else { return Vec::new() };
-        let [values, weights] =
-            [&self.values, &self.weights].map(|nodes| Stored { layout: Foundation::new(task, last), nodes });
+        let [values, weights] = [&self.values, &self.weights].map(|nodes| Stored {
+            arch: Arch::new(),
+            layout: Foundation::new(task, last),
+            nodes,
+        });
         let phases: Vec<Phase<'_>> = (0..of)
             .map(|index| Phase::new(task, short, top, Wedge { index, of }, false))
             .filter(|p| p.stages.len() > 1)
@@ -188,7 +202,9 @@ impl Tile {
 }
 
 impl FirstLevel for Tile {
-    fn fill(&self, row: usize, _: i64, stage: &Stage<'_>, nodes: &mut [f32]) -> bool {
+    fn fill(&self, row: usize, _: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> bool {
+        // The levels next to this one are not searched.
+        largest.fill(f32::INFINITY);
         let (height, width) = (stage.level.height, nodes.len() / stage.shifts.len());
         let lines = self.pixels.chunks_exact(self.width).skip(row - self.first_row).take(height);
         for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
@@ -251,12 +267,13 @@ impl Foundation {
 
 /// A stored level, as the first of the long ones.
 struct Stored<'a> {
+    arch: Arch,
     layout: Foundation,
     nodes: &'a [f32],
 }
 
 impl FirstLevel for Stored<'_> {
-    fn fill(&self, row: usize, first_column: i64, stage: &Stage<'_>, nodes: &mut [f32]) -> bool {
+    fn fill(&self, row: usize, first_column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> bool {
         let layout = &self.layout;
         let first = first_column + layout.pad as i64;
         let (stride, width) = (layout.stride() as i64, (nodes.len() / stage.shifts.len()) as i64);
@@ -265,11 +282,13 @@ impl FirstLevel for Stored<'_> {
         }
         let (from, to) = ((-first).max(0), (stride - first).min(width));
         let start = row / layout.keep_step;
-        for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width as usize)) {
+        let shifts = stage.shifts.clone().zip(largest);
+        for ((shift, largest), out) in shifts.zip(nodes.chunks_exact_mut(width as usize)) {
             let line = (start * layout.n_shifts + shift - layout.first_shift) * layout.stride();
             let line = &self.nodes[line..line + layout.stride()];
             out[..from as usize].fill(0.0);
-            out[from as usize..to as usize].copy_from_slice(&line[(first + from) as usize..(first + to) as usize]);
+            let line = &line[(first + from) as usize..(first + to) as usize];
+            *largest = lanes::copy(self.arch, &mut out[from as usize..to as usize], line);
             out[to as usize..].fill(0.0);
         }
         true

@@ -1,0 +1,188 @@
+//! Frames in a stream: a folder of FITS files, watched if wanted, or a simulated camera.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use clap::Parser;
+use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
+use skystreak::{Detector, DetectorConfig, Device, Frame, Report, Result, Segment, StreamConfig, StreamSummary, io};
+
+/// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
+#[derive(Parser)]
+struct Options {
+    /// Folder of FITS files; without one a camera is simulated
+    folder: Option<PathBuf>,
+    /// Go on until no new file has come for this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    watch: Option<f64>,
+    /// Frames of the simulated camera
+    #[arg(long, default_value_t = 16)]
+    frames: usize,
+    /// Side of the simulated camera's frames, px
+    #[arg(long, default_value_t = 2048)]
+    side: usize,
+    /// Stars per million pixels of the simulated camera's frames
+    #[arg(long, default_value_t = 1200.0)]
+    stars: f64,
+    /// Device: auto, cpu, gpu, or an adapter by (part of) its name
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Frames in flight at most
+    #[arg(long)]
+    in_flight: Option<usize>,
+    /// Memory for the frames in flight, MiB
+    #[arg(long)]
+    memory: Option<u64>,
+    /// Also detect the same frames one by one, in turns with the stream, and print the ratio
+    #[arg(long)]
+    compare: bool,
+    /// Print the totals alone
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let device = match options.device.as_str() {
+        "auto" => Device::Auto,
+        "cpu" => Device::Cpu,
+        "gpu" => Device::Gpu,
+        name => Device::Named(name.into()),
+    };
+    let detector = Detector::new(DetectorConfig { device, ..DetectorConfig::default() })?;
+    let mut config = StreamConfig::default();
+    config.frames_in_flight = options.in_flight.unwrap_or(config.frames_in_flight);
+    config.memory_limit_bytes = options.memory.map_or(config.memory_limit_bytes, |mib| mib << 20);
+    println!("device {}, {} frames in flight", detector.device_name(), config.frames_in_flight);
+
+    match &options.folder {
+        Some(folder) => {
+            let quiet_for = options.watch.map(Duration::from_secs_f64);
+            let begin = Instant::now();
+            let summary = detector.stream(
+                &config,
+                files_of(folder, quiet_for),
+                |path| io::fits::read_frame(path),
+                |path, report| print(&path.display().to_string(), &report, options.quiet),
+            )?;
+            print_rates("stream", &summary, begin.elapsed());
+        }
+        None => simulate_camera(&detector, &config, &options)?,
+    }
+    Ok(())
+}
+
+/// FITS files of a folder by name, then those that appear until none has for `quiet_for`.
+///
+/// A file is taken when its size has not changed between two looks: cameras write files that are read half-way
+/// otherwise.
+fn files_of(folder: &Path, quiet_for: Option<Duration>) -> impl Iterator<Item = PathBuf> + Send {
+    let folder = folder.to_owned();
+    let (mut taken, mut ready) = (HashSet::new(), Vec::new());
+    let mut before = sizes(&folder);
+    if quiet_for.is_none() {
+        ready = before.iter().map(|(path, _)| path.clone()).rev().collect();
+    }
+    let mut last_new = Instant::now();
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(path) = ready.pop() {
+                last_new = Instant::now();
+                return Some(path);
+            }
+            if quiet_for.is_none_or(|quiet| last_new.elapsed() > quiet) {
+                return None;
+            }
+            thread::sleep(SETTLE);
+            let now = sizes(&folder);
+            let settled = now.iter().filter(|file| before.contains(file)).map(|(path, _)| path);
+            ready.extend(settled.filter(|path| taken.insert((*path).clone())).rev().cloned());
+            before = now;
+        }
+    })
+}
+
+/// Time in which a file that is being written grows.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// FITS files of a folder with their sizes, by name. A folder that cannot be read has none.
+fn sizes(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let is_fits = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        [".fits", ".fit", ".fts", ".fits.fz", ".fits.gz"].iter().any(|end| name.ends_with(end))
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<(PathBuf, u64)> = entries
+        .filter(|entry| is_fits(&entry.path()))
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len())))
+        .collect();
+    files.sort();
+    files
+}
+
+/// A few simulated frames in turn, as a camera's ring buffer holds them.
+fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options) -> Result<()> {
+    let scene = |seed| SceneConfig {
+        seed,
+        width: options.side,
+        height: options.side,
+        stars_per_mpix: options.stars,
+        streaks: vec![StreakSpec {
+            segment: Segment::from_coordinates(110.3, 120.6, 220.1, 160.4),
+            brightness: Brightness::Snr(25.0),
+        }],
+        ..SceneConfig::default()
+    };
+    let ring: Vec<Frame<'static>> =
+        (1..=4).map(|seed| Ok(simulate(&scene(seed))?.frame)).collect::<Result<Vec<_>>>()?;
+    // The first frame makes the tables of its shape.
+    detector.detect(&ring[0])?;
+    let slots = (0..options.frames).map(|i| &ring[i % ring.len()]);
+
+    let begin = Instant::now();
+    let mut streamed = Vec::new();
+    let summary = detector.stream(
+        config,
+        slots.clone(),
+        |frame| Ok(frame.as_borrowed()),
+        |_, report| {
+            print(&format!("frame {}", streamed.len()), &report, options.quiet);
+            streamed.extend(report.map(|r| r.detections));
+        },
+    )?;
+    let in_stream = begin.elapsed();
+    print_rates("stream", &summary, in_stream);
+
+    if options.compare {
+        let begin = Instant::now();
+        let single: Vec<_> = slots.map(|frame| Ok(detector.detect(frame)?.detections)).collect::<Result<_>>()?;
+        let one_by_one = begin.elapsed();
+        print_rates("one by one", &summary, one_by_one);
+        assert!(streamed == single, "a stream finds what single frames hold");
+        println!("the stream is {:.2} times as fast", one_by_one.as_secs_f64() / in_stream.as_secs_f64());
+    }
+    Ok(())
+}
+
+fn print(name: &str, report: &Result<Report>, quiet: bool) {
+    match report {
+        Ok(_) if quiet => {}
+        Ok(report) => println!("{name}: {} detections, {:.0} ms", report.detections.len(), report.total_ms),
+        Err(error) => eprintln!("{name}: {error}"),
+    }
+}
+
+fn print_rates(what: &str, summary: &StreamSummary, elapsed: Duration) {
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "{what}: {} frames ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s; up to {} at once in {} MiB",
+        summary.frames,
+        summary.failed,
+        summary.frames as f64 / seconds,
+        summary.pixels as f64 / 1e6 / seconds,
+        summary.most_in_flight,
+        summary.peak_bytes >> 20,
+    );
+}
