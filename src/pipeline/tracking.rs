@@ -44,6 +44,9 @@ const MIN_STARS: usize = 5;
 /// The common vector must be shared by this fraction of all whole streaks.
 const MIN_SHARE: f64 = 0.5;
 
+/// Where only the brightest are asked: of these spilled charge and spikes may be half.
+const MIN_BRIGHT_SHARE: f64 = 0.7;
+
 /// A streak as far as the decision needs it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
@@ -172,16 +175,17 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     whole.sort_by(|a, b| b.snr.total_cmp(&a.snr));
     let brightest = |part: usize| &whole[..whole.len() / part];
     let large_enough = |part: &usize| *part == 1 || whole.len() / part >= 2 * MIN_STARS;
-    [1, 2, 4, 8].into_iter().filter(large_enough).find_map(|part| vector_of_most(brightest(part)))
+    let share = |part: usize| if part == 1 { MIN_SHARE } else { MIN_BRIGHT_SHARE };
+    [1, 2, 4, 8].into_iter().filter(large_enough).find_map(|part| vector_of_most(brightest(part), share(part)))
 }
 
-fn vector_of_most(streaks: &[&Seen]) -> Option<TrackingMode> {
+fn vector_of_most(streaks: &[&Seen], least_share: f64) -> Option<TrackingMode> {
     let whole: Vec<&Segment> = streaks.iter().map(|s| &s.segment).collect();
     let members = |of: &Segment| -> Vec<&Segment> {
         whole.iter().filter(|s| same_vector(s, 0.0, of.length_px(), of.angle_rad())).copied().collect()
     };
     let best = whole.iter().map(|s| members(s)).max_by_key(Vec::len)?;
-    if best.len() < MIN_STARS || (best.len() as f64) < MIN_SHARE * whole.len() as f64 {
+    if best.len() < MIN_STARS || (best.len() as f64) < least_share * whole.len() as f64 {
         return None;
     }
     let mut lengths: Vec<f64> = best.iter().map(|s| s.length_px()).collect();
