@@ -15,8 +15,8 @@ const REACH_ERRORS: f64 = 4.0;
 /// An end is not looked for beyond this part of the length from where it was fitted.
 const MOST_REACH: f64 = 0.45;
 
-/// Where the change point adds less than this to the bound, in units of it, the fitted end is as good.
-const LEAST_FLOOR: f64 = 0.2;
+/// Where the error of the change point is less than this many times the bound, the fitted end is as good or better.
+const LEAST_FLOOR: f64 = 1.0;
 
 /// A step of light is over so many PSF widths from its middle.
 const STEP_WIDTHS: f64 = 4.0;
