@@ -14,12 +14,12 @@ use crate::{Error, Frame, Reference, Result};
 /// ```
 /// use skystreak::{FixedPattern, Frame, simulate};
 ///
-/// // A column half as much above its neighbours as a pixel is noisy: no single pixel shows it.
+/// // A column as much above its neighbours as a pixel is noisy: no single pixel shows it.
 /// let (width, height) = (100, 80);
 /// let frames: Vec<Vec<f32>> = (1..6)
 ///     .map(|seed| {
 ///         let mut pixels = simulate::gaussian_frame(width, height, seed, 1.0);
-///         (0..height).for_each(|y| pixels[y * width + 30] += 0.5);
+///         (0..height).for_each(|y| pixels[y * width + 30] += 1.0);
 ///         pixels[40 * width + 70] += 20.0;
 ///         pixels
 ///     })

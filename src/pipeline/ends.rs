@@ -9,11 +9,10 @@ use crate::pipeline::along::{Light, Track};
 /// Places tried for either end.
 const PLACES: usize = 61;
 
-/// They reach so many standard errors to either side of the fitted end.
+/// They reach so many standard errors to either side of the fitted end: less where the two ends would meet, and where that
+/// leaves less than the second the fitted ends stay.
 const REACH_ERRORS: f64 = 4.0;
-
-/// An end is not looked for beyond this part of the length from where it was fitted.
-const MOST_REACH: f64 = 0.45;
+const LEAST_REACH_ERRORS: f64 = 2.0;
 
 /// Where the error of the change point is less than this many times the bound, the fitted end is as good or better.
 const LEAST_FLOOR: f64 = 1.0;
@@ -39,10 +38,11 @@ impl EndSearch {
         let length = fitted.length_px();
         let bound = (2.0 * std::f64::consts::PI.sqrt() * sigma_px * length).sqrt() / snr;
         let floor = 26_f64.sqrt() * length / (snr * snr);
-        if floor < LEAST_FLOOR * bound || length < 2.0 * STEP_WIDTHS * sigma_px {
+        let (error, most) = (bound.hypot(floor), 0.5 * length - STEP_WIDTHS * sigma_px);
+        if floor < LEAST_FLOOR * bound || most < LEAST_REACH_ERRORS * error {
             return None;
         }
-        let reach_px = (REACH_ERRORS * bound.hypot(floor)).min(MOST_REACH * length);
+        let reach_px = (REACH_ERRORS * error).min(most);
         let beyond = reach_px + STEP_WIDTHS * sigma_px;
         let wanted = fitted.extended(beyond, beyond);
         let track = wanted.clipped_to(width, height)?;
@@ -170,5 +170,7 @@ mod tests {
         assert_eq!(EndSearch::of(&at_border, 10.0, SIGMA, 300, 100), None);
         let points = [[0.0; 2]; 2].map(|[x, y]| crate::Point::new(x, y));
         assert_eq!(EndSearch::of(&Segment::new(points[0], points[1]), 10.0, SIGMA, 300, 100), None);
+        let short = Segment::from_coordinates(100.0, 50.0, 114.0, 50.0);
+        assert_eq!(EndSearch::of(&short, 7.0, SIGMA, 300, 100), None, "its ends would meet");
     }
 }
