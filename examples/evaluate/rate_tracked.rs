@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
 /// A frame with trailed stars, `n` points and `n` streaks of S/N 8 to 30.
 pub(crate) fn scene(size: usize, sigma: f64, trail: (f64, f64), stars: f64, n: usize, seed: u64) -> SceneConfig {
     let streaks = RandomStreaks { n, snr: [8.0, 30.0], length_px: [20.0, 120.0], ..RandomStreaks::default() };
-    let points = RandomStreaks { length_px: [0.0, 0.0], ..streaks.clone() };
+    let points = RandomStreaks { length_px: [0.0, 0.0], ..streaks };
     SceneConfig {
         width: size,
         height: size,
