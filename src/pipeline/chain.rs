@@ -28,6 +28,9 @@ const JUST_SO_PRICE: f64 = 2.4;
 /// That counts where stars are many; in a field of 300 a million pixels a star alone costs as much as this.
 const SPARSE_PRICE: f64 = 11.0;
 
+/// Where stars cost more than this, fewer than some 40 a million pixels, two of them side by side are no matter.
+const EMPTY_PRICE: f64 = 15.0;
+
 /// Point sources tried at most on one track.
 const MOST_POINTS: usize = 40;
 
@@ -73,6 +76,9 @@ impl ChainPrior {
 
     /// Whether a short trail that explains so much more S/N² than stars at this price is rather a few stars.
     pub(crate) fn are_few_stars(&self, gain: f64, snr: f64, threshold_snr: f64) -> bool {
+        if self.star_price > EMPTY_PRICE * self.excess2 {
+            return false;
+        }
         let blend = if self.crowded { BLEND_MARGIN * snr.powi(2) } else { 0.0 };
         gain < blend.max(TRAIL_SHARE * threshold_snr.powi(2))
     }

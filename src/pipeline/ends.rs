@@ -47,7 +47,8 @@ impl EndSearch {
         let wanted = fitted.extended(beyond, beyond);
         let track = wanted.clipped_to(width, height)?;
         let fitted_px = [fitted.start, fitted.end].map(|p| track.along_across(p).0);
-        let inside = fitted_px[0] > STEP_WIDTHS * sigma_px && track.length_px() - fitted_px[1] > STEP_WIDTHS * sigma_px;
+        // As far inwards as outwards, or the mean is drawn away from the border.
+        let inside = fitted_px[0] >= reach_px && track.length_px() - fitted_px[1] >= reach_px;
         inside.then_some(Self { track, fitted_px, reach_px, sigma_px })
     }
 

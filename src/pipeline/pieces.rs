@@ -57,6 +57,12 @@ impl Search<'_> {
     }
 }
 
+/// Slack of angle and place of near pieces: a direction is known to about a PSF width over the length, and a track may
+/// bend.
+fn near_slack(sigma: f64, gap: f64, long_px: f64, short_px: f64) -> [f64; 2] {
+    [1.5 * sigma / short_px + 0.01, 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px)]
+}
+
 /// The segment from the outer end of one trail to that of the other, where they could be pieces of one.
 fn joint_span([a, b]: [&Trail; 2], snrs: [f64; 2]) -> Option<Segment> {
     let (long, short) = if a.segment.length_px() >= b.segment.length_px() { (a, b) } else { (b, a) };
@@ -68,16 +74,16 @@ fn joint_span([a, b]: [&Trail; 2], snrs: [f64; 2]) -> Option<Segment> {
     let gap = (near - long_px).max(-far);
     let (angle_slack, lateral_slack) = if gap > FAR_WIDTHS * sigma {
         // Far apart they have to be in line to within their errors: two objects may well be nearly so.
-        let angle_err = |px: f64, snr: f64| 24_f64.sqrt() * sigma / (px * snr);
-        let angle_errs =
-            [a, b].map(|t| t.segment.length_px()).into_iter().zip(snrs).map(|(px, snr)| angle_err(px, snr));
+        let angle_err = |trail: &Trail, snr: f64| 24_f64.sqrt() * sigma / (trail.segment.length_px() * snr);
+        let errs = [angle_err(a, snrs[0]), angle_err(b, snrs[1])];
+        let of_long = if std::ptr::eq(long, a) { errs[0] } else { errs[1] };
         let across_err = 2_f64.sqrt() * sigma * (1.0 / snrs[0]).hypot(1.0 / snrs[1]);
-        let angle_err = angle_errs.fold(0.0, f64::hypot);
         let lever = gap + 0.5 * (long_px + short_px);
-        (0.01 + 3.0 * angle_err, 0.5 * sigma + 3.0 * across_err.hypot(lever * angle_err))
+        let lateral = 0.5 * sigma + 3.0 * across_err.hypot(lever * of_long);
+        let [near_angle, near_lateral] = near_slack(sigma, gap, long_px, short_px);
+        ((0.01 + 3.0 * errs[0].hypot(errs[1])).min(near_angle), lateral.min(near_lateral))
     } else if gap > -0.5 * short_px {
-        // A direction is known to about a PSF width over the length, and a track may bend.
-        (1.5 * sigma / short_px + 0.01, 2.0 * sigma * (1.0 + (gap.max(0.0) + 0.5 * short_px) / long_px))
+        near_slack(sigma, gap, long_px, short_px).into()
     } else {
         // What lies beside is another streak.
         (1.5 * sigma / short_px + 0.01, sigma)
@@ -110,6 +116,8 @@ mod tests {
         assert_eq!((span.start.x, span.end.x), (0.0, 90.0));
         assert!(span_of(line, trail(48.0, 2.5, 88.0, 3.5)).is_some(), "near pieces of a bent track");
         assert!(span_of(line, trail(70.0, 6.0, 110.0, 6.0)).is_none(), "far pieces, 6 px beside");
+        let short = trail(150.0, 6.0, 160.0, 6.0);
+        assert!(joint_span([&trail(0.0, 0.0, 100.0, 0.0), &short], [30.0, 7.0]).is_none(), "a short far piece");
         assert!(span_of(line, trail(60.0, 8.0, 90.0, 8.0)).is_none(), "parallel, 8 px apart");
         assert!(span_of(line, trail(20.0, -20.0, 20.0, 20.0)).is_none(), "crossing");
         assert!(span_of(line, trail(200.0, 0.0, 240.0, 0.0)).is_none(), "far apart");

@@ -32,7 +32,7 @@ pub(crate) struct Thresholds {
 
 impl Thresholds {
     /// Thresholds with an equal share of `false_alarms` in each octave of lengths that the frame has room for; the
-    /// last one holds all from half of the frame's side on.
+    /// last one begins at a quarter to a half of the frame's side.
     ///
     /// `noise_excess` (1 for white noise) multiplies them: the measured scatter of the filtered image over the
     /// expected one.

@@ -3,6 +3,9 @@
 use super::unit_stamp;
 use crate::{Error, Point, Result, Segment};
 
+/// Pixels further away say nothing more of a background.
+const MOST_REACH_PX: f64 = 1000.0;
+
 /// Step of the central differences, px: its error is a few 10⁻⁵ of the derivative, rounding far less.
 const STEP_PX: f64 = 0.01;
 
@@ -67,7 +70,7 @@ pub fn cramer_rao(segment: &Segment, flux_e: f64, sigma_px: f64, noise_e: f64, s
 ///
 /// # Errors
 ///
-/// As [`cramer_rao`].
+/// As [`cramer_rao`], and when the reach is not above 0 and at most 1000 px, or the spread not above 0.
 ///
 /// ```
 /// use skystreak::{Segment, simulate::{Unknowns, cramer_rao, cramer_rao_with}};
@@ -103,6 +106,13 @@ fn bounds(
         if !(value > 0.0 && value.is_finite()) {
             return Err(Error::Config(format!("Cramér-Rao bounds for a {name} of {value}: it must be positive")));
         }
+    }
+    if let Some(Unknowns { reach_px, width_spread_px }) = unknowns
+        && !(reach_px > 0.0 && reach_px <= MOST_REACH_PX && width_spread_px > 0.0)
+    {
+        return Err(Error::Config(format!(
+            "Cramér-Rao bounds with a reach of {reach_px} px and a width known to {width_spread_px} px: both must be positive, the reach at most {MOST_REACH_PX}"
+        )));
     }
     let canvas = Canvas::around(segment, sigma_px, unknowns.map_or(0.0, |u| u.reach_px));
     let is_point = segment.length_px() == 0.0;
