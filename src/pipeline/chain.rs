@@ -40,6 +40,9 @@ const BEYOND_SIGMAS: f64 = 3.0;
 /// For every source that is bright enough to be weighed out, so many more in the same field are only just not.
 const FAINTER_SOURCES: f64 = 2.0;
 
+/// A frame in which no source was seen counts as one of so many: most such frames show no sky, and have no fainter ones.
+const UNSEEN_SOURCES: f64 = 0.1;
+
 /// In the densest fields a point must still win this much to be more than noise.
 const LEAST_PRICE: f64 = 6.0;
 
@@ -52,7 +55,7 @@ impl ChainPrior {
     /// For a field in which so many sources were weighed out. `noise_excess` as in
     /// [`Thresholds`](crate::pipeline::threshold::Thresholds).
     pub(crate) fn new(n_sources: usize, pixels: usize, sigma_px: f64, noise_excess: f64) -> Self {
-        let density = (n_sources as f64).max(0.5) * FAINTER_SOURCES / pixels as f64;
+        let density = (n_sources as f64).max(UNSEEN_SOURCES) * FAINTER_SOURCES / pixels as f64;
         let within_psf = density * std::f64::consts::TAU * sigma_px * sigma_px;
         let star_price = (-2.0 * within_psf.ln()).max(LEAST_PRICE);
         let excess2 = noise_excess.powi(2);
