@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::backend::{Backend, TrackProfile};
+use crate::backend::Backend;
 use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
@@ -17,6 +17,7 @@ use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::PsfKernel;
+use crate::pipeline::scan::{Scanned, lit_parts};
 use crate::pipeline::search::{
     Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
 };
@@ -326,18 +327,31 @@ impl Search<'_> {
         Some(Peak { segment, snr: 0.0 })
     }
 
-    /// Maximises the exact matched-filter S/N of every candidate over its ends.
+    /// Maximises the exact matched-filter S/N of every candidate over its ends. One that spans two streaks gives both.
     fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
         let first = self.fit_ends(candidates.iter().map(|c| c.segment), 4)?;
         let tracks: Vec<Segment> = first.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
         let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
         let min_length_px = self.config.min_length_px;
-        let rescanned: Vec<Segment> = (&tracks, &profiles, &first)
+        let rescanned: Vec<Scanned> = (&tracks, &profiles)
             .into_par_iter()
-            .map(|(track, profile, fit)| best_ends(track, profile, min_length_px).unwrap_or(fit.trail.segment))
+            .map(|(track, profile)| lit_parts(track, profile, min_length_px))
             .collect();
-        let second = self.fit_ends(rescanned, 6)?;
-        Ok(first.into_iter().zip(second).map(|(a, b)| if b.snr > a.snr { b } else { a }).collect())
+        let starts = rescanned.iter().zip(&first).flat_map(|(scanned, fit)| match scanned {
+            Scanned::Dark => vec![fit.trail.segment],
+            Scanned::Whole(ends) => vec![*ends],
+            Scanned::Two(ends) => ends.to_vec(),
+        });
+        let mut second = self.fit_ends(starts, 6)?.into_iter();
+        let mut refined = Vec::with_capacity(second.len());
+        for (a, scanned) in first.into_iter().zip(&rescanned) {
+            if let Scanned::Two(_) = scanned {
+                refined.extend(second.by_ref().take(2));
+            } else {
+                refined.extend(second.next().map(|b| if b.snr > a.snr { b } else { a }));
+            }
+        }
+        Ok(refined)
     }
 
     /// The significant ones of refined candidates, best first, one for each place, without chains of stars.
@@ -511,38 +525,6 @@ fn sigma_for(distance_px: f64) -> f64 {
 /// How far beyond either end of a candidate its true end is looked for, in units of its length.
 const SCAN_BEYOND: f64 = 0.6;
 
-/// Bins a profile is condensed to before all pairs of ends are tried.
-const SCAN_BINS: usize = 160;
-
-/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile; none where there is no light.
-fn best_ends(track: &Segment, profile: &TrackProfile, min_length_px: f64) -> Option<Segment> {
-    let group = profile.signal.len().div_ceil(SCAN_BINS).max(1);
-    let running = |values: &[f32]| -> Vec<f64> {
-        let sums = values.chunks(group).scan(0.0, |sum, chunk| {
-            *sum += chunk.iter().map(|v| f64::from(*v)).sum::<f64>();
-            Some(*sum)
-        });
-        std::iter::once(0.0).chain(sums).collect()
-    };
-    let (signal, variance) = (running(&profile.signal), running(&profile.variance));
-    let step_px = group as f64 * profile.bin_px;
-    let least = (min_length_px / step_px).ceil().max(1.0) as usize;
-    let n = signal.len();
-    // Significances are compared by their squares, and those without dividing.
-    let (mut best, mut best_signal2, mut best_variance) = (None, 0.0, 1.0);
-    for i in 0..n.saturating_sub(least) {
-        for j in i + least..n {
-            let (sum, power) = (signal[j] - signal[i], variance[j] - variance[i]);
-            if sum > 0.0 && sum * sum * best_variance >= best_signal2 * power {
-                (best, best_signal2, best_variance) = (Some((i, j)), sum * sum, power);
-            }
-        }
-    }
-    let (i, j) = best?;
-    let edge = |k: usize| (profile.first_px - 0.5 * profile.bin_px + k as f64 * step_px) / track.length_px();
-    Some(Segment::new(track.at(edge(i).max(0.0)), track.at(edge(j).min(1.0))))
-}
-
 fn sort_fits(fits: &mut [TrailFit]) {
     fits.sort_by(|a, b| {
         let place = |f: &TrailFit| (f.trail.segment.start.x, f.trail.segment.start.y);
@@ -560,15 +542,6 @@ mod tests {
 
     fn trail(x1: f64, y1: f64, x2: f64, y2: f64) -> Trail {
         Trail { segment: Segment::from_coordinates(x1, y1, x2, y2), flux: 1.0, background: 0.0, sigma_eff_px: 1.5 }
-    }
-
-    #[test]
-    fn the_scan_finds_the_lit_part() {
-        let track = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
-        let signal = (0..101).map(|i| if (30..=69).contains(&i) { 1.0 } else { 0.0 }).collect();
-        let profile = TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] };
-        let ends = best_ends(&track, &profile, 8.0).unwrap();
-        assert!((ends.start.x - 29.5).abs() < 1e-9 && (ends.end.x - 69.5).abs() < 1e-9, "{ends:?}");
     }
 
     #[test]

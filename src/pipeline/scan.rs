@@ -1,0 +1,120 @@
+//! Merge stage: where a candidate's track is lit.
+//!
+//! Method: docs/algorithm.md, "Merge".
+
+use std::ops::Range;
+
+use crate::backend::TrackProfile;
+use crate::geometry::Segment;
+use crate::pipeline::pieces::MIN_JOINT_POWER;
+
+/// Bins a profile is condensed to before all pairs of ends are tried.
+const SCAN_BINS: usize = 160;
+
+/// What a scan along a track finds lit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Scanned {
+    Dark,
+    Whole(Segment),
+    /// With so much dark between them that they are no pieces of one streak.
+    Two([Segment; 2]),
+}
+
+/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile, or those of two parts that explain far
+/// more.
+pub(crate) fn lit_parts(track: &Segment, profile: &TrackProfile, min_length_px: f64) -> Scanned {
+    let group = profile.signal.len().div_ceil(SCAN_BINS).max(1);
+    let running = |values: &[f32]| -> Vec<f64> {
+        let sums = values.chunks(group).scan(0.0, |sum, chunk| {
+            *sum += chunk.iter().map(|v| f64::from(*v)).sum::<f64>();
+            Some(*sum)
+        });
+        std::iter::once(0.0).chain(sums).collect()
+    };
+    let scan = Scan { signal: running(&profile.signal), variance: running(&profile.variance) };
+    let step_px = group as f64 * profile.bin_px;
+    let least = (min_length_px / step_px).ceil().max(1.0) as usize;
+    let edge = |k: usize| (profile.first_px - 0.5 * profile.bin_px + k as f64 * step_px) / track.length_px();
+    let part = |(i, j): (usize, usize)| Segment::new(track.at(edge(i).max(0.0)), track.at(edge(j).min(1.0)));
+    match scan.best_ends(0..scan.signal.len(), least) {
+        None => Scanned::Dark,
+        Some(ends) => scan.two_parts(ends, least).map_or(Scanned::Whole(part(ends)), |two| Scanned::Two(two.map(part))),
+    }
+}
+
+/// Light along a track: sums from its start to every edge of a bin.
+struct Scan {
+    signal: Vec<f64>,
+    variance: Vec<f64>,
+}
+
+impl Scan {
+    /// The edges in a range between which the significance is highest; none where there is no light.
+    fn best_ends(&self, edges: Range<usize>, least: usize) -> Option<(usize, usize)> {
+        // Significances are compared by their squares, and those without dividing.
+        let (mut best, mut best_signal2, mut best_variance) = (None, 0.0, 1.0);
+        for i in edges.start..edges.end.saturating_sub(least) {
+            for j in i + least..edges.end {
+                let (sum, power) = (self.signal[j] - self.signal[i], self.variance[j] - self.variance[i]);
+                if sum > 0.0 && sum * sum * best_variance >= best_signal2 * power {
+                    (best, best_signal2, best_variance) = (Some((i, j)), sum * sum, power);
+                }
+            }
+        }
+        best
+    }
+
+    /// S/N² between two edges.
+    fn power(&self, (i, j): (usize, usize)) -> f64 {
+        let (sum, power) = (self.signal[j] - self.signal[i], self.variance[j] - self.variance[i]);
+        if sum > 0.0 && power > 0.0 { sum * sum / power } else { 0.0 }
+    }
+
+    /// Two parts of what lies between two edges, where they are no pieces of one streak.
+    fn two_parts(&self, (first, last): (usize, usize), least: usize) -> Option<[(usize, usize); 2]> {
+        // The darkest stretch parts them: where the light falls furthest behind its mean.
+        let mean = (self.signal[last] - self.signal[first]) / (self.variance[last] - self.variance[first]);
+        let ahead = |k: usize| self.signal[k] - mean * self.variance[k];
+        let (mut peak, mut gap, mut deepest) = (first, (first, first), 0.0);
+        for k in first..=last {
+            if ahead(k) > ahead(peak) {
+                peak = k;
+            }
+            if ahead(peak) - ahead(k) > deepest {
+                (gap, deepest) = ((peak, k), ahead(peak) - ahead(k));
+            }
+        }
+        let two = [self.best_ends(first..gap.0 + 1, least)?, self.best_ends(gap.1..last + 1, least)?];
+        let separate: f64 = two.map(|part| self.power(part)).iter().sum();
+        (self.power((first, last)) < MIN_JOINT_POWER * separate).then_some(two)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scan_finds_the_lit_part() {
+        let track = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
+        let signal = (0..101).map(|i| if (30..=69).contains(&i) { 1.0 } else { 0.0 }).collect();
+        let profile = TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] };
+        let Scanned::Whole(ends) = lit_parts(&track, &profile, 8.0) else { panic!("one part") };
+        assert!((ends.start.x - 29.5).abs() < 1e-9 && (ends.end.x - 69.5).abs() < 1e-9, "{ends:?}");
+        assert_eq!(lit_parts(&track, &TrackProfile { signal: vec![0.0; 101], ..profile }, 8.0), Scanned::Dark);
+    }
+
+    #[test]
+    fn the_scan_tells_two_streaks_from_one_with_a_gap() {
+        let track = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
+        let lit_outside = |gap: Range<i32>| {
+            let lit = |i: i32| (10..90).contains(&i) && !gap.contains(&i);
+            let signal = (0..101).map(|i| if lit(i) { 1.0 } else { 0.0 }).collect();
+            lit_parts(&track, &TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] }, 8.0)
+        };
+        // As much dark as light: 40 of 80.
+        let Scanned::Two([a, b]) = lit_outside(30..70) else { panic!("two streaks") };
+        assert_eq!([a.start.x, a.end.x, b.start.x, b.end.x], [9.5, 29.5, 69.5, 89.5]);
+        assert!(matches!(lit_outside(40..60), Scanned::Whole(_)), "20 of 80 px dark");
+    }
+}
