@@ -16,6 +16,7 @@ use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::pieces::MIN_JOINT_POWER;
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::scan::{Scanned, lit_parts};
 use crate::pipeline::search::{
@@ -339,17 +340,18 @@ impl Search<'_> {
             .collect();
         let starts = rescanned.iter().zip(&first).flat_map(|(scanned, fit)| match scanned {
             Scanned::Dark => vec![fit.trail.segment],
-            Scanned::Whole(ends) => vec![*ends],
-            Scanned::Two(ends) => ends.to_vec(),
+            Scanned::Lit { ends, parts: None } => vec![*ends],
+            Scanned::Lit { ends, parts: Some([a, b]) } => vec![*ends, *a, *b],
         });
         let mut second = self.fit_ends(starts, 6)?.into_iter();
         let mut refined = Vec::with_capacity(second.len());
-        for (a, scanned) in first.into_iter().zip(&rescanned) {
-            if let Scanned::Two(_) = scanned {
-                refined.extend(second.by_ref().take(2));
-            } else {
-                refined.extend(second.next().map(|b| if b.snr > a.snr { b } else { a }));
-            }
+        for (before, scanned) in first.into_iter().zip(&rescanned) {
+            let Some(after) = second.next() else { break };
+            let whole = if after.snr > before.snr { after } else { before };
+            let parts = if let Scanned::Lit { parts: Some(_), .. } = scanned { 2 } else { 0 };
+            let parts: Vec<TrailFit> = second.by_ref().take(parts).collect();
+            let separate: f64 = parts.iter().map(|f| f.snr.powi(2)).sum();
+            if whole.snr.powi(2) < MIN_JOINT_POWER * separate { refined.extend(parts) } else { refined.push(whole) }
         }
         Ok(refined)
     }

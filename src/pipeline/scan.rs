@@ -6,22 +6,26 @@ use std::ops::Range;
 
 use crate::backend::TrackProfile;
 use crate::geometry::Segment;
-use crate::pipeline::pieces::MIN_JOINT_POWER;
 
 /// Bins a profile is condensed to before all pairs of ends are tried.
 const SCAN_BINS: usize = 160;
 
-/// What a scan along a track finds lit.
+/// Less than this part of two parts' S/N² in the whole of them, and they may be two streaks: a fit that follows each in
+/// its own direction sees more of it than the common track does.
+const MAYBE_TWO: f64 = 0.8;
+
+/// What a scan along a track finds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scanned {
     Dark,
-    Whole(Segment),
-    /// With so much dark between them that they are no pieces of one streak.
-    Two([Segment; 2]),
+    Lit {
+        ends: Segment,
+        /// The lit parts between the ends, where so much is dark that they may be two streaks.
+        parts: Option<[Segment; 2]>,
+    },
 }
 
-/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile, or those of two parts that explain far
-/// more.
+/// The pair of ends with the highest `Σ signal / √Σ variance` along a profile, and what may be two parts between them.
 pub(crate) fn lit_parts(track: &Segment, profile: &TrackProfile, min_length_px: f64) -> Scanned {
     let group = profile.signal.len().div_ceil(SCAN_BINS).max(1);
     let running = |values: &[f32]| -> Vec<f64> {
@@ -38,7 +42,9 @@ pub(crate) fn lit_parts(track: &Segment, profile: &TrackProfile, min_length_px: 
     let part = |(i, j): (usize, usize)| Segment::new(track.at(edge(i).max(0.0)), track.at(edge(j).min(1.0)));
     match scan.best_ends(0..scan.signal.len(), least) {
         None => Scanned::Dark,
-        Some(ends) => scan.two_parts(ends, least).map_or(Scanned::Whole(part(ends)), |two| Scanned::Two(two.map(part))),
+        Some(ends) => {
+            Scanned::Lit { ends: part(ends), parts: scan.two_parts(ends, least).map(|parts| parts.map(part)) }
+        }
     }
 }
 
@@ -70,7 +76,7 @@ impl Scan {
         if sum > 0.0 && power > 0.0 { sum * sum / power } else { 0.0 }
     }
 
-    /// Two parts of what lies between two edges, where they are no pieces of one streak.
+    /// Two parts of what lies between two edges, where they may be two streaks.
     fn two_parts(&self, (first, last): (usize, usize), least: usize) -> Option<[(usize, usize); 2]> {
         // The darkest stretch parts them: where the light falls furthest behind its mean.
         let mean = (self.signal[last] - self.signal[first]) / (self.variance[last] - self.variance[first]);
@@ -86,7 +92,7 @@ impl Scan {
         }
         let two = [self.best_ends(first..gap.0 + 1, least)?, self.best_ends(gap.1..last + 1, least)?];
         let separate: f64 = two.map(|part| self.power(part)).iter().sum();
-        (self.power((first, last)) < MIN_JOINT_POWER * separate).then_some(two)
+        (self.power((first, last)) < MAYBE_TWO * separate).then_some(two)
     }
 }
 
@@ -99,13 +105,13 @@ mod tests {
         let track = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
         let signal = (0..101).map(|i| if (30..=69).contains(&i) { 1.0 } else { 0.0 }).collect();
         let profile = TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] };
-        let Scanned::Whole(ends) = lit_parts(&track, &profile, 8.0) else { panic!("one part") };
+        let Scanned::Lit { ends, parts: None } = lit_parts(&track, &profile, 8.0) else { panic!("one part") };
         assert!((ends.start.x - 29.5).abs() < 1e-9 && (ends.end.x - 69.5).abs() < 1e-9, "{ends:?}");
         assert_eq!(lit_parts(&track, &TrackProfile { signal: vec![0.0; 101], ..profile }, 8.0), Scanned::Dark);
     }
 
     #[test]
-    fn the_scan_tells_two_streaks_from_one_with_a_gap() {
+    fn the_scan_sees_what_may_be_two_streaks() {
         let track = Segment::from_coordinates(0.0, 0.0, 100.0, 0.0);
         let lit_outside = |gap: Range<i32>| {
             let lit = |i: i32| (10..90).contains(&i) && !gap.contains(&i);
@@ -113,8 +119,9 @@ mod tests {
             lit_parts(&track, &TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] }, 8.0)
         };
         // As much dark as light: 40 of 80.
-        let Scanned::Two([a, b]) = lit_outside(30..70) else { panic!("two streaks") };
+        let Scanned::Lit { ends, parts: Some([a, b]) } = lit_outside(30..70) else { panic!("two streaks") };
         assert_eq!([a.start.x, a.end.x, b.start.x, b.end.x], [9.5, 29.5, 69.5, 89.5]);
-        assert!(matches!(lit_outside(40..60), Scanned::Whole(_)), "20 of 80 px dark");
+        assert_eq!([ends.start.x, ends.end.x], [9.5, 89.5]);
+        assert!(matches!(lit_outside(45..55), Scanned::Lit { parts: None, .. }), "10 of 80 px dark");
     }
 }
