@@ -66,6 +66,8 @@ struct Measured {
     converged: bool,
     iterations: u32,
     chi2_reduced: f64,
+    /// Both ends together lie within three sigma, by the covariance that the detector states.
+    within_3_sigma: bool,
 }
 
 /// All streaks of one S/N.
@@ -82,8 +84,8 @@ impl Sample {
     }
 }
 
-fn compare(found: &Detection, truth: &Truth, psf_sigma_px: f64) -> AnyResult<Measured> {
-    let [known, bounds]: [Bounds; 2] = truth.bounds(psf_sigma_px)?;
+fn compare(found: &Detection, truth: &Truth) -> AnyResult<Measured> {
+    let [known, bounds]: [Bounds; 2] = truth.bounds()?;
     let line = truth.segment;
     let length = line.length_px();
     let (mut first, mut last) = (line.along_across(found.segment.start), line.along_across(found.segment.end));
@@ -97,7 +99,7 @@ fn compare(found: &Detection, truth: &Truth, psf_sigma_px: f64) -> AnyResult<Mea
     let value = |error, stated, bound, floor| Value { error, stated, bound, floor };
     let end = |error, stated| value(error, stated, bounds.end_along_px, end_floor);
     let flux = |bound| value(found.flux / truth.flux - 1.0, found.flux_err / truth.flux, bound, 0.0);
-    let width = value(found.sigma_px - psf_sigma_px, found.sigma_err_px, bounds.sigma_px, 0.0);
+    let width = value(found.sigma_px - truth.sigma_px, found.sigma_err_px, bounds.sigma_px, 0.0);
     Ok(Measured {
         values: [
             vec![value(0.5 * (first.1 + last.1), across_err, bounds.mid_across_px, 0.0)],
@@ -123,6 +125,7 @@ fn compare(found: &Detection, truth: &Truth, psf_sigma_px: f64) -> AnyResult<Mea
         converged: !found.flags.contains(Flags::NOT_CONVERGED),
         iterations: found.fit_iterations,
         chi2_reduced: found.chi2_reduced,
+        within_3_sigma: matching::is_within_errors(found, &line, matching::THREE_SIGMA),
     })
 }
 
@@ -146,7 +149,7 @@ fn sample(
         let mut measured = Vec::new();
         for (truth, j) in made.truths.iter().zip(&matches.of_truth) {
             if let Some(j) = j {
-                measured.push(compare(&found[*j], truth, common.sigma)?);
+                measured.push(compare(&found[*j], truth)?);
             }
         }
         Ok((measured, matches.n_of_truth.iter().sum::<usize>()))
@@ -184,6 +187,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "not converged",
         "mean iterations",
         "mean reduced χ²",
+        "both ends within 3 sigma",
     ]);
     let mut table = Table::new([
         "S/N",
@@ -194,6 +198,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "rms / √(bound² + floor²)",
         "rms pull",
         "within stated error",
+        "within 3",
     ]);
     for sample in &samples {
         let n = sample.measured.len();
@@ -207,6 +212,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
             percent(not_converged as f64 / n as f64),
             format!("{:.1}", mean(&sample.measured.iter().map(|m| f64::from(m.iterations)).collect::<Vec<f64>>())),
             format!("{:.3}", mean(&chi2)),
+            percent(sample.measured.iter().filter(|m| m.within_3_sigma).count() as f64 / n as f64),
         ]);
         for (k, name) in QUANTITIES.iter().enumerate() {
             let values = sample.values(k);
@@ -214,7 +220,14 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
             let sampling = (0.5 / values.len() as f64).sqrt();
             let ratio = rms(&each(|v| v.error / v.bound));
             let to_floor = rms(&each(|v| v.error / v.bound.hypot(v.floor)));
-            let within = mean(&each(|v| f64::from(u8::from(v.error.abs() <= v.stated))));
+            let within = |times: f64| {
+                mean(
+                    &values
+                        .iter()
+                        .map(|v| f64::from(u8::from(v.error.abs() <= times * v.stated)))
+                        .collect::<Vec<f64>>(),
+                )
+            };
             table.row([
                 sample.snr.to_string(),
                 (*name).to_owned(),
@@ -223,7 +236,8 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
                 format!("{ratio:.2} ± {:.2}", ratio * sampling),
                 format!("{to_floor:.2}"),
                 format!("{:.2}", rms(&each(|v| v.error / v.stated))),
-                percent(within),
+                percent(within(1.0)),
+                percent(within(3.0)),
             ]);
         }
     }

@@ -54,6 +54,12 @@ pub(crate) struct Common {
     /// Number of masked columns.
     #[arg(long, default_value_t = 0)]
     bad_columns: usize,
+    /// Width of a band of masked columns.
+    #[arg(long, default_value_t = 0)]
+    column_band: usize,
+    /// By how much the width of each streak differs from the frame's PSF: rms, in units of it.
+    #[arg(long, default_value_t = 0.0)]
+    width_spread: f64,
     /// Count photons, with this gain in electrons per ADU; else the noise is white.
     #[arg(long, value_name = "E_PER_ADU")]
     gain: Option<f64>,
@@ -73,8 +79,11 @@ impl Common {
             sky_e: self.sky_e,
             read_noise_e: self.read_noise_e,
         });
-        if photons.is_some() && self.noise_gradient != 1.0 {
-            return Err("--noise-gradient goes with white noise, not with --gain".into());
+        if photons.is_some() && (self.noise_gradient != 1.0 || self.width_spread != 0.0) {
+            return Err("--noise-gradient and --width-spread go with white noise, not with --gain".into());
+        }
+        if self.column_band >= self.size || !(0.0..0.3).contains(&self.width_spread) {
+            return Err("--column-band narrower than the frame and --width-spread below 0.3, please".into());
         }
         if !(0.0..0.9).contains(&self.masked) || self.noise_gradient <= 0.0 || self.size < 16 {
             return Err("--masked below 0.9, --noise-gradient above 0 and --size of 16 and more, please".into());
@@ -84,6 +93,8 @@ impl Common {
             noise_ratio: self.noise_gradient,
             masked: self.masked,
             bad_columns: self.bad_columns,
+            column_band: self.column_band,
+            width_spread: self.width_spread,
             photons,
             ..Conditions::white(self.size, self.sigma)
         })

@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
 use skystreak::simulate::{
     Bounds, Brightness, SceneConfig, StreakSpec, Unknowns, add_streak, cramer_rao, cramer_rao_with, gaussian_frame,
     simulate, unit_stamp,
@@ -26,6 +27,10 @@ pub(crate) struct Conditions {
     pub(crate) masked: f64,
     /// Masked columns.
     pub(crate) bad_columns: usize,
+    /// Columns of a masked band.
+    pub(crate) column_band: usize,
+    /// Rms difference of a streak's width from the PSF's, in units of it.
+    pub(crate) width_spread: f64,
     /// Photon noise of sky and streaks instead of white noise.
     pub(crate) photons: Option<Photons>,
 }
@@ -49,6 +54,8 @@ impl Conditions {
             noise_ratio: 1.0,
             masked: 0.0,
             bad_columns: 0,
+            column_band: 0,
+            width_spread: 0.0,
             photons: None,
         }
     }
@@ -71,6 +78,8 @@ pub(crate) struct Truth {
     pub(crate) snr: f64,
     /// Light inside the frame, in the unit the detector reports.
     pub(crate) flux: f64,
+    /// Width of its PSF, px.
+    pub(crate) sigma_px: f64,
     /// Noise per pixel in the same unit.
     noise: f64,
     own_photons: bool,
@@ -79,7 +88,8 @@ pub(crate) struct Truth {
 impl Truth {
     /// Cramér-Rao bounds of this very streak: its width and background known, and where they are found with it as the
     /// detector does (docs/algorithm.md, "Measure").
-    pub(crate) fn bounds(&self, psf_sigma_px: f64) -> AnyResult<[Bounds; 2]> {
+    pub(crate) fn bounds(&self) -> AnyResult<[Bounds; 2]> {
+        let psf_sigma_px = self.sigma_px;
         let sigma_eff_px = (psf_sigma_px * psf_sigma_px + 1.0 / 12.0).sqrt();
         let unknowns = Unknowns { reach_px: 6.0 * sigma_eff_px + 3.0, width_spread_px: 0.15 * sigma_eff_px };
         let Self { segment, flux, noise, own_photons, .. } = self;
@@ -124,14 +134,18 @@ pub(crate) fn make(conditions: &Conditions, streaks: &[(Segment, f64)], frame_se
         *pixel = (f64::from(*pixel) * conditions.noise_at(x) + conditions.sky_at(x, y)) as f32;
     }
     let mut truths = Vec::new();
+    let mut rng = ChaCha8Rng::seed_from_u64(frame_seed);
+    rng.set_stream(u64::MAX - 2);
     for (segment, snr) in streaks {
-        let stamp = unit_stamp(segment, conditions.psf_sigma_px, size, size);
+        let normal: f64 = rng.sample(StandardNormal);
+        let sigma_px = conditions.psf_sigma_px * (1.0 + conditions.width_spread * normal);
+        let stamp = unit_stamp(segment, sigma_px, size, size);
         let unit_snr = stamp.unit_snr(|x, _| conditions.noise_at(x).powi(2));
         let flux = snr / unit_snr;
-        add_streak(&mut pixels, size, segment, conditions.psf_sigma_px, flux);
+        add_streak(&mut pixels, size, segment, sigma_px, flux);
         let inside = segment.clipped_to(size, size).ok_or("a streak lies outside of its frame")?;
         let (flux, noise) = (flux * stamp.total(), stamp.norm() / unit_snr);
-        truths.push(Truth { segment: inside.ordered(), snr: *snr, flux, noise, own_photons: false });
+        truths.push(Truth { segment: inside.ordered(), snr: *snr, flux, sigma_px, noise, own_photons: false });
     }
     let frame = with_defects(Frame::new(pixels, size, size)?, conditions, frame_seed)?;
     Ok(Made { frame, truths })
@@ -163,6 +177,7 @@ fn make_counted(
         segment: t.segment(),
         snr: t.snr,
         flux: t.flux_e,
+        sigma_px: conditions.psf_sigma_px,
         noise: t.noise_e,
         own_photons: true,
     });
@@ -170,9 +185,9 @@ fn make_counted(
     Ok(Made { frame: with_defects(scene.frame, conditions, frame_seed)?, truths })
 }
 
-/// Masks disks such as stars leave, and columns.
+/// Masks disks such as stars leave, columns, and a band of them.
 fn with_defects(frame: Frame<'static>, conditions: &Conditions, frame_seed: u64) -> AnyResult<Frame<'static>> {
-    if conditions.masked <= 0.0 && conditions.bad_columns == 0 {
+    if conditions.masked <= 0.0 && conditions.bad_columns == 0 && conditions.column_band == 0 {
         return Ok(frame);
     }
     let size = conditions.size;
@@ -195,6 +210,10 @@ fn with_defects(frame: Frame<'static>, conditions: &Conditions, frame_seed: u64)
     for _ in 0..conditions.bad_columns {
         let column = rng.random_range(0..size);
         mask[column..].iter_mut().step_by(size).for_each(|m| *m = true);
+    }
+    if conditions.column_band > 0 {
+        let first = rng.random_range(0..=size - conditions.column_band);
+        mask.chunks_mut(size).for_each(|row| row[first..first + conditions.column_band].fill(true));
     }
     Ok(frame.with_mask(mask)?)
 }

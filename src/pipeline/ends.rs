@@ -1,7 +1,7 @@
 //! Measure stage: where the ends of a faint trail are to be expected.
 //!
 //! The end of a faint trail is a change point: its likelihood has several maxima, and the best of them may lie far
-//! off. The mean over the likelihood lies nearer to the truth on average. Method: docs/algorithm.md, "Measure".
+//! off. The mean over the likelihood lies nearer to the truth on average, and its spread says how near. Method: docs/algorithm.md, "Measure".
 
 use crate::geometry::Segment;
 use crate::pipeline::along::{Light, Track};
@@ -52,27 +52,43 @@ impl EndSearch {
         inside.then_some(Self { track, fitted_px, reach_px, sigma_px })
     }
 
-    /// The segment between the expected ends. `noise_excess` is the noise along the track over that of the weights.
-    pub(crate) fn expected(&self, track: Track<'_>, noise_excess: f64) -> Segment {
+    /// Where the ends are to be expected. `noise_excess` is the noise along the track over that of the weights.
+    pub(crate) fn expected(&self, track: Track<'_>, noise_excess: f64) -> ExpectedEnds {
         let length = self.track.length_px();
         let n = (length / track.profile.bin_px).floor().max(1.0) as usize;
         let lights: Vec<Light> = track.parts(n).collect();
         let part_px = length / n as f64;
-        let [first, last] = self.fitted_px.map(|at| self.places(at, length));
-        let steps = |places: &[f64]| -> Vec<Step> { places.iter().map(|a| self.step(*a, &lights, part_px)).collect() };
-        let (of_first, of_last) = (steps(&first), steps(&last));
+        let places = self.fitted_px.map(|at| self.places(at, length));
+        let [of_first, of_last] = places
+            .each_ref()
+            .map(|places| -> Vec<Step> { places.iter().map(|a| self.step(*a, &lights, part_px)).collect() });
         let likelihood_of = |(a, b): (usize, usize)| log_likelihood(of_first[a], of_last[b], noise_excess);
         let pairs = || (0..PLACES).flat_map(|a| (0..PLACES).map(move |b| (a, b)));
         let best = pairs().map(likelihood_of).fold(f64::NEG_INFINITY, f64::max);
-        let (mut total, mut means) = (0.0, [0.0; 2]);
+        if !best.is_finite() {
+            return ExpectedEnds { segment: self.segment(self.fitted_px), along_px2: None };
+        }
+        let (mut marginals, mut product) = ([[0.0; PLACES]; 2], 0.0);
         for (a, b) in pairs() {
             let likelihood = (likelihood_of((a, b)) - best).exp();
-            total += likelihood;
-            means[0] += likelihood * first[a];
-            means[1] += likelihood * last[b];
+            marginals[0][a] += likelihood;
+            marginals[1][b] += likelihood;
+            product += likelihood * places[0][a] * places[1][b];
         }
-        let [start, end] = if best.is_finite() { means.map(|m| m / total) } else { self.fitted_px };
-        Segment::new(self.track.at(start / length), self.track.at(end / length))
+        let total: f64 = marginals[0].iter().sum();
+        let of_end = |end: usize| Marginal::new(&places[end], &marginals[end]);
+        let [first, last] = [of_end(0), of_end(1)];
+        let correlation = (product / total - first.mean * last.mean) / (first.sd * last.sd).max(1e-12);
+        let between = correlation.clamp(-0.99, 0.99) * first.half_width * last.half_width;
+        ExpectedEnds {
+            segment: self.segment([first.mean, last.mean]),
+            along_px2: Some([[first.half_width.powi(2), between], [between, last.half_width.powi(2)]]),
+        }
+    }
+
+    fn segment(&self, [first_px, last_px]: [f64; 2]) -> Segment {
+        let length = self.track.length_px();
+        Segment::new(self.track.at(first_px / length), self.track.at(last_px / length))
     }
 
     fn places(&self, around_px: f64, length_px: f64) -> Vec<f64> {
@@ -100,6 +116,52 @@ impl EndSearch {
         step
     }
 }
+
+/// The ends to be expected, and how well they are known along the track.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ExpectedEnds {
+    pub(crate) segment: Segment,
+    /// Covariance of both ends along the track, of intervals that hold 68 %; none where there is no light.
+    pub(crate) along_px2: Option<[[f64; 2]; 2]>,
+}
+
+/// What the likelihood says of one end, the other being anywhere.
+struct Marginal {
+    mean: f64,
+    sd: f64,
+    /// So far to either side of the mean lies the share of a normal variable's standard deviation: less than `sd` of a
+    /// likelihood with long tails.
+    half_width: f64,
+}
+
+impl Marginal {
+    fn new(places: &[f64], likelihood: &[f64]) -> Self {
+        let total: f64 = likelihood.iter().sum();
+        let mean = places.iter().zip(likelihood).map(|(p, l)| p * l).sum::<f64>() / total;
+        let variance = places.iter().zip(likelihood).map(|(p, l)| (p - mean).powi(2) * l).sum::<f64>() / total;
+        // Every place stands for the stretch around it.
+        let step = places[1] - places[0];
+        let within = |half_width: f64| -> f64 {
+            let share = |p: f64| {
+                let (from, to) = ((p - 0.5 * step).max(mean - half_width), (p + 0.5 * step).min(mean + half_width));
+                (to - from).max(0.0) / step
+            };
+            places.iter().zip(likelihood).map(|(p, l)| share(*p) * l).sum::<f64>() / total
+        };
+        let (mut low, mut high) = (0.0, places[places.len() - 1] - places[0] + step);
+        for _ in 0..HALVINGS {
+            let middle = 0.5 * (low + high);
+            if within(middle) < ONE_SIGMA { low = middle } else { high = middle }
+        }
+        Self { mean, sd: variance.sqrt(), half_width: high }
+    }
+}
+
+/// Share of a normal variable within its standard deviation.
+const ONE_SIGMA: f64 = 0.682_689;
+
+/// Halvings of an interval: to a thousandth of a step between places.
+const HALVINGS: usize = 16;
 
 /// What a step of unit light per length would see.
 #[derive(Debug, Clone, Copy, Default)]
@@ -139,6 +201,10 @@ mod tests {
     }
 
     fn expected(fitted: &Segment, per_px: f64, noise: impl Fn(usize) -> f64) -> Segment {
+        expected_with_errors(fitted, per_px, noise).segment
+    }
+
+    fn expected_with_errors(fitted: &Segment, per_px: f64, noise: impl Fn(usize) -> f64) -> ExpectedEnds {
         let search = EndSearch::of(fitted, 10.0, SIGMA, 300, 100).unwrap();
         let profile = profile(&search.track, per_px, noise);
         search.expected(Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA }, 1.0)
@@ -160,6 +226,35 @@ mod tests {
         let dark = |k: usize| if (175.0..193.0).contains(&(k as f64 + from)) { -1.0 } else { 0.0 };
         let ends = expected(&fitted, 1.0, dark);
         assert!((ends.start.x - 100.0).abs() < 2.0 && (178.0..198.0).contains(&ends.end.x), "{ends:?}");
+    }
+
+    #[test]
+    fn errors_are_the_spread_of_the_likelihood() {
+        let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
+        let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100).unwrap().track.start.x;
+        let errors = |noise: &dyn Fn(usize) -> f64| {
+            let [[a, _], [_, b]] = expected_with_errors(&fitted, 1.0, noise).along_px2.unwrap();
+            [a.sqrt(), b.sqrt()]
+        };
+        let clear = errors(&|_| 0.0);
+        assert!((clear[0] / clear[1] - 1.0).abs() < 0.02, "{clear:?}");
+        // A dark stretch before the end: it may lie on either side.
+        let doubtful = errors(&|k| if (175.0..193.0).contains(&(k as f64 + from)) { -1.0 } else { 0.0 });
+        assert!(doubtful[1] > 3.0 * clear[1] && doubtful[0] < 1.2 * clear[0], "{doubtful:?} {clear:?}");
+    }
+
+    #[test]
+    fn half_widths_hold_68_percent() {
+        let places: Vec<f64> = (0..61).map(|k| 0.2 * f64::from(k)).collect();
+        let of = |likelihood: &dyn Fn(f64) -> f64| {
+            Marginal::new(&places, &places.iter().map(|p| likelihood(p - 6.0)).collect::<Vec<f64>>())
+        };
+        let normal = of(&|t| (-0.5 * t * t).exp());
+        assert!((normal.mean - 6.0).abs() < 1e-9 && (normal.half_width - 1.0).abs() < 0.01);
+        assert!((normal.sd - 1.0).abs() < 0.01);
+        // 68 % of a two-sided exponential lie within 1.148 of its scale, of standard deviation √2.
+        let peaked = of(&|t| (-t.abs() / 0.6).exp());
+        assert!((peaked.half_width / 0.6 - 1.148).abs() < 0.03 && (peaked.sd / 0.6 - 1.414).abs() < 0.03);
     }
 
     #[test]

@@ -15,29 +15,49 @@ const CHANGE_POINT: f64 = 3.3;
 const ACROSS_GROWTH: f64 = 28.0;
 const ANGLE_GROWTH: f64 = 40.0;
 
-/// Adds to the covariance of the two ends what the Fisher information does not know. An end that was not seen, which
-/// has no error along the track in it, may be anywhere beyond.
-pub(crate) fn widen_ends(covariance: &mut EndCovariance, segment: &Segment, snr: f64, unseen: [bool; 2]) {
+/// The same of what the likelihood says of an end along the track: it looks along the fitted line, as if that were known.
+const ALONG_GROWTH: f64 = 14.0;
+
+/// Adds to the covariance of the two ends what the Fisher information does not know: across the track by S/N, along it
+/// what the likelihood of the ends says where that was looked at, else by S/N too. An end that was not seen, which has no
+/// error along the track in it, may be anywhere beyond.
+pub(crate) fn widen_ends(
+    covariance: &mut EndCovariance,
+    segment: &Segment,
+    snr: f64,
+    unseen: [bool; 2],
+    along_px2: Option<[[f64; 2]; 2]>,
+) {
     let length = segment.length_px();
     let (c, s) = segment.direction();
-    let across = [-s, c];
-    let between = |a: usize, b: usize| -> f64 {
-        (0..4).map(|k| across[k / 2] * covariance[2 * a + k / 2][2 * b + k % 2] * across[k % 2]).sum()
+    let (along, across) = ([c, s], [-s, c]);
+    let between = |way: [f64; 2], a: usize, b: usize| -> f64 {
+        (0..4).map(|k| way[k / 2] * covariance[2 * a + k / 2][2 * b + k % 2] * way[k % 2]).sum()
     };
-    let (ends, both) = (between(0, 0) + between(1, 1), between(0, 1) + between(1, 0));
+    let [ends, both] = [[0, 1], [1, 0]].map(|[a, b]| between(across, 0, a) + between(across, 1, b));
     let midpoint = 0.25 * (ends + both) * ACROSS_GROWTH / (snr * snr);
     let tilt = 0.25 * (ends - both) * ANGLE_GROWTH / (snr * snr);
     let floor = (CHANGE_POINT * length / (snr * snr)).powi(2);
+    let grown = 1.0 + ALONG_GROWTH / (snr * snr);
+    let added_along: [[f64; 2]; 2] = std::array::from_fn(|a| {
+        std::array::from_fn(|b| {
+            let fitted = between(along, a, b);
+            match along_px2 {
+                // Never less than the fit's own.
+                Some(known) if a == b => (grown * known[a][b] - fitted).max(0.0),
+                Some(known) => grown * known[a][b] - fitted,
+                None if a == b => floor,
+                None => 0.0,
+            }
+        })
+    });
     for (row, line) in covariance.iter_mut().enumerate() {
         for (column, element) in line.iter_mut().enumerate() {
             let (a, b) = (row / 2, column / 2);
             let added = if a == b { midpoint + tilt } else { midpoint - tilt };
             *element += added * across[row % 2] * across[column % 2];
-            if a == b {
-                let variance = if unseen[a] { floor + length * length } else { floor };
-                let along = [c, s];
-                *element += variance * along[row % 2] * along[column % 2];
-            }
+            let unseen = if a == b && unseen[a] { length * length } else { 0.0 };
+            *element += (added_along[a][b] + unseen) * along[row % 2] * along[column % 2];
         }
     }
 }
@@ -61,14 +81,23 @@ mod tests {
             row[(i + 2) % 4] = 0.5;
         }
         let before = covariance;
-        widen_ends(&mut covariance, &segment, 10.0, [false, true]);
+        widen_ends(&mut covariance, &segment, 10.0, [false, true], None);
         let midpoint = [-0.5 * s, 0.5 * c, -0.5 * s, 0.5 * c];
         let tilt = [s, -c, -s, c];
-        let growth = |of| variance(&covariance, of) / variance(&before, of);
-        assert!((growth(midpoint) - 1.28).abs() < 1e-9 && (growth(tilt) - 1.4).abs() < 1e-9);
+        let growth = |covariance: &EndCovariance, of| variance(covariance, of) / variance(&before, of);
+        assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9 && (growth(&covariance, tilt) - 1.4).abs() < 1e-9);
         let (first, second) = ([c, s, 0.0, 0.0], [0.0, 0.0, c, s]);
         let floor = (3.3 * 50.0 / 100.0_f64).powi(2);
         assert!((variance(&covariance, first) - 1.0 - floor).abs() < 1e-9);
         assert!((variance(&covariance, second) - 1.0 - floor - 2500.0).abs() < 1e-9, "not seen");
+        assert!((variance(&covariance, [c, s, c, s]) - 3.0 - 2.0 * floor - 2500.0).abs() < 1e-9);
+
+        let mut covariance = before;
+        widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some([[9.0, -2.0], [-2.0, 0.5]]));
+        assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9);
+        assert!(
+            (variance(&covariance, first) - 9.0).abs() < 1e-9 && (variance(&covariance, second) - 1.0).abs() < 1e-9
+        );
+        assert!((variance(&covariance, [c, s, c, s]) - 6.0).abs() < 1e-9, "9 + 1 - 2 · 2");
     }
 }

@@ -111,7 +111,7 @@ impl PointSearch<'_> {
         let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
         for (fit, (_, snr)) in free.iter().zip(believed) {
             match self.doubt_about(fit, snr, &last, sigma) {
-                None => points.detections.push(report::detection(fit, &last, self.frame, self.field, snr, None)),
+                None => points.detections.push(report::detection(fit, &last, self.frame, self.field, snr, None, None)),
                 Some(reason) => points.rejected.push(rejected(fit, snr, reason)),
             }
         }

@@ -16,7 +16,7 @@ use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::EndSearch;
+use crate::pipeline::ends::{EndSearch, ExpectedEnds};
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -145,8 +145,11 @@ pub(crate) fn measure_trails(
     let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
     let held_fits: Vec<(usize, TrailFit)> = (0..usable.len()).filter(|&i| held[i]).map(|i| (i, usable[i])).collect();
-    move_to_expected_ends(backend, frame, sigma_eff, chains.noise_excess(), &mut usable, &trails, &taken_out)?;
-    held_fits.into_iter().for_each(|(i, fit)| usable[i] = fit);
+    let mut along_px2 =
+        move_to_expected_ends(backend, frame, sigma_eff, chains.noise_excess(), &mut usable, &trails, &taken_out)?;
+    for (i, fit) in held_fits {
+        (usable[i], along_px2[i]) = (fit, None);
+    }
     let on_track: Vec<Segment> =
         usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
@@ -170,8 +173,8 @@ pub(crate) fn measure_trails(
         .iter()
         .zip(&trails)
         .zip(taken_out.iter().map(Option::as_ref))
-        .zip(seen)
-        .map(|(((fit, believed), taken_out), (((beside, on_track), profile), gain_over_stars))| {
+        .zip(seen.zip(along_px2))
+        .map(|(((fit, believed), taken_out), ((((beside, on_track), profile), gain_over_stars), along_px2))| {
             let snr = believed.fit.snr;
             let along = AlongTrack {
                 segment: seen_segment(fit, frame),
@@ -183,7 +186,7 @@ pub(crate) fn measure_trails(
                 photon_variance: settings.photon_variance,
             };
             let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-            let mut detection = detection(fit, &settings, frame, field, snr, known);
+            let mut detection = detection(fit, &settings, frame, field, snr, known, along_px2);
             add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
@@ -210,7 +213,8 @@ pub(crate) fn measure_trails(
         .collect())
 }
 
-/// Puts the ends of faint trails where they are to be expected; the other trails are out of the residual image.
+/// Puts the ends of faint trails where they are to be expected; the other trails are out of the residual image. Returns
+/// the ends' covariance along each track that was moved.
 fn move_to_expected_ends(
     backend: &mut dyn Backend,
     frame: &Frame<'_>,
@@ -219,7 +223,7 @@ fn move_to_expected_ends(
     fits: &mut [TrailFit],
     believed: &[Believed],
     taken_out: &[Option<Trail>],
-) -> Result<()> {
+) -> Result<Vec<Option<[[f64; 2]; 2]>>> {
     let search_of = |(i, fit): (usize, &TrailFit)| {
         let snr = believed[i].fit.snr;
         EndSearch::of(&fit.trail.segment, snr, sigma_eff_px, frame.width(), frame.height()).map(|search| (i, search))
@@ -231,11 +235,13 @@ fn move_to_expected_ends(
         let taken_out = taken_out[*i].as_ref();
         search.expected(Track { segment: search.track, profile, taken_out, sigma_px: sigma_eff_px }, noise_excess)
     };
-    let ends: Vec<Segment> = searches.par_iter().zip(&profiles).map(expected).collect();
-    for ((i, _), segment) in searches.iter().zip(ends) {
-        fits[*i].trail.segment = segment;
+    let ends: Vec<ExpectedEnds> = searches.par_iter().zip(&profiles).map(expected).collect();
+    let mut along_px2 = vec![None; fits.len()];
+    for ((i, _), ends) in searches.iter().zip(ends) {
+        fits[*i].trail.segment = ends.segment;
+        along_px2[*i] = ends.along_px2;
     }
-    Ok(())
+    Ok(along_px2)
 }
 
 /// How much more than a few stars each trail explains, in S/N²; where the stars are trails themselves, or a trail is
@@ -313,7 +319,8 @@ fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> Trai
     if sane { free } else { believed.fit.without_background() }
 }
 
-/// What is reported of a fit. Of a star that is where its common vector fits this is `known`.
+/// What is reported of a fit. Of a star that is where its common vector fits this is `known`, of ends that were looked at
+/// again their covariance along the track.
 pub(crate) fn detection(
     fit: &TrailFit,
     settings: &FitSettings,
@@ -321,6 +328,7 @@ pub(crate) fn detection(
     field: &StarField,
     snr: f64,
     known: Option<&StarMotion>,
+    along_px2: Option<[[f64; 2]; 2]>,
 ) -> Detection {
     let gain = frame.gain_e_per_adu();
     let is_trail = settings.shape == Shape::Trail;
@@ -365,7 +373,9 @@ pub(crate) fn detection(
         }
     }
     if is_trail && known.is_none() {
-        widen_ends(&mut covariance, &segment, snr, unseen);
+        let along_px2 =
+            along_px2.map(|[[a, ab], [_, b]]| if swapped { [[b, ab], [ab, a]] } else { [[a, ab], [ab, b]] });
+        widen_ends(&mut covariance, &segment, snr, unseen, along_px2);
     }
     if !fit.converged && known.is_none() {
         flags |= Flags::NOT_CONVERGED;
