@@ -29,7 +29,7 @@ pub(crate) struct Conditions {
     pub(crate) bad_columns: usize,
     /// Columns of a masked band.
     pub(crate) column_band: usize,
-    /// Rms difference of a streak's width from the PSF's, in units of it.
+    /// Rms of the logarithm of a streak's width over the PSF's.
     pub(crate) width_spread: f64,
     /// Photon noise of sky and streaks instead of white noise.
     pub(crate) photons: Option<Photons>,
@@ -138,7 +138,7 @@ pub(crate) fn make(conditions: &Conditions, streaks: &[(Segment, f64)], frame_se
     rng.set_stream(u64::MAX - 2);
     for (segment, snr) in streaks {
         let normal: f64 = rng.sample(StandardNormal);
-        let sigma_px = conditions.psf_sigma_px * (1.0 + conditions.width_spread * normal);
+        let sigma_px = conditions.psf_sigma_px * (conditions.width_spread * normal).exp();
         let stamp = unit_stamp(segment, sigma_px, size, size);
         let unit_snr = stamp.unit_snr(|x, _| conditions.noise_at(x).powi(2));
         let flux = snr / unit_snr;

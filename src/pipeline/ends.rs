@@ -3,8 +3,13 @@
 //! The end of a faint trail is a change point: its likelihood has several maxima, and the best of them may lie far
 //! off. The mean over the likelihood lies nearer to the truth on average, and its spread says how near. Method: docs/algorithm.md, "Measure".
 
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::backend::Backend;
 use crate::geometry::Segment;
 use crate::pipeline::along::{Light, Track};
+use crate::pipeline::measure::Trail;
 
 /// Places tried for either end.
 const PLACES: usize = 61;
@@ -12,29 +17,87 @@ const PLACES: usize = 61;
 /// They reach so many standard errors to either side of the fitted end: less where the two ends would meet, and where that
 /// leaves less than the second the fitted ends stay.
 const REACH_ERRORS: f64 = 4.0;
-const LEAST_REACH_ERRORS: f64 = 2.0;
+const LEAST_REACH_ERRORS: f64 = 2.5;
 
 /// Where the error of the change point is less than this many times the bound, the fitted end is as good or better.
-const LEAST_FLOOR: f64 = 1.0;
+const MOVING_FLOOR: f64 = 1.0;
+
+/// Where it is less than this, the fit's error is good too.
+const LEAST_FLOOR: f64 = 0.8;
 
 /// A step of light is over so many PSF widths from its middle.
 const STEP_WIDTHS: f64 = 4.0;
 
+/// A trail whose ends are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FaintTrail {
+    pub(crate) trail: Trail,
+    pub(crate) snr: f64,
+    /// What of it has been taken out of the residual image.
+    pub(crate) taken_out: Option<Trail>,
+}
+
+/// The frame, as far as ends are concerned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndSetting {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// PSF width.
+    pub(crate) sigma_px: f64,
+    /// Noise along a track over that of the weights.
+    pub(crate) noise_excess: f64,
+    /// Variance per unit of flux from a trail's own photons.
+    pub(crate) photon_variance: f64,
+}
+
+/// Where the ends of those trails are to be expected that are faint enough, and well inside the frame. All other trails
+/// are out of the residual image.
+pub(crate) fn expected(
+    backend: &mut dyn Backend,
+    trails: &[Option<FaintTrail>],
+    setting: &EndSetting,
+) -> Result<Vec<Option<ExpectedEnds>>> {
+    let searches: Vec<Option<EndSearch>> = trails
+        .iter()
+        .map(|t| {
+            EndSearch::of(&t.as_ref()?.trail.segment, t.as_ref()?.snr, setting.sigma_px, setting.width, setting.height)
+        })
+        .collect();
+    let tracks: Vec<Segment> = searches.iter().flatten().map(|search| search.track).collect();
+    let mut profiles = backend.profiles(&tracks, setting.sigma_px as f32)?.into_iter();
+    let with_profiles: Vec<_> = searches
+        .into_iter()
+        .zip(trails)
+        .map(|(search, trail)| Some((search?, profiles.next()?, trail.as_ref()?)))
+        .collect();
+    let ends = with_profiles.into_par_iter().map(|subject| {
+        let (search, profile, FaintTrail { trail, taken_out, .. }) = subject?;
+        // Photons are weighted by the square of the transverse profile: ∫G³ / (∫G²)² = 2/√3.
+        let photons = setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px() * 2.0 / 3_f64.sqrt();
+        let (segment, taken_out) = (search.track, taken_out.as_ref());
+        let track = Track { segment, profile: &profile, taken_out, sigma_px: setting.sigma_px };
+        Some(search.expected(track, setting.noise_excess, photons))
+    });
+    Ok(ends.collect())
+}
+
 /// The ends of one trail, and the track on which its light is looked at.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct EndSearch {
+struct EndSearch {
     /// From some way before the first fitted end to some way beyond the second.
-    pub(crate) track: Segment,
+    track: Segment,
     /// Places of the fitted ends along it.
     fitted_px: [f64; 2],
     reach_px: f64,
     /// PSF width.
     sigma_px: f64,
+    /// The ends are put where they are to be expected; else only their errors are looked for.
+    moves: bool,
 }
 
 impl EndSearch {
-    /// None where the fitted ends are as good: bright trails, and those that end near the border.
-    pub(crate) fn of(fitted: &Segment, snr: f64, sigma_px: f64, width: usize, height: usize) -> Option<Self> {
+    /// None where the fitted ends and their errors are as good: bright trails, and those that end near the border.
+    fn of(fitted: &Segment, snr: f64, sigma_px: f64, width: usize, height: usize) -> Option<Self> {
         let length = fitted.length_px();
         let bound = (2.0 * std::f64::consts::PI.sqrt() * sigma_px * length).sqrt() / snr;
         let floor = 26_f64.sqrt() * length / (snr * snr);
@@ -49,16 +112,18 @@ impl EndSearch {
         let fitted_px = [fitted.start, fitted.end].map(|p| track.along_across(p).0);
         // As far inwards as outwards, or the mean is drawn away from the border.
         let inside = fitted_px[0] >= reach_px && track.length_px() - fitted_px[1] >= reach_px;
-        inside.then_some(Self { track, fitted_px, reach_px, sigma_px })
+        inside.then_some(Self { track, fitted_px, reach_px, sigma_px, moves: floor >= MOVING_FLOOR * bound })
     }
 
-    /// Where the ends are to be expected. `noise_excess` is the noise along the track over that of the weights.
-    pub(crate) fn expected(&self, track: Track<'_>, noise_excess: f64) -> ExpectedEnds {
+    /// Where the ends are to be expected. `noise_excess` is the noise along the track over that of the weights,
+    /// `photons_per_px` the variance that the trail's own photons add to its light per length, of a pixel's length.
+    fn expected(&self, track: Track<'_>, noise_excess: f64, photons_per_px: f64) -> ExpectedEnds {
         let length = self.track.length_px();
         let n = (length / track.profile.bin_px).floor().max(1.0) as usize;
-        let lights: Vec<Light> = track.parts(n).collect();
         let part_px = length / n as f64;
-        let places = self.fitted_px.map(|at| self.places(at, length));
+        let with_photons = |light: Light| Light { variance: light.variance + photons_per_px / part_px, ..light };
+        let lights: Vec<Light> = track.parts(n).map(with_photons).collect();
+        let places = self.fitted_px.map(|at| self.places(at));
         let [of_first, of_last] = places
             .each_ref()
             .map(|places| -> Vec<Step> { places.iter().map(|a| self.step(*a, &lights, part_px)).collect() });
@@ -68,22 +133,24 @@ impl EndSearch {
         if !best.is_finite() {
             return ExpectedEnds { segment: self.segment(self.fitted_px), along_px2: None };
         }
-        let (mut marginals, mut product) = ([[0.0; PLACES]; 2], 0.0);
+        // Of the first end, the second, their sum and their difference.
+        let mut likelihoods = [vec![0.0; PLACES], vec![0.0; PLACES], vec![0.0; 2 * PLACES], vec![0.0; 2 * PLACES]];
         for (a, b) in pairs() {
             let likelihood = (likelihood_of((a, b)) - best).exp();
-            marginals[0][a] += likelihood;
-            marginals[1][b] += likelihood;
-            product += likelihood * places[0][a] * places[1][b];
+            for (of, k) in likelihoods.iter_mut().zip([a, b, a + b, PLACES + b - a]) {
+                of[k] += likelihood;
+            }
         }
-        let total: f64 = marginals[0].iter().sum();
-        let of_end = |end: usize| Marginal::new(&places[end], &marginals[end]);
-        let [first, last] = [of_end(0), of_end(1)];
-        let correlation = (product / total - first.mean * last.mean) / (first.sd * last.sd).max(1e-12);
-        let between = correlation.clamp(-0.99, 0.99) * first.half_width * last.half_width;
-        ExpectedEnds {
-            segment: self.segment([first.mean, last.mean]),
-            along_px2: Some([[first.half_width.powi(2), between], [between, last.half_width.powi(2)]]),
-        }
+        let step_px = self.step_px();
+        let [a, b] = places.map(|places| places[0]);
+        let from_px = [a, b, a + b, b - a - PLACES as f64 * step_px];
+        let marginal = |k: usize| Marginal { from_px: from_px[k], step_px, likelihood: &likelihoods[k] };
+        let [start, end] = if self.moves { [0, 1].map(|k| marginal(k).mean()) } else { self.fitted_px };
+        let errors = [(0, start), (1, end), (2, start + end), (3, end - start)].map(|(k, at)| marginal(k).error_at(at));
+        let [first, last, sum, difference] = errors.map(|e| e * e);
+        let most = 0.95 * errors[0] * errors[1];
+        let between = (0.25 * (sum - difference)).clamp(-most, most);
+        ExpectedEnds { segment: self.segment([start, end]), along_px2: Some([[first, between], [between, last]]) }
     }
 
     fn segment(&self, [first_px, last_px]: [f64; 2]) -> Segment {
@@ -91,9 +158,12 @@ impl EndSearch {
         Segment::new(self.track.at(first_px / length), self.track.at(last_px / length))
     }
 
-    fn places(&self, around_px: f64, length_px: f64) -> Vec<f64> {
-        let (from, to) = ((around_px - self.reach_px).max(0.0), (around_px + self.reach_px).min(length_px));
-        (0..PLACES).map(|k| from + (to - from) * k as f64 / (PLACES - 1) as f64).collect()
+    fn step_px(&self) -> f64 {
+        2.0 * self.reach_px / (PLACES - 1) as f64
+    }
+
+    fn places(&self, around_px: f64) -> Vec<f64> {
+        (0..PLACES).map(|k| around_px - self.reach_px + k as f64 * self.step_px()).collect()
     }
 
     /// Sums of a step of light that begins at a place.
@@ -121,44 +191,56 @@ impl EndSearch {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ExpectedEnds {
     pub(crate) segment: Segment,
-    /// Covariance of both ends along the track, of intervals that hold 68 %; none where there is no light.
+    /// Covariance of both ends along the track; none where there is no light.
     pub(crate) along_px2: Option<[[f64; 2]; 2]>,
 }
 
-/// What the likelihood says of one end, the other being anywhere.
-struct Marginal {
-    mean: f64,
-    sd: f64,
-    /// So far to either side of the mean lies the share of a normal variable's standard deviation: less than `sd` of a
-    /// likelihood with long tails.
-    half_width: f64,
+/// What the likelihood says of one quantity, whatever the others are, at places a step apart.
+struct Marginal<'a> {
+    from_px: f64,
+    step_px: f64,
+    likelihood: &'a [f64],
 }
 
-impl Marginal {
-    fn new(places: &[f64], likelihood: &[f64]) -> Self {
-        let total: f64 = likelihood.iter().sum();
-        let mean = places.iter().zip(likelihood).map(|(p, l)| p * l).sum::<f64>() / total;
-        let variance = places.iter().zip(likelihood).map(|(p, l)| (p - mean).powi(2) * l).sum::<f64>() / total;
-        // Every place stands for the stretch around it.
-        let step = places[1] - places[0];
-        let within = |half_width: f64| -> f64 {
-            let share = |p: f64| {
-                let (from, to) = ((p - 0.5 * step).max(mean - half_width), (p + 0.5 * step).min(mean + half_width));
-                (to - from).max(0.0) / step
-            };
-            places.iter().zip(likelihood).map(|(p, l)| share(*p) * l).sum::<f64>() / total
+impl Marginal<'_> {
+    fn mean_of(&self, value: impl Fn(f64) -> f64) -> f64 {
+        let total: f64 = self.likelihood.iter().sum();
+        let place = |k: usize| self.from_px + k as f64 * self.step_px;
+        self.likelihood.iter().enumerate().map(|(k, l)| value(place(k)) * l).sum::<f64>() / total
+    }
+
+    fn mean(&self) -> f64 {
+        self.mean_of(|p| p)
+    }
+
+    /// The error of a place: within it lies the share of a normal variable's standard deviation, and within three of it
+    /// no less than [`TAIL_SHARE`].
+    fn error_at(&self, place: f64) -> f64 {
+        self.half_width(place, ONE_SIGMA).max(self.half_width(place, TAIL_SHARE) / 3.0)
+    }
+
+    /// So far to either side of a place a share of the likelihood lies.
+    fn half_width(&self, place: f64, share: f64) -> f64 {
+        // Every place that was tried stands for the stretch around it.
+        let half = 0.5 * self.step_px;
+        let within = |half_width: f64| {
+            let part = |p: f64| (p + half).min(place + half_width) - (p - half).max(place - half_width);
+            self.mean_of(|p| part(p).max(0.0) / self.step_px)
         };
-        let (mut low, mut high) = (0.0, places[places.len() - 1] - places[0] + step);
+        let (mut low, mut high) = (0.0, self.likelihood.len() as f64 * self.step_px);
         for _ in 0..HALVINGS {
             let middle = 0.5 * (low + high);
-            if within(middle) < ONE_SIGMA { low = middle } else { high = middle }
+            if within(middle) < share { low = middle } else { high = middle }
         }
-        Self { mean, sd: variance.sqrt(), half_width: high }
+        high
     }
 }
 
-/// Share of a normal variable within its standard deviation.
+/// Share of a normal variable within one standard deviation.
 const ONE_SIGMA: f64 = 0.682_689;
+
+/// Likelihoods of change points have long tails: where 68 % lie near, three errors have to hold this much.
+const TAIL_SHARE: f64 = 0.98;
 
 /// Halvings of an interval: to a thousandth of a step between places.
 const HALVINGS: usize = 16;
@@ -207,7 +289,7 @@ mod tests {
     fn expected_with_errors(fitted: &Segment, per_px: f64, noise: impl Fn(usize) -> f64) -> ExpectedEnds {
         let search = EndSearch::of(fitted, 10.0, SIGMA, 300, 100).unwrap();
         let profile = profile(&search.track, per_px, noise);
-        search.expected(Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA }, 1.0)
+        search.expected(Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA }, 1.0, 0.0)
     }
 
     #[test]
@@ -238,23 +320,24 @@ mod tests {
         };
         let clear = errors(&|_| 0.0);
         assert!((clear[0] / clear[1] - 1.0).abs() < 0.02, "{clear:?}");
-        // A dark stretch before the end: it may lie on either side.
+        // A dark stretch before the end, which may lie on either side of it.
         let doubtful = errors(&|k| if (175.0..193.0).contains(&(k as f64 + from)) { -1.0 } else { 0.0 });
-        assert!(doubtful[1] > 3.0 * clear[1] && doubtful[0] < 1.2 * clear[0], "{doubtful:?} {clear:?}");
+        assert!(doubtful[1] > 1.5 * clear[1] && doubtful[0] < 1.2 * clear[0], "{doubtful:?} {clear:?}");
     }
 
     #[test]
-    fn half_widths_hold_68_percent() {
-        let places: Vec<f64> = (0..61).map(|k| 0.2 * f64::from(k)).collect();
-        let of = |likelihood: &dyn Fn(f64) -> f64| {
-            Marginal::new(&places, &places.iter().map(|p| likelihood(p - 6.0)).collect::<Vec<f64>>())
+    fn half_widths_hold_their_share() {
+        let check = |likelihood: &dyn Fn(f64) -> f64, one: f64, error: f64| {
+            let likelihood: Vec<f64> = (0..61).map(|k| likelihood(0.2 * f64::from(k) - 6.0)).collect();
+            let marginal = Marginal { from_px: 4.0, step_px: 0.2, likelihood: &likelihood };
+            assert!((marginal.mean() - 10.0).abs() < 1e-9);
+            assert!((marginal.half_width(10.0, ONE_SIGMA) / one - 1.0).abs() < 0.03);
+            assert!((marginal.error_at(10.0) / error - 1.0).abs() < 0.03, "{}", marginal.error_at(10.0));
+            assert!(marginal.half_width(12.0, ONE_SIGMA) > marginal.half_width(10.0, ONE_SIGMA));
         };
-        let normal = of(&|t| (-0.5 * t * t).exp());
-        assert!((normal.mean - 6.0).abs() < 1e-9 && (normal.half_width - 1.0).abs() < 0.01);
-        assert!((normal.sd - 1.0).abs() < 0.01);
-        // 68 % of a two-sided exponential lie within 1.148 of its scale, of standard deviation √2.
-        let peaked = of(&|t| (-t.abs() / 0.6).exp());
-        assert!((peaked.half_width / 0.6 - 1.148).abs() < 0.03 && (peaked.sd / 0.6 - 1.414).abs() < 0.03);
+        check(&|t| (-0.5 * t * t).exp(), 1.0, 1.0);
+        // Of a two-sided exponential 68 % lie within 1.148 of its scale, and 98 % within 3.912.
+        check(&|t| (-t.abs() / 0.6).exp(), 0.6 * 1.148, 0.6 * 3.912 / 3.0);
     }
 
     #[test]

@@ -15,8 +15,9 @@ const CHANGE_POINT: f64 = 3.3;
 const ACROSS_GROWTH: f64 = 28.0;
 const ANGLE_GROWTH: f64 = 40.0;
 
-/// The same of what the likelihood says of an end along the track: it looks along the fitted line, as if that were known.
-const ALONG_GROWTH: f64 = 14.0;
+/// The same of what the likelihood says of the ends along the track: it looks along the fitted line, as if that were
+/// known.
+const ALONG_GROWTH: f64 = 10.0;
 
 /// Adds to the covariance of the two ends what the Fisher information does not know: across the track by S/N, along it
 /// what the likelihood of the ends says where that was looked at, else by S/N too. An end that was not seen, which has no
@@ -39,18 +40,14 @@ pub(crate) fn widen_ends(
     let tilt = 0.25 * (ends - both) * ANGLE_GROWTH / (snr * snr);
     let floor = (CHANGE_POINT * length / (snr * snr)).powi(2);
     let grown = 1.0 + ALONG_GROWTH / (snr * snr);
-    let added_along: [[f64; 2]; 2] = std::array::from_fn(|a| {
-        std::array::from_fn(|b| {
-            let fitted = between(along, a, b);
-            match along_px2 {
-                // Never less than the fit's own.
-                Some(known) if a == b => (grown * known[a][b] - fitted).max(0.0),
-                Some(known) => grown * known[a][b] - fitted,
-                None if a == b => floor,
-                None => 0.0,
-            }
-        })
-    });
+    let added_along = match along_px2 {
+        Some(known) => {
+            // What is known of the ends may not be less than the fit's covariance, or that is none any more.
+            let more = |a: usize, b: usize| grown * known[a][b] - between(along, a, b);
+            positive_part([[more(0, 0), more(0, 1)], [more(1, 0), more(1, 1)]])
+        }
+        None => [[floor, 0.0], [0.0, floor]],
+    };
     for (row, line) in covariance.iter_mut().enumerate() {
         for (column, element) in line.iter_mut().enumerate() {
             let (a, b) = (row / 2, column / 2);
@@ -60,6 +57,16 @@ pub(crate) fn widen_ends(
             *element += (added_along[a][b] + unseen) * along[row % 2] * along[column % 2];
         }
     }
+}
+
+/// A symmetric matrix without its negative eigenvalues.
+fn positive_part([[a, b], [_, d]]: [[f64; 2]; 2]) -> [[f64; 2]; 2] {
+    let (middle, radius) = (0.5 * (a + d), (0.5 * (a - d)).hypot(b));
+    let angle = 0.5 * b.atan2(0.5 * (a - d));
+    let (s, c) = angle.sin_cos();
+    let [first, second] = [middle + radius, middle - radius].map(|v| v.max(0.0));
+    let between = (first - second) * s * c;
+    [[first * c * c + second * s * s, between], [between, first * s * s + second * c * c]]
 }
 
 #[cfg(test)]
@@ -93,11 +100,31 @@ mod tests {
         assert!((variance(&covariance, [c, s, c, s]) - 3.0 - 2.0 * floor - 2500.0).abs() < 1e-9);
 
         let mut covariance = before;
-        widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some([[9.0, -2.0], [-2.0, 0.5]]));
+        widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some([[9.0, -2.0], [-2.0, 4.0]]));
         assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9);
         assert!(
-            (variance(&covariance, first) - 9.0).abs() < 1e-9 && (variance(&covariance, second) - 1.0).abs() < 1e-9
+            (variance(&covariance, first) - 9.0).abs() < 1e-9 && (variance(&covariance, second) - 4.0).abs() < 1e-9
         );
-        assert!((variance(&covariance, [c, s, c, s]) - 6.0).abs() < 1e-9, "9 + 1 - 2 · 2");
+        assert!((variance(&covariance, [c, s, c, s]) - 9.0).abs() < 1e-9, "9 + 4 - 2 · 2");
+    }
+
+    #[test]
+    fn no_direction_loses_its_variance() {
+        // Errors along and across belong together, of opposite sign at the two ends.
+        let mut covariance = [[0.0; 4]; 4];
+        for (i, row) in covariance.iter_mut().enumerate() {
+            row[i] = 1.0;
+            row[i ^ 1] = if i < 2 { 0.5 } else { -0.5 };
+        }
+        let before = covariance;
+        let segment = Segment::from_coordinates(0.0, 0.0, 50.0, 0.0);
+        widen_ends(&mut covariance, &segment, 15.0, [false; 2], Some([[0.6, 0.57], [0.57, 1.4]]));
+        for k in 0..10_000 {
+            let of: [f64; 4] = std::array::from_fn(|i| (f64::from(k) * (i as f64 + 0.618)).sin());
+            assert!(variance(&covariance, of) >= variance(&before, of) - 1e-12);
+        }
+        let [[a, b], [_, d]] = positive_part([[1.0, 2.0], [2.0, 1.0]]);
+        assert!([a, b, d].iter().all(|v| (v - 1.5).abs() < 1e-12), "3 stays, -1 goes");
+        assert_eq!(positive_part([[-1.0, 0.0], [0.0, 2.0]])[1][1], 2.0);
     }
 }

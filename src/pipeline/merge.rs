@@ -338,22 +338,31 @@ impl Search<'_> {
             .into_par_iter()
             .map(|(track, profile)| lit_parts(track, profile, min_length_px))
             .collect();
-        let starts = rescanned.iter().zip(&first).flat_map(|(scanned, fit)| match scanned {
-            Scanned::Dark => vec![fit.trail.segment],
-            Scanned::Lit { ends, parts: None } => vec![*ends],
-            Scanned::Lit { ends, parts: Some([a, b]) } => vec![*ends, *a, *b],
+        let starts = rescanned.iter().zip(&first).map(|(scanned, fit)| match scanned {
+            Scanned::Dark => fit.trail.segment,
+            Scanned::Lit { ends, .. } => *ends,
         });
-        let mut second = self.fit_ends(starts, 6)?.into_iter();
+        let second = self.fit_ends(starts, 6)?;
+        let parts_of = |scanned: &Scanned| if let Scanned::Lit { parts, .. } = scanned { *parts } else { None };
+        let parts = rescanned.iter().filter_map(parts_of).flatten();
+        // Begun along the common track, and held against what the whole explains: they have to arrive.
+        let mut part_fits = self.fit_ends(parts, 16)?.into_iter();
         let mut refined = Vec::with_capacity(second.len());
-        for (before, scanned) in first.into_iter().zip(&rescanned) {
-            let Some(after) = second.next() else { break };
+        for ((before, after), scanned) in first.into_iter().zip(second).zip(&rescanned) {
             let whole = if after.snr > before.snr { after } else { before };
-            let parts = if let Scanned::Lit { parts: Some(_), .. } = scanned { 2 } else { 0 };
-            let parts: Vec<TrailFit> = second.by_ref().take(parts).collect();
-            let separate: f64 = parts.iter().map(|f| f.snr.powi(2)).sum();
-            if whole.snr.powi(2) < MIN_JOINT_POWER * separate { refined.extend(parts) } else { refined.push(whole) }
+            let n_parts = parts_of(scanned).map_or(0, |parts| parts.len());
+            let parts: Vec<TrailFit> = part_fits.by_ref().take(n_parts).collect();
+            if self.are_two_streaks(&whole, &parts) { refined.extend(parts) } else { refined.push(whole) }
         }
         Ok(refined)
+    }
+
+    /// Whether two parts of a trail are streaks of their own, and much more than the whole.
+    fn are_two_streaks(&self, whole: &TrailFit, parts: &[TrailFit]) -> bool {
+        let [a, b] = parts else { return false };
+        let apart = !self.share_light(&a.trail.segment, &b.trail.segment);
+        let separate = a.snr.powi(2) + b.snr.powi(2);
+        apart && parts.iter().all(|p| self.is_promising(p)) && whole.snr.powi(2) < MIN_JOINT_POWER * separate
     }
 
     /// The significant ones of refined candidates, best first, one for each place, without chains of stars.

@@ -9,7 +9,7 @@ use crate::pipeline::measure::{FitRequest, Trail};
 use crate::pipeline::merge::{Believed, Origin, Search};
 use crate::pipeline::tracking;
 
-/// A joint trail must keep this fraction of the two pieces' S/N²: a gap as long as half the light is forgiven.
+/// A joint trail must keep this fraction of the two pieces' S/N²: a gap of two thirds of the light is forgiven.
 pub(crate) const MIN_JOINT_POWER: f64 = 0.6;
 
 /// Pieces whose ends are further apart than this many PSF widths have more between them than a bend or a star.

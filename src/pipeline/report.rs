@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::detection::{
@@ -16,7 +14,7 @@ use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::{EndSearch, ExpectedEnds};
+use crate::pipeline::ends::{self, EndSetting, FaintTrail};
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -144,11 +142,28 @@ pub(crate) fn measure_trails(
     }
     let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
-    let held_fits: Vec<(usize, TrailFit)> = (0..usable.len()).filter(|&i| held[i]).map(|i| (i, usable[i])).collect();
-    let mut along_px2 =
-        move_to_expected_ends(backend, frame, sigma_eff, chains.noise_excess(), &mut usable, &trails, &taken_out)?;
-    for (i, fit) in held_fits {
-        (usable[i], along_px2[i]) = (fit, None);
+    // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
+    let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
+    let subjects: Vec<Option<FaintTrail>> = usable
+        .iter()
+        .enumerate()
+        .map(|(i, f)| {
+            let subject = FaintTrail { trail: f.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
+            (!held[i] && is_seen(f)).then_some(subject)
+        })
+        .collect();
+    let setting = EndSetting {
+        width: frame.width(),
+        height: frame.height(),
+        sigma_px: sigma_eff,
+        noise_excess: chains.noise_excess(),
+        photon_variance: settings.photon_variance,
+    };
+    let ends = ends::expected(backend, &subjects, &setting)?;
+    for (fit, ends) in usable.iter_mut().zip(&ends) {
+        if let Some(ends) = ends {
+            fit.trail.segment = ends.segment;
+        }
     }
     let on_track: Vec<Segment> =
         usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
@@ -173,8 +188,8 @@ pub(crate) fn measure_trails(
         .iter()
         .zip(&trails)
         .zip(taken_out.iter().map(Option::as_ref))
-        .zip(seen.zip(along_px2))
-        .map(|(((fit, believed), taken_out), ((((beside, on_track), profile), gain_over_stars), along_px2))| {
+        .zip(seen.zip(&ends))
+        .map(|(((fit, believed), taken_out), ((((beside, on_track), profile), gain_over_stars), ends))| {
             let snr = believed.fit.snr;
             let along = AlongTrack {
                 segment: seen_segment(fit, frame),
@@ -186,7 +201,7 @@ pub(crate) fn measure_trails(
                 photon_variance: settings.photon_variance,
             };
             let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-            let mut detection = detection(fit, &settings, frame, field, snr, known, along_px2);
+            let mut detection = detection(fit, &settings, frame, field, snr, known, ends.and_then(|e| e.along_px2));
             add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
@@ -211,37 +226,6 @@ pub(crate) fn measure_trails(
             }
         })
         .collect())
-}
-
-/// Puts the ends of faint trails where they are to be expected; the other trails are out of the residual image. Returns
-/// the ends' covariance along each track that was moved.
-fn move_to_expected_ends(
-    backend: &mut dyn Backend,
-    frame: &Frame<'_>,
-    sigma_eff_px: f64,
-    noise_excess: f64,
-    fits: &mut [TrailFit],
-    believed: &[Believed],
-    taken_out: &[Option<Trail>],
-) -> Result<Vec<Option<[[f64; 2]; 2]>>> {
-    let search_of = |(i, fit): (usize, &TrailFit)| {
-        let snr = believed[i].fit.snr;
-        EndSearch::of(&fit.trail.segment, snr, sigma_eff_px, frame.width(), frame.height()).map(|search| (i, search))
-    };
-    let searches: Vec<(usize, EndSearch)> = fits.iter().enumerate().filter_map(search_of).collect();
-    let tracks: Vec<Segment> = searches.iter().map(|(_, search)| search.track).collect();
-    let profiles = backend.profiles(&tracks, sigma_eff_px as f32)?;
-    let expected = |((i, search), profile): (&(usize, EndSearch), &TrackProfile)| {
-        let taken_out = taken_out[*i].as_ref();
-        search.expected(Track { segment: search.track, profile, taken_out, sigma_px: sigma_eff_px }, noise_excess)
-    };
-    let ends: Vec<ExpectedEnds> = searches.par_iter().zip(&profiles).map(expected).collect();
-    let mut along_px2 = vec![None; fits.len()];
-    for ((i, _), ends) in searches.iter().zip(ends) {
-        fits[*i].trail.segment = ends.segment;
-        along_px2[*i] = ends.along_px2;
-    }
-    Ok(along_px2)
 }
 
 /// How much more than a few stars each trail explains, in S/N²; where the stars are trails themselves, or a trail is

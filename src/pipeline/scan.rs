@@ -76,23 +76,35 @@ impl Scan {
         if sum > 0.0 && power > 0.0 { sum * sum / power } else { 0.0 }
     }
 
-    /// Two parts of what lies between two edges, where they may be two streaks.
-    fn two_parts(&self, (first, last): (usize, usize), least: usize) -> Option<[(usize, usize); 2]> {
-        // The darkest stretch parts them: where the light falls furthest behind its mean.
-        let mean = (self.signal[last] - self.signal[first]) / (self.variance[last] - self.variance[first]);
-        let ahead = |k: usize| self.signal[k] - mean * self.variance[k];
-        let (mut peak, mut gap, mut deepest) = (first, (first, first), 0.0);
-        for k in first..=last {
-            if ahead(k) > ahead(peak) {
-                peak = k;
-            }
-            if ahead(peak) - ahead(k) > deepest {
-                (gap, deepest) = ((peak, k), ahead(peak) - ahead(k));
+    /// The two parts of what lies between two edges that explain most together, where they may be two streaks.
+    fn two_parts(&self, ends: (usize, usize), least: usize) -> Option<[(usize, usize); 2]> {
+        let (first, last) = ends;
+        // The best part up to every edge, and from every edge on.
+        let (mut before, mut beyond) = (vec![(0.0, ends); last + 1], vec![(0.0, ends); last + 1]);
+        for i in first..=last {
+            for j in i + least..=last {
+                let power = self.power((i, j));
+                if power > before[j].0 {
+                    before[j] = (power, (i, j));
+                }
+                if power > beyond[i].0 {
+                    beyond[i] = (power, (i, j));
+                }
             }
         }
-        let two = [self.best_ends(first..gap.0 + 1, least)?, self.best_ends(gap.1..last + 1, least)?];
-        let separate: f64 = two.map(|part| self.power(part)).iter().sum();
-        (self.power((first, last)) < MAYBE_TWO * separate).then_some(two)
+        for k in first..last {
+            let (up, down) = (k + 1, last - 1 - (k - first));
+            if before[k].0 > before[up].0 {
+                before[up] = before[k];
+            }
+            if beyond[down + 1].0 > beyond[down].0 {
+                beyond[down] = beyond[down + 1];
+            }
+        }
+        let separate = |k: &usize| before[*k].0 + beyond[*k].0;
+        let split = (first..=last).max_by(|a, b| separate(a).total_cmp(&separate(b)))?;
+        let both = before[split].0 > 0.0 && beyond[split].0 > 0.0;
+        (both && self.power(ends) < MAYBE_TWO * separate(&split)).then_some([before[split].1, beyond[split].1])
     }
 }
 
@@ -118,10 +130,28 @@ mod tests {
             let signal = (0..101).map(|i| if lit(i) { 1.0 } else { 0.0 }).collect();
             lit_parts(&track, &TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 101] }, 8.0)
         };
-        // As much dark as light: 40 of 80.
-        let Scanned::Lit { ends, parts: Some([a, b]) } = lit_outside(30..70) else { panic!("two streaks") };
-        assert_eq!([a.start.x, a.end.x, b.start.x, b.end.x], [9.5, 29.5, 69.5, 89.5]);
+        // 36 of 80 px dark.
+        let Scanned::Lit { ends, parts: Some([a, b]) } = lit_outside(32..68) else { panic!("two streaks") };
+        assert_eq!([a.start.x, a.end.x, b.start.x, b.end.x], [9.5, 31.5, 67.5, 89.5]);
         assert_eq!([ends.start.x, ends.end.x], [9.5, 89.5]);
         assert!(matches!(lit_outside(45..55), Scanned::Lit { parts: None, .. }), "10 of 80 px dark");
+    }
+
+    #[test]
+    fn a_faint_long_part_beside_a_bright_short_one_is_seen() {
+        let lit = |i: i32| {
+            if i < 8 {
+                1.0
+            } else if i < 37 {
+                0.0
+            } else {
+                0.21
+            }
+        };
+        let profile =
+            TrackProfile { bin_px: 1.0, first_px: 0.0, signal: (0..189).map(lit).collect(), variance: vec![1.0; 189] };
+        let track = Segment::from_coordinates(0.0, 0.0, 188.0, 0.0);
+        let Scanned::Lit { parts: Some([a, b]), .. } = lit_parts(&track, &profile, 4.0) else { panic!("two streaks") };
+        assert!(a.end.x < 10.0 && (35.0..45.0).contains(&b.start.x), "{a:?} {b:?}");
     }
 }
