@@ -259,7 +259,7 @@ impl Detector {
             let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
             let sky = self.weigh(backend, sky, &field)?;
-            let peaks = self.begin_search(backend, frame, sky, &field, Look::First)?.find_candidates(Some(0.0))?.0;
+            let peaks = self.begin_search(backend, frame, sky, &field, Look::First)?.find_candidates(true)?;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }

@@ -98,7 +98,7 @@ const LOWEST_RECALL: f64 = 4.0;
 const SKY_GAIN: f64 = 0.15;
 
 /// Trails of this S/N and more are believed before all others.
-const BRIGHT_SNR: f64 = 20.0;
+pub(crate) const BRIGHT_SNR: f64 = 20.0;
 
 /// Trails of this S/N and more hide fainter streaks, and lift the sky around them: the frame is searched again without
 /// them.
@@ -106,7 +106,7 @@ const HIDING_SNR: f64 = 40.0;
 
 /// A coarse peak holds at least 0.7 of the S/N of its trail: while bright ones are looked for, lesser peaks need no
 /// refinement.
-const BRIGHT_RECALL: f64 = 0.7 * BRIGHT_SNR;
+pub(crate) const BRIGHT_RECALL: f64 = 0.7 * BRIGHT_SNR;
 
 /// Where faint streaks are looked for, no place counts for more than a point source of this S/N. Sources just too
 /// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.
@@ -136,45 +136,10 @@ const WIDTH_FREEDOM: f64 = 1.08;
 impl Search<'_> {
     /// Finds every trail of the frame, by descending S/N. The residual image has been filtered.
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
-        let mut believed: Vec<Believed> = Vec::new();
-        for search in 1..=MAX_SEARCHES {
-            let blends = search > 1 && self.weigh_out_blends(&believed)?;
-            if blends || !believed.is_empty() {
-                self.measure_sky_again()?;
-            }
-            // First the bright ones alone, their light uncut.
-            let bright_only = search == 1 && !self.elongated.is_empty();
-            let (mut candidates, mut complete) = self.find_candidates(bright_only.then_some(BRIGHT_RECALL))?;
-            self.leave_chains(&mut candidates)?;
-            complete &= candidates.len() <= self.most_candidates();
-            candidates.truncate(self.most_candidates());
-            let least = if search < MAX_SEARCHES { BRIGHT_RECALL } else { f64::INFINITY };
-            let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
-            let mut fits = self.refine(promising)?;
-            fits.retain(|f| f.snr >= BRIGHT_SNR && !is_residual(f, &believed));
-            let brightest = self.one_for_each_place(fits)?;
-            let mut new = self.peel(&brightest)?;
-            let again = bright_only || new.iter().any(|b| b.fit.snr >= HIDING_SNR);
-            if !again {
-                if !new.is_empty() {
-                    self.measure_sky_again()?;
-                }
-                self.weigh_out_stars_on(&candidates)?;
-                let mut fits = self.refine(&candidates)?;
-                fits.retain(|f| !is_residual(f, &believed));
-                let refined = self.one_for_each_place(fits)?;
-                new.extend(self.peel(&refined)?);
-            }
-            let nothing_new = new.is_empty();
-            believed.extend(new);
-            self.fit_neighbours_again(&mut believed)?;
-            self.leave_found_places(&believed);
-            if self.is_first_look && bright_only && self.mode_of(&believed) != TrackingMode::Sidereal {
-                break;
-            }
-            if !again && (nothing_new || complete) {
-                break;
-            }
+        let mut believed = self.find_elongated()?;
+        let leave_the_rest = self.is_first_look && self.mode_of(&believed) != TrackingMode::Sidereal;
+        if !leave_the_rest {
+            self.find_the_rest(&mut believed)?;
         }
         if !believed.is_empty() {
             self.measure_sky_again()?;
@@ -188,23 +153,49 @@ impl Search<'_> {
         Ok(believed)
     }
 
-    /// Bright sources longer than wide that the search for bright streaks has not taken for one are blends of stars.
-    /// Returns whether there are any.
-    fn weigh_out_blends(&mut self, believed: &[Believed]) -> Result<bool> {
-        let seen: Vec<Seen> = believed.iter().map(Believed::as_seen).collect();
-        if tracking::decide(self.tracking, &seen) != TrackingMode::Sidereal {
-            return Ok(false);
+    /// Searches the whole frame, again where bright trails may have hidden others.
+    fn find_the_rest(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
+        for search in 1..=MAX_SEARCHES {
+            let blends = search == 1 && self.weigh_out_blends(believed)?;
+            if blends || !believed.is_empty() {
+                self.measure_sky_again()?;
+            }
+            let mut candidates = self.find_candidates(false)?;
+            self.leave_chains(&mut candidates)?;
+            // Candidates that were not even looked at for chains are fainter than a crowd of stars.
+            let complete = candidates.len() <= self.most_candidates();
+            candidates.truncate(self.most_candidates());
+            let least = if search < MAX_SEARCHES { BRIGHT_RECALL } else { f64::INFINITY };
+            let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
+            let fits = self.refine(promising)?;
+            let mut new = self.believe_bright(fits, believed)?;
+            let again = new.iter().any(|b| b.fit.snr >= HIDING_SNR);
+            if !again {
+                if !new.is_empty() {
+                    self.measure_sky_again()?;
+                }
+                self.weigh_out_stars_on(&candidates)?;
+                let mut fits = self.refine(&candidates)?;
+                fits.retain(|f| !is_residual(f, believed));
+                let refined = self.one_for_each_place(fits)?;
+                new.extend(self.peel(&refined)?);
+            }
+            let nothing_new = new.is_empty();
+            believed.extend(new);
+            self.fit_neighbours_again(believed)?;
+            self.leave_found_places(believed);
+            if !again && (nothing_new || complete) {
+                break;
+            }
         }
-        let near = 2.0 * self.sigma();
-        let is_on_trail = |e: &Elongated| {
-            let place = e.footprint.position();
-            believed.iter().any(|b| b.trail().segment.distance_to(place) < near)
-        };
-        let blends: Vec<Footprint> =
-            self.elongated.iter().filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e)).map(|e| e.footprint).collect();
-        self.elongated.clear();
-        self.backend.weigh_out(&blends)?;
-        Ok(!blends.is_empty())
+        Ok(())
+    }
+
+    /// Believes those of some refined candidates that are bright.
+    pub(crate) fn believe_bright(&mut self, mut fits: Vec<TrailFit>, before: &[Believed]) -> Result<Vec<Believed>> {
+        fits.retain(|f| f.snr >= BRIGHT_SNR && !is_residual(f, before));
+        let brightest = self.one_for_each_place(fits)?;
+        self.peel(&brightest)
     }
 
     /// Stars too faint to be weighed out before, on tracks that have light besides: their pixels are given up, so that
@@ -237,7 +228,7 @@ impl Search<'_> {
     }
 
     /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.
-    fn measure_sky_again(&mut self) -> Result<()> {
+    pub(crate) fn measure_sky_again(&mut self) -> Result<()> {
         let clip = self.config.clip_sigmas as f32;
         self.backend.filter(&self.segments.kernel, clip, false)?;
         // Noise that is not white (unresolved sources, hot pixels) keeps its first, larger measure: the residual's
@@ -254,35 +245,32 @@ impl Search<'_> {
         self.segments.kernel.sigma_eff_px
     }
 
-    /// One coarse search of the filtered residual image, or the places to look at instead, and whether all of its
-    /// candidates are returned. Where only peaks above some S/N are asked for, their light is not limited.
-    pub(crate) fn find_candidates(&mut self, uncut_above: Option<f64>) -> Result<(Vec<Peak>, bool)> {
+    /// One coarse search of the filtered residual image, or the places to look at instead. Light is limited unless it is
+    /// `uncut`.
+    pub(crate) fn find_candidates(&mut self, uncut: bool) -> Result<Vec<Peak>> {
         if self.segments.tasks.is_empty() {
-            return Ok((Vec::new(), true));
+            return Ok(Vec::new());
         }
         if let Some(places) = &self.places {
-            return Ok((places.iter().filter_map(|place| self.candidate_at(place)).collect(), true));
+            return Ok(places.iter().filter_map(|place| self.candidate_at(place)).collect());
         }
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let limit = POINT_LIMIT_SNR * self.segments.kernel.white_noise_sd() * self.noise_excess;
         let request = SearchRequest {
-            threshold: uncut_above.unwrap_or(recall).max(recall) as f32,
-            limit: if uncut_above.is_some() { f32::MAX } else { limit as f32 },
+            threshold: recall as f32,
+            limit: if uncut { f32::MAX } else { limit as f32 },
             weighted: self.weighted,
         };
         let peaks = self.backend.find_peaks(&self.segments, &request)?;
-        let most = CHAINS_PER_CANDIDATE * self.most_candidates();
-        let candidates = suppress(&peaks, self.sigma(), most);
-        let complete = candidates.len() < most;
-        Ok((candidates, complete))
+        Ok(suppress(&peaks, self.sigma(), CHAINS_PER_CANDIDATE * self.most_candidates()))
     }
 
-    fn most_candidates(&self) -> usize {
+    pub(crate) fn most_candidates(&self) -> usize {
         (self.segments.width * self.segments.height / PIXELS_PER_CANDIDATE).max(MIN_CANDIDATES)
     }
 
     /// Leaves out candidates that are clearly chains of stars: fitting them costs far more than telling them.
-    fn leave_chains(&mut self, candidates: &mut Vec<Peak>) -> Result<()> {
+    pub(crate) fn leave_chains(&mut self, candidates: &mut Vec<Peak>) -> Result<()> {
         if self.places.is_none() {
             let (margin, most) = (recall_margin(&self.segments.kernel), self.most_candidates());
             let mut left = Vec::new();
@@ -329,7 +317,7 @@ impl Search<'_> {
     }
 
     /// Maximises the exact matched-filter S/N of every candidate over its ends. One that spans two streaks gives both.
-    fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
+    pub(crate) fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
         let first = self.fit_ends(candidates.iter().map(|c| c.segment), 4)?;
         let tracks: Vec<Segment> = first.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
         let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
@@ -396,7 +384,11 @@ impl Search<'_> {
         fit.snr >= self.thresholds.for_length(length) - SKY_GAIN && length >= 0.5 * self.config.min_length_px
     }
 
-    fn fit_ends(&mut self, segments: impl IntoIterator<Item = Segment>, iterations: u32) -> Result<Vec<TrailFit>> {
+    pub(crate) fn fit_ends(
+        &mut self,
+        segments: impl IntoIterator<Item = Segment>,
+        iterations: u32,
+    ) -> Result<Vec<TrailFit>> {
         let sigma = self.sigma();
         let settings = FitSettings {
             shape: Shape::Trail,
@@ -459,7 +451,7 @@ impl Search<'_> {
     }
 
     /// Fits trails with near neighbours again, each with the others taken out.
-    fn fit_neighbours_again(&mut self, believed: &mut [Believed]) -> Result<()> {
+    pub(crate) fn fit_neighbours_again(&mut self, believed: &mut [Believed]) -> Result<()> {
         let near = 2.0 * self.peel_settings().reach_px;
         let segments: Vec<Segment> = believed.iter().map(|b| b.trail().segment).collect();
         let crowded: Vec<usize> = (0..believed.len())

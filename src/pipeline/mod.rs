@@ -8,6 +8,7 @@ pub(crate) mod background;
 pub(crate) mod blends;
 pub(crate) mod chain;
 pub(crate) mod doubles;
+pub(crate) mod elongated;
 pub(crate) mod ends;
 pub(crate) mod errors;
 pub(crate) mod judge;

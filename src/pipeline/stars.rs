@@ -44,6 +44,8 @@ pub(crate) struct Elongated {
     pub(crate) footprint: Footprint,
     /// S/N of a point source of its peak.
     pub(crate) snr: f64,
+    /// Along its core, as long as it is, to the nearest of the directions that are looked in.
+    pub(crate) core: Segment,
 }
 
 /// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given.
@@ -97,7 +99,11 @@ pub(crate) fn survey(
         elongated: classified
             .iter()
             .filter(|(_, class)| *class == SourceClass::Elongated)
-            .map(|source| Elongated { footprint: footprint(source), snr: f64::from(source.0.peak) / white_noise_sd })
+            .map(|source| Elongated {
+                footprint: footprint(source),
+                snr: f64::from(source.0.peak) / white_noise_sd,
+                core: source.0.core(),
+            })
             .collect(),
         footprints: compact()
             .map(footprint)

@@ -4,7 +4,7 @@
 //! much of the frame they spoil, is decided here. Method: docs/algorithm.md, "Weigh".
 
 use crate::Result;
-use crate::backend::WALK_DIRECTIONS;
+use crate::backend::{WALK_DIRECTIONS, walk_direction};
 use crate::error::require;
 use crate::geometry::{Point, Segment};
 
@@ -100,6 +100,17 @@ impl CompactSource {
             (0..half).map(|k| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + half])).collect();
         diameters.sort_unstable();
         (diameters[half - 1], diameters[2])
+    }
+
+    /// The longest line through the core.
+    pub(crate) fn core(&self) -> Segment {
+        let half = WALK_DIRECTIONS / 2;
+        let diameter = |k: &usize| self.core_reach[*k] + self.core_reach[k + half];
+        let longest = (0..half).max_by_key(diameter).unwrap_or(0);
+        let [c, s] = walk_direction(longest).map(f64::from);
+        let Point { x, y } = self.position();
+        let [ahead, back] = [longest, longest + half].map(|k| f64::from(self.core_reach[k]));
+        Segment::from_coordinates(x - back * c, y - back * s, x + ahead * c, y + ahead * s)
     }
 
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.

@@ -1,0 +1,117 @@
+//! Merge stage, its first step: bright streaks from the compact sources that are longer than wide.
+//!
+//! Method: docs/algorithm.md, "Merge".
+
+use crate::Result;
+use crate::detection::TrackingMode;
+use crate::geometry::Segment;
+use crate::pipeline::measure::TrailFit;
+use crate::pipeline::merge::{BRIGHT_RECALL, BRIGHT_SNR, Believed, Search};
+use crate::pipeline::search::{Peak, sort_peaks, suppress};
+use crate::pipeline::stars::Elongated;
+use crate::pipeline::tracking::{self, Seen};
+use crate::pipeline::weigh::Footprint;
+
+/// A core is followed in directions that differ by an eighth of a half turn.
+const DIRECTION_STEP_RAD: f64 = std::f64::consts::PI / 8.0;
+
+/// Directions tried between two of these at most.
+const MOST_TRIES: f64 = 8.0;
+
+/// While the trails together grow by this factor their ends are looked for again, so often at most.
+const GROWTH: f64 = 1.2;
+const MOST_ROUNDS: usize = 4;
+
+impl Search<'_> {
+    /// Bright streaks that begin as elongated sources, their light uncut. They are believed before all others, and what
+    /// they do not explain is a blend of stars.
+    pub(crate) fn find_elongated(&mut self) -> Result<Vec<Believed>> {
+        if self.places.is_some() || self.elongated.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut seeds = self.seeds()?;
+        let mut fits = Vec::new();
+        for _ in 0..MOST_ROUNDS {
+            self.leave_chains(&mut seeds)?;
+            fits = self.refine(&seeds)?;
+            let grown = distinct(&fits, self.sigma());
+            let goes_on = total_length_px(&grown) > GROWTH * total_length_px(&seeds);
+            seeds = grown;
+            if !goes_on {
+                break;
+            }
+        }
+        let mut believed = self.believe_bright(fits, &[])?;
+        self.fit_neighbours_again(&mut believed)?;
+        Ok(believed)
+    }
+
+    /// The best segment along each of the brightest elongated cores.
+    fn seeds(&mut self) -> Result<Vec<Peak>> {
+        let mut sources: Vec<&Elongated> = self.elongated.iter().collect();
+        sources.sort_by(|a, b| b.snr.total_cmp(&a.snr));
+        sources.truncate(self.most_candidates());
+        let sigma = self.sigma();
+        let tries: Vec<Vec<Segment>> = sources.iter().map(|s| directions(&s.core, sigma)).collect();
+        let mut fits = self.fit_ends(tries.iter().flatten().copied(), 4)?.into_iter();
+        let best = |tries: &Vec<Segment>| fits.by_ref().take(tries.len()).max_by(|a, b| a.snr.total_cmp(&b.snr));
+        let best: Vec<TrailFit> = tries.iter().filter_map(best).collect();
+        Ok(distinct(&best, sigma))
+    }
+
+    /// Bright sources longer than wide that the search for bright streaks has not taken for one are blends of stars.
+    /// Returns whether there are any.
+    pub(crate) fn weigh_out_blends(&mut self, believed: &[Believed]) -> Result<bool> {
+        let seen: Vec<Seen> = believed.iter().map(Believed::as_seen).collect();
+        if tracking::decide(self.tracking, &seen) != TrackingMode::Sidereal {
+            return Ok(false);
+        }
+        let near = 2.0 * self.sigma();
+        let is_on_trail = |e: &Elongated| {
+            let place = e.footprint.position();
+            believed.iter().any(|b| b.trail().segment.distance_to(place) < near)
+        };
+        let blends: Vec<Footprint> =
+            self.elongated.iter().filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e)).map(|e| e.footprint).collect();
+        self.elongated.clear();
+        self.backend.weigh_out(&blends)?;
+        Ok(!blends.is_empty())
+    }
+}
+
+/// Those that may be bright, one for each place.
+fn distinct(fits: &[TrailFit], sigma_eff_px: f64) -> Vec<Peak> {
+    let may_be_bright = fits.iter().filter(|f| f.snr >= BRIGHT_RECALL);
+    let mut peaks: Vec<Peak> = may_be_bright.map(|f| Peak { segment: f.trail.segment, snr: f.snr }).collect();
+    sort_peaks(&mut peaks);
+    suppress(&peaks, sigma_eff_px, usize::MAX)
+}
+
+fn total_length_px(peaks: &[Peak]) -> f64 {
+    peaks.iter().map(|p| p.segment.length_px()).sum()
+}
+
+/// Segments along a core in the directions between those that were tried.
+fn directions(core: &Segment, sigma_eff_px: f64) -> Vec<Segment> {
+    let length = core.length_px();
+    let tries = (DIRECTION_STEP_RAD * length / (4.0 * sigma_eff_px)).ceil().clamp(1.0, MOST_TRIES);
+    let offset = |k: usize| ((k as f64 + 0.5) / tries - 0.5) * DIRECTION_STEP_RAD;
+    (0..tries as usize).map(|k| Segment::around(core.midpoint(), length, core.angle_rad() + offset(k))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_fill_the_gap_between_those_of_the_walk() {
+        let core = Segment::from_coordinates(10.0, 20.0, 70.0, 20.0);
+        let tries = directions(&core, 1.5);
+        assert_eq!(tries.len(), 4);
+        // The true direction may be anywhere within half a step: at the ends no try is further off than the PSF is wide.
+        let widest = tries.windows(2).map(|t| t[1].angle_rad() - t[0].angle_rad()).fold(0.0, f64::max);
+        assert!(0.5 * widest * 30.0 < 1.5 && (tries[3].angle_rad() + tries[0].angle_rad()).abs() < 1e-9);
+        assert!(0.5 * DIRECTION_STEP_RAD - tries[3].angle_rad() < 0.5 * widest + 1e-9);
+        assert_eq!(directions(&Segment::from_coordinates(0.0, 0.0, 8.0, 0.0), 1.5).len(), 1);
+    }
+}
