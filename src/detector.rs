@@ -259,7 +259,7 @@ impl Detector {
             let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
             let sky = self.weigh(backend, sky, &field)?;
-            let peaks = self.begin_search(backend, frame, sky, &field, Look::First)?.find_candidates(true)?;
+            let peaks = self.begin_search(backend, frame, sky, &field, Look::First)?.find_candidates(Some(0.0))?;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }
@@ -480,6 +480,7 @@ impl Detector {
             chains: ChainPrior::new(field.n_sources, width * height, segments_sigma, excess),
             noise_excess: excess,
             elongated: field.elongated.clone(),
+            trails_are_many: field.elongated.len() as f64 > MANY_TRAILS * field.n_sources as f64,
             config: &self.config.search,
             tracking,
             is_first_look,
@@ -530,6 +531,9 @@ impl std::fmt::Debug for Detector {
         f.debug_struct("Detector").field("device", &self.device_name()).field("config", &self.config).finish()
     }
 }
+
+/// Where elongated sources are more than this part of the compact ones, the stars may be trails.
+const MANY_TRAILS: f64 = 0.25;
 
 /// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
 /// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.

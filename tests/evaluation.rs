@@ -15,7 +15,7 @@ mod trials;
 
 use scenes::{Conditions, Placement};
 use skystreak::{Detector, DetectorConfig, Device, Segment};
-use statistics::{Response, normal_cdf, normal_quantile, poisson_cdf, poisson_interval};
+use statistics::{Response, normal_cdf, normal_quantile, poisson_interval};
 use trials::{Trial, find_nothing, search_frame};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -55,9 +55,9 @@ fn noise_gives_no_more_false_alarms_than_asked() {
     let detector = detector(asked);
     let count = |frame| find_nothing(&detector, &conditions, 32, frame).unwrap().0.len() as u64;
     let found: u64 = (0..n_frames as usize).map(count).sum();
-    // 1300 frames of this kind and seeds of the benchmark gave 0.97 ± 0.03 of what was asked. Within 30 % of it: more is
-    // chance once in 10⁴ runs, less once in 10⁵.
-    let expected = 0.97 * asked * f64::from(n_frames);
+    // 2000 frames of this kind (`false-alarms --size 256 --frames 2000 --asked 1 --seed 40`) gave 0.92 ± 0.02 of what was
+    // asked. Within 30 % of it: four standard deviations of 184, one run in 10⁴.
+    let expected = 0.92 * asked * f64::from(n_frames);
     assert!((0.7 * expected..1.3 * expected).contains(&(found as f64)), "{found} in {n_frames} frames");
 }
 

@@ -29,10 +29,12 @@ impl Search<'_> {
         if self.places.is_some() || self.elongated.is_empty() {
             return Ok(Vec::new());
         }
-        let mut seeds = self.seeds()?;
+        // Where the stars may be trails their cores say little, cut by neighbours and by saturation.
+        let mut seeds = if self.trails_are_many { self.find_candidates(Some(BRIGHT_RECALL))? } else { self.seeds()? };
         let mut fits = Vec::new();
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..if self.trails_are_many { 1 } else { MOST_ROUNDS } {
             self.leave_chains(&mut seeds)?;
+            seeds.truncate(self.most_candidates());
             fits = self.refine(&seeds)?;
             let grown = distinct(&fits, self.sigma());
             let goes_on = total_length_px(&grown) > GROWTH * total_length_px(&seeds);

@@ -42,6 +42,8 @@ pub(crate) struct Search<'a> {
     pub(crate) elongated: Vec<Elongated>,
     pub(crate) config: &'a SearchConfig,
     pub(crate) tracking: Tracking,
+    /// So many sources are elongated that the stars may be trails.
+    pub(crate) trails_are_many: bool,
     /// Where bright trails say that the stars are trails, the search ends: it is done again without the stars.
     pub(crate) is_first_look: bool,
     /// So many pixels have weight zero that the search has to know.
@@ -160,7 +162,7 @@ impl Search<'_> {
             if blends || !believed.is_empty() {
                 self.measure_sky_again()?;
             }
-            let mut candidates = self.find_candidates(false)?;
+            let mut candidates = self.find_candidates(None)?;
             self.leave_chains(&mut candidates)?;
             // Candidates that were not even looked at for chains are fainter than a crowd of stars.
             let complete = candidates.len() <= self.most_candidates();
@@ -245,9 +247,9 @@ impl Search<'_> {
         self.segments.kernel.sigma_eff_px
     }
 
-    /// One coarse search of the filtered residual image, or the places to look at instead. Light is limited unless it is
-    /// `uncut`.
-    pub(crate) fn find_candidates(&mut self, uncut: bool) -> Result<Vec<Peak>> {
+    /// One coarse search of the filtered residual image, or the places to look at instead. Where only peaks above some S/N
+    /// are asked for, their light is not limited.
+    pub(crate) fn find_candidates(&mut self, uncut_above: Option<f64>) -> Result<Vec<Peak>> {
         if self.segments.tasks.is_empty() {
             return Ok(Vec::new());
         }
@@ -257,8 +259,8 @@ impl Search<'_> {
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
         let limit = POINT_LIMIT_SNR * self.segments.kernel.white_noise_sd() * self.noise_excess;
         let request = SearchRequest {
-            threshold: recall as f32,
-            limit: if uncut { f32::MAX } else { limit as f32 },
+            threshold: uncut_above.unwrap_or(recall).max(recall) as f32,
+            limit: if uncut_above.is_some() { f32::MAX } else { limit as f32 },
             weighted: self.weighted,
         };
         let peaks = self.backend.find_peaks(&self.segments, &request)?;
