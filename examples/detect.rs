@@ -55,16 +55,16 @@ struct Options {
     #[arg(long)]
     list_devices: bool,
     /// Gaussian width of the PSF, px, from 0.3 to 8; measured on each frame's stars when not given.
-    #[arg(long, value_name = "PX")]
+    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
     sigma: Option<f64>,
     /// False alarms to expect per frame, from 1e-6 to 100 [default: 0.01].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     false_alarms: Option<f64>,
     /// Saturation level, ADU, where the header does not say it.
-    #[arg(long, value_name = "ADU")]
+    #[arg(long, value_name = "ADU", value_parser = above_zero, allow_negative_numbers = true)]
     saturation: Option<f64>,
     /// Gain, electrons per ADU, where the header does not say it.
-    #[arg(long, value_name = "E_PER_ADU")]
+    #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero, allow_negative_numbers = true)]
     gain: Option<f64>,
     /// FITS files of the same pointing: their median, which stands still, is taken off every frame.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -81,6 +81,11 @@ struct Options {
     /// Plane of a cube to read, from 0.
     #[arg(long, value_name = "N")]
     plane: Option<usize>,
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
 }
 
 fn main() -> ExitCode {

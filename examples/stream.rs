@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -15,8 +16,8 @@ struct Options {
     /// Folder of FITS files; without one a camera is simulated
     folder: Option<PathBuf>,
     /// Go on until no new file has come for this many seconds
-    #[arg(long, value_name = "SECONDS")]
-    watch: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    watch: Option<Duration>,
     /// Frames of the simulated camera
     #[arg(long, default_value_t = 16)]
     frames: usize,
@@ -43,8 +44,24 @@ struct Options {
     quiet: bool,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns how many frames failed.
+fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>> {
     let device = match options.device.as_str() {
         "auto" => Device::Auto,
         "cpu" => Device::Cpu,
@@ -59,19 +76,20 @@ fn main() -> Result<()> {
 
     match &options.folder {
         Some(folder) => {
-            let quiet_for = options.watch.map(Duration::from_secs_f64);
+            fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
             let begin = Instant::now();
             let summary = detector.stream(
                 &config,
-                files_of(folder, quiet_for),
+                files_of(folder, options.watch),
                 |path| io::fits::read_frame(path),
                 |path, report| print(&path.display().to_string(), &report, options.quiet),
             )?;
             print_rates("stream", &summary, begin.elapsed());
+            print_memory(&summary);
+            Ok(summary.failed)
         }
-        None => simulate_camera(&detector, &config, &options)?,
+        None => Ok(simulate_camera(&detector, &config, options).map(|()| 0)?),
     }
-    Ok(())
 }
 
 /// FITS files of a folder by name, then those that appear until none has for `quiet_for`.
@@ -154,6 +172,7 @@ fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options
     )?;
     let in_stream = begin.elapsed();
     print_rates("stream", &summary, in_stream);
+    print_memory(&summary);
 
     if options.compare {
         let begin = Instant::now();
@@ -177,12 +196,14 @@ fn print(name: &str, report: &Result<Report>, quiet: bool) {
 fn print_rates(what: &str, summary: &StreamSummary, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{what}: {} frames ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s; up to {} at once in {} MiB",
+        "{what}: {} frames ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s",
         summary.frames,
         summary.failed,
         summary.frames as f64 / seconds,
         summary.pixels as f64 / 1e6 / seconds,
-        summary.most_in_flight,
-        summary.peak_bytes >> 20,
     );
+}
+
+fn print_memory(summary: &StreamSummary) {
+    println!("up to {} frames at once in {} MiB", summary.most_in_flight, summary.peak_bytes >> 20);
 }

@@ -82,11 +82,19 @@ impl Common {
         if photons.is_some() && (self.noise_gradient != 1.0 || self.width_spread != 0.0) {
             return Err("--noise-gradient and --width-spread go with white noise, not with --gain".into());
         }
-        if self.column_band >= self.size || !(0.0..0.3).contains(&self.width_spread) {
-            return Err("--column-band narrower than the frame and --width-spread below 0.3, please".into());
+        if self.frames == 0 || self.sigma.is_nan() || self.sigma <= 0.0 {
+            return Err("--frames and --sigma above 0, please".into());
+        }
+        if [self.gain, Some(self.sky_e)].iter().flatten().any(|v| v.is_nan() || *v <= 0.0) || self.read_noise_e < 0.0 {
+            return Err("--gain and --sky-e above 0, --read-noise-e not below, please".into());
         }
         if !(0.0..0.9).contains(&self.masked) || self.noise_gradient <= 0.0 || self.size < 16 {
             return Err("--masked below 0.9, --noise-gradient above 0 and --size of 16 and more, please".into());
+        }
+        if self.column_band.max(self.bad_columns) >= self.size || !(0.0..0.3).contains(&self.width_spread) {
+            return Err(
+                "--column-band and --bad-columns narrower than the frame and --width-spread below 0.3, please".into()
+            );
         }
         Ok(Conditions {
             gradient: self.gradient,

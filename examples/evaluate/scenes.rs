@@ -124,6 +124,9 @@ pub(crate) fn place_generator(frame_seed: u64) -> ChaCha8Rng {
 
 /// Makes one frame with streaks of given S/N (of the part inside the frame).
 pub(crate) fn make(conditions: &Conditions, streaks: &[(Segment, f64)], frame_seed: u64) -> AnyResult<Made> {
+    if streaks.iter().any(|(_, snr)| snr.is_nan() || *snr <= 0.0) {
+        return Err("--snr above 0, please".into());
+    }
     if let Some(photons) = conditions.photons {
         return make_counted(conditions, photons, streaks, frame_seed);
     }
@@ -243,6 +246,9 @@ impl Placement {
 
     /// Draws places, every angle and sub-pixel phase alike.
     pub(crate) fn draw(&self, size: usize, rng: &mut ChaCha8Rng) -> AnyResult<Vec<Segment>> {
+        if self.length_px.is_nan() || self.length_px < 0.0 {
+            return Err("--length of 0 and more, please".into());
+        }
         let mut places: Vec<Segment> = Vec::new();
         let side = size as f64;
         for _ in 0..self.n {

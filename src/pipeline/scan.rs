@@ -81,15 +81,13 @@ impl Scan {
         let (first, last) = ends;
         // The best part up to every edge, and from every edge on.
         let (mut before, mut beyond) = (vec![(0.0, ends); last + 1], vec![(0.0, ends); last + 1]);
-        for i in first..=last {
-            for j in i + least..=last {
-                let power = self.power((i, j));
-                if power > before[j].0 {
-                    before[j] = (power, (i, j));
-                }
-                if power > beyond[i].0 {
-                    beyond[i] = (power, (i, j));
-                }
+        for (i, j) in (first..=last).flat_map(|i| (i + least..=last).map(move |j| (i, j))) {
+            let power = self.power((i, j));
+            if power > before[j].0 {
+                before[j] = (power, (i, j));
+            }
+            if power > beyond[i].0 {
+                beyond[i] = (power, (i, j));
             }
         }
         for k in first..last {
