@@ -163,8 +163,8 @@ pub struct Detection {
     pub role: Role,
     /// The geometric ends of the track; `start` is the end of smaller x (then y).
     pub segment: Segment,
-    /// Covariance of (x1, y1, x2, y2), px²: the fit's Fisher information, widened along the track by the change-point
-    /// floor of faint ends, and to the track's length for an end that was not seen.
+    /// Covariance of (x1, y1, x2, y2), px²: the fit's Fisher information, widened along the track to the posterior of faint
+    /// ends (or by their change-point floor), and to the track's length for an end that was not seen.
     pub covariance_px2: EndCovariance,
     /// Gaussian PSF width across the track, px, as fitted.
     pub sigma_px: f64,

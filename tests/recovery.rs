@@ -277,3 +277,17 @@ fn given_places_are_searched_and_no_others() {
         assert!((15.0..30.0).contains(&best.snr), "{best:?}");
     }
 }
+
+#[test]
+fn a_bright_streak_is_found_at_its_place() {
+    // So bright that each pixel of it passes for a source, longer than wide.
+    let truth = Segment::from_coordinates(60.3, 40.6, 100.2, 67.1);
+    let frame = noisy(200, 150, 911, &[truth], 200.0, 1.5);
+    let detector = detector(1.5, FALSE_ALARMS);
+    for report in [detector.detect(&frame).unwrap(), detector.detect_at(&frame, &[truth]).unwrap()] {
+        assert_eq!(report.detections.len(), 1, "{:#?}", report.detections);
+        let found = found_once(&report, &truth);
+        // Its ends are known to 0.1 px.
+        assert!((found.snr / 200.0 - 1.0).abs() < 0.05 && found.segment.start.distance(truth.start) < 0.5, "{found:?}");
+    }
+}

@@ -57,7 +57,7 @@ pub(crate) struct Common {
     /// Width of a band of masked columns.
     #[arg(long, default_value_t = 0)]
     column_band: usize,
-    /// By how much the width of each streak differs from the frame's PSF: rms, in units of it.
+    /// By how much the width of each streak differs from the frame's PSF: rms of the logarithm of their ratio.
     #[arg(long, default_value_t = 0.0)]
     width_spread: f64,
     /// Count photons, with this gain in electrons per ADU; else the noise is white.

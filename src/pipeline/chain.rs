@@ -28,7 +28,8 @@ const JUST_SO_PRICE: f64 = 2.4;
 /// That counts where stars are many; in a field of 300 a million pixels a star alone costs as much as this.
 const SPARSE_PRICE: f64 = 11.0;
 
-/// Where stars cost more than this, fewer than some 40 a million pixels, two of them side by side are no matter.
+/// Where stars cost more than this, fewer than some 20 a million pixels at σ = 1.5 px, two of them side by side are no
+/// matter.
 const EMPTY_PRICE: f64 = 15.0;
 
 /// Point sources tried at most on one track.

@@ -26,13 +26,14 @@ impl Search<'_> {
     /// Bright streaks that begin as elongated sources, their light uncut. They are believed before all others, and what
     /// they do not explain is a blend of stars.
     pub(crate) fn find_elongated(&mut self) -> Result<Vec<Believed>> {
-        if self.places.is_some() || self.elongated.is_empty() {
+        if self.elongated.is_empty() {
             return Ok(Vec::new());
         }
         // Where the stars may be trails their cores say little, cut by neighbours and by saturation.
-        let mut seeds = if self.trails_are_many { self.find_candidates(Some(BRIGHT_RECALL))? } else { self.seeds()? };
+        let from_cores = self.places.is_none() && !self.trails_are_many;
+        let mut seeds = if from_cores { self.seeds()? } else { self.find_candidates(Some(BRIGHT_RECALL))? };
         let mut fits = Vec::new();
-        for _ in 0..if self.trails_are_many { 1 } else { MOST_ROUNDS } {
+        for _ in 0..if from_cores { MOST_ROUNDS } else { 1 } {
             self.leave_chains(&mut seeds)?;
             seeds.truncate(self.most_candidates());
             fits = self.refine(&seeds)?;
@@ -45,6 +46,7 @@ impl Search<'_> {
         }
         let mut believed = self.believe_bright(fits, &[])?;
         self.fit_neighbours_again(&mut believed)?;
+        self.leave_found_places(&believed);
         Ok(believed)
     }
 

@@ -1,7 +1,8 @@
 //! Measure stage: where the ends of a faint trail are to be expected.
 //!
 //! The end of a faint trail is a change point: its likelihood has several maxima, and the best of them may lie far
-//! off. The mean over the likelihood lies nearer to the truth on average, and its spread says how near. Method: docs/algorithm.md, "Measure".
+//! off. The mean over the likelihood lies nearer to the truth on average, and its spread says how near. Method:
+//! docs/algorithm.md, "Measure".
 
 use rayon::prelude::*;
 
@@ -14,8 +15,8 @@ use crate::pipeline::measure::Trail;
 /// Places tried for either end.
 const PLACES: usize = 61;
 
-/// They reach so many standard errors to either side of the fitted end: less where the two ends would meet, and where that
-/// leaves less than the second the fitted ends stay.
+/// They reach so many standard errors to either side of the fitted end: less where the two ends would meet, and where
+/// that leaves less than the second the fitted ends stay.
 const REACH_ERRORS: f64 = 4.0;
 const LEAST_REACH_ERRORS: f64 = 2.5;
 
@@ -76,7 +77,7 @@ pub(crate) fn expected(
         let photons = setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px() * 2.0 / 3_f64.sqrt();
         let (segment, taken_out) = (search.track, taken_out.as_ref());
         let track = Track { segment, profile: &profile, taken_out, sigma_px: setting.sigma_px };
-        Some(search.expected(track, setting.noise_excess, photons))
+        search.expected(track, setting.noise_excess, photons)
     });
     Ok(ends.collect())
 }
@@ -116,8 +117,9 @@ impl EndSearch {
     }
 
     /// Where the ends are to be expected. `noise_excess` is the noise along the track over that of the weights,
-    /// `photons_per_px` the variance that the trail's own photons add to its light per length, of a pixel's length.
-    fn expected(&self, track: Track<'_>, noise_excess: f64, photons_per_px: f64) -> ExpectedEnds {
+    /// `photons_per_px` the variance that the trail's own photons add to its light per length, of a pixel's length. None
+    /// where there is no light.
+    fn expected(&self, track: Track<'_>, noise_excess: f64, photons_per_px: f64) -> Option<ExpectedEnds> {
         let length = self.track.length_px();
         let n = (length / track.profile.bin_px).floor().max(1.0) as usize;
         let part_px = length / n as f64;
@@ -131,7 +133,7 @@ impl EndSearch {
         let pairs = || (0..PLACES).flat_map(|a| (0..PLACES).map(move |b| (a, b)));
         let best = pairs().map(likelihood_of).fold(f64::NEG_INFINITY, f64::max);
         if !best.is_finite() {
-            return ExpectedEnds { segment: self.segment(self.fitted_px), along_px2: None };
+            return None;
         }
         // Of the first end, the second, their sum and their difference.
         let mut likelihoods = [vec![0.0; PLACES], vec![0.0; PLACES], vec![0.0; 2 * PLACES], vec![0.0; 2 * PLACES]];
@@ -150,7 +152,7 @@ impl EndSearch {
         let [first, last, sum, difference] = errors.map(|e| e * e);
         let most = 0.95 * errors[0] * errors[1];
         let between = (0.25 * (sum - difference)).clamp(-most, most);
-        ExpectedEnds { segment: self.segment([start, end]), along_px2: Some([[first, between], [between, last]]) }
+        Some(ExpectedEnds { segment: self.segment([start, end]), along_px2: [[first, between], [between, last]] })
     }
 
     fn segment(&self, [first_px, last_px]: [f64; 2]) -> Segment {
@@ -191,8 +193,8 @@ impl EndSearch {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ExpectedEnds {
     pub(crate) segment: Segment,
-    /// Covariance of both ends along the track; none where there is no light.
-    pub(crate) along_px2: Option<[[f64; 2]; 2]>,
+    /// Covariance of both ends along the track.
+    pub(crate) along_px2: [[f64; 2]; 2],
 }
 
 /// What the likelihood says of one quantity, whatever the others are, at places a step apart.
@@ -289,7 +291,8 @@ mod tests {
     fn expected_with_errors(fitted: &Segment, per_px: f64, noise: impl Fn(usize) -> f64) -> ExpectedEnds {
         let search = EndSearch::of(fitted, 10.0, SIGMA, 300, 100).unwrap();
         let profile = profile(&search.track, per_px, noise);
-        search.expected(Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA }, 1.0, 0.0)
+        let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
+        search.expected(track, 1.0, 0.0).unwrap()
     }
 
     #[test]
@@ -302,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_doubtful_stretch_counts_in_part() {
-        // Ten dark pixels 15 px before the end: the light beyond them may be noise.
+        // Eighteen dark pixels 7 px before the end: the light beyond them may be noise.
         let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
         let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100).unwrap().track.start.x;
         let dark = |k: usize| if (175.0..193.0).contains(&(k as f64 + from)) { -1.0 } else { 0.0 };
@@ -315,7 +318,7 @@ mod tests {
         let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
         let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100).unwrap().track.start.x;
         let errors = |noise: &dyn Fn(usize) -> f64| {
-            let [[a, _], [_, b]] = expected_with_errors(&fitted, 1.0, noise).along_px2.unwrap();
+            let [[a, _], [_, b]] = expected_with_errors(&fitted, 1.0, noise).along_px2;
             [a.sqrt(), b.sqrt()]
         };
         let clear = errors(&|_| 0.0);

@@ -139,7 +139,8 @@ impl Search<'_> {
     /// Finds every trail of the frame, by descending S/N. The residual image has been filtered.
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed = self.find_elongated()?;
-        let leave_the_rest = self.is_first_look && self.mode_of(&believed) != TrackingMode::Sidereal;
+        let looked_for_trails = self.is_first_look && !self.elongated.is_empty();
+        let leave_the_rest = looked_for_trails && self.mode_of(&believed) != TrackingMode::Sidereal;
         if !leave_the_rest {
             self.find_the_rest(&mut believed)?;
         }
@@ -230,7 +231,7 @@ impl Search<'_> {
     }
 
     /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.
-    pub(crate) fn measure_sky_again(&mut self) -> Result<()> {
+    fn measure_sky_again(&mut self) -> Result<()> {
         let clip = self.config.clip_sigmas as f32;
         self.backend.filter(&self.segments.kernel, clip, false)?;
         // Noise that is not white (unresolved sources, hot pixels) keeps its first, larger measure: the residual's
@@ -302,7 +303,7 @@ impl Search<'_> {
     }
 
     /// A place whose streak is found is not looked at again: what is near would be taken for it.
-    fn leave_found_places(&mut self, believed: &[Believed]) {
+    pub(crate) fn leave_found_places(&mut self, believed: &[Believed]) {
         let sigma = self.sigma();
         let is_at = |b: &Believed, p: &Segment| template_correlation(&b.trail().segment, p, sigma) > SAME_CORRELATION;
         if let Some(places) = &mut self.places {

@@ -201,7 +201,7 @@ pub(crate) fn measure_trails(
                 photon_variance: settings.photon_variance,
             };
             let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-            let mut detection = detection(fit, &settings, frame, field, snr, known, ends.and_then(|e| e.along_px2));
+            let mut detection = detection(fit, &settings, frame, field, snr, known, ends.map(|e| e.along_px2));
             add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
