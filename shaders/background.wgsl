@@ -12,6 +12,8 @@ struct Params {
     height: u32,
     nx: u32,
     ny: u32,
+    /// Of larger tiles so many rows and columns, those in the middle, are looked at.
+    most_px: u32,
     max_rounds: u32,
     clip_sigmas: f32,
 }
@@ -238,13 +240,17 @@ fn lower_rank(n: u32) -> u32 {
     return thousands / 1000u + ((thousands % 1000u) * 1000u + (n % 1000u) * 158655u) / 1000000u;
 }
 
+/// First of the pixels of one side of a tile that are looked at, and their number.
+fn middle(begin: u32, end: u32) -> vec2<u32> {
+    let n = min(end - begin, params.most_px);
+    return vec2(begin + (end - begin - n) / 2u, n);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let left = group.x * params.width / params.nx;
-    let top = group.y * params.height / params.ny;
-    let width = (group.x + 1u) * params.width / params.nx - left;
-    let height = (group.y + 1u) * params.height / params.ny - top;
-    let tile = Tile(left, top, width, width * height);
+    let columns = middle(group.x * params.width / params.nx, (group.x + 1u) * params.width / params.nx);
+    let rows = middle(group.y * params.height / params.ny, (group.y + 1u) * params.height / params.ny);
+    let tile = Tile(columns.x, rows.x, columns.y, columns.y * rows.y);
 
     var result = Statistics(0u, 0u, 0.0, 0.0, 0.0);
     var range = Range(-LARGEST, LARGEST);

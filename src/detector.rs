@@ -475,6 +475,7 @@ impl Detector {
             places,
             backend,
             sky,
+            sky_is_current: true,
             segments,
             thresholds,
             chains: ChainPrior::new(field.n_sources, width * height, segments_sigma, excess),

@@ -40,13 +40,15 @@ pub(crate) struct Mesh {
     pub(crate) nx: usize,
     /// Tiles along a column.
     pub(crate) ny: usize,
+    /// Of larger tiles only so many rows and columns, those in the middle, are looked at.
+    pub(crate) most_px: usize,
 }
 
 impl Mesh {
     pub(crate) fn new(width: usize, height: usize, mesh_px: usize) -> Self {
         // Rounded, so that no thin tile of a few pixels is left at the far border.
         let tiles = |side: usize| ((side + mesh_px / 2) / mesh_px).max(1);
-        Self { width, height, nx: tiles(width), ny: tiles(height) }
+        Self { width, height, nx: tiles(width), ny: tiles(height), most_px: width.max(height) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,14 +66,20 @@ impl Mesh {
         self.columns(i % self.nx).len() * self.rows(i / self.nx).len()
     }
 
-    /// Pixel range of a tile along x: [first, past the last).
+    /// Pixel range of a tile along x, as far as it is looked at: [first, past the last).
     pub(crate) fn columns(&self, ix: usize) -> std::ops::Range<usize> {
-        ix * self.width / self.nx..(ix + 1) * self.width / self.nx
+        self.middle(ix * self.width / self.nx..(ix + 1) * self.width / self.nx)
     }
 
     /// Pixel range of a tile along y.
     pub(crate) fn rows(&self, iy: usize) -> std::ops::Range<usize> {
-        iy * self.height / self.ny..(iy + 1) * self.height / self.ny
+        self.middle(iy * self.height / self.ny..(iy + 1) * self.height / self.ny)
+    }
+
+    fn middle(&self, side: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let n = side.len().min(self.most_px);
+        let first = side.start + (side.len() - n) / 2;
+        first..first + n
     }
 }
 
@@ -590,6 +598,15 @@ mod tests {
             // A tile knows its mean to 0.03.
             assert!((evaluate(&map, x, y) - truth).abs() < 0.12, "{x} {y}: {} {truth}", evaluate(&map, x, y));
         }
+    }
+
+    #[test]
+    fn tiles_cover_the_frame_or_their_middles_are_looked_at() {
+        let whole = Mesh::new(300, 130, 64);
+        assert_eq!((whole.nx, whole.ny), (5, 2));
+        assert_eq!((whole.columns(4), whole.rows(1)), (240..300, 65..130));
+        let some = Mesh { most_px: 15, ..whole };
+        assert_eq!((some.columns(4), some.rows(1)), (262..277, 90..105));
     }
 
     #[test]

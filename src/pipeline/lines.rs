@@ -26,6 +26,12 @@ const MOST_STRIP: usize = 16;
 /// Parts of a line, whose median is the line's: a streak that runs through some of them does not lift it.
 const PARTS: usize = 8;
 
+/// Pixels of a line that are looked at in each part. A border differs from the sky by much, and shows in few of them.
+const BORDER_PX: usize = 32;
+
+/// So many show a step of [`LEAST_OFFSET`] in a block with an error six times smaller.
+const STEP_PX: usize = 128;
+
 /// Shorter lines know their level too badly, and a streak across is too large a part of them.
 const MIN_LENGTH: usize = 512;
 
@@ -84,7 +90,7 @@ impl Lines {
 
 /// Gives weight zero to the borders of a frame, as ingested, that saw no sky.
 pub(crate) fn leave_dark_borders(backend: &mut dyn Backend, width: usize, height: usize) -> Result<Lines> {
-    let lines = Lines::without_borders(width, height, &measure(backend, width, height, BLOCK)?);
+    let lines = Lines::without_borders(width, height, &measure(backend, width, height, BLOCK, BORDER_PX)?);
     if !lines.is_none() {
         backend.take_off_lines(&lines)?;
     }
@@ -97,10 +103,10 @@ pub(crate) fn take_off_steps(backend: &mut dyn Backend, width: usize, height: us
     if lengths.iter().all(|length| *length < MIN_LENGTH) {
         return Ok(());
     }
-    let blocks = measure(backend, width, height, BLOCK)?;
+    let blocks = measure(backend, width, height, BLOCK, STEP_PX)?;
     let seen = [0, 1].map(|i| lengths[i] >= MIN_LENGTH && step_offsets(&blocks[i], 0).is_some());
     if seen.contains(&true) {
-        let single = measure(backend, width, height, 1)?;
+        let single = measure(backend, width, height, 1, width.max(height))?;
         let mut steps = Lines::none(width, height);
         for (i, first) in [(0, 0), (1, width)] {
             let offsets = if seen[i] { step_offsets(&single[i], HALF_WINDOW) } else { None };
@@ -114,12 +120,18 @@ pub(crate) fn take_off_steps(backend: &mut dyn Backend, width: usize, height: us
     Ok(())
 }
 
-/// Statistics of blocks of so many columns, and of so many rows.
-fn measure(backend: &mut dyn Backend, width: usize, height: usize, block: usize) -> Result<[Vec<TileStatistics>; 2]> {
+/// Statistics of blocks of so many columns, and of so many rows, on so many pixels of each part of a line.
+fn measure(
+    backend: &mut dyn Backend,
+    width: usize,
+    height: usize,
+    block: usize,
+    most_px: usize,
+) -> Result<[Vec<TileStatistics>; 2]> {
     let (nx, ny) = (width.div_ceil(block), height.div_ceil(block));
     let (parts_x, parts_y) = (PARTS.min(width), PARTS.min(height));
-    let columns = backend.tile_statistics(Mesh { width, height, nx, ny: parts_y }, TileSource::Values)?;
-    let rows = backend.tile_statistics(Mesh { width, height, nx: parts_x, ny }, TileSource::Values)?;
+    let columns = backend.tile_statistics(Mesh { width, height, nx, ny: parts_y, most_px }, TileSource::Values)?;
+    let rows = backend.tile_statistics(Mesh { width, height, nx: parts_x, ny, most_px }, TileSource::Values)?;
     let columns = (0..nx).map(|x| whole_line(columns.iter().skip(x).step_by(nx)));
     Ok([columns.collect(), rows.chunks(parts_x).map(whole_line).collect()])
 }

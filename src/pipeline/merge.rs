@@ -32,6 +32,8 @@ use crate::pipeline::weigh::Footprint;
 pub(crate) struct Search<'a> {
     pub(crate) backend: &'a mut dyn Backend,
     pub(crate) sky: BackgroundMap,
+    /// No trail was taken out since the sky was measured.
+    pub(crate) sky_is_current: bool,
     pub(crate) segments: Arc<SegmentSet>,
     /// Where to look; everywhere when not given.
     pub(crate) places: Option<Vec<Segment>>,
@@ -160,8 +162,10 @@ impl Search<'_> {
     fn find_the_rest(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
         for search in 1..=MAX_SEARCHES {
             let blends = search == 1 && self.weigh_out_blends(believed)?;
-            if blends || !believed.is_empty() {
-                self.measure_sky_again()?;
+            self.sky_is_current &= !blends;
+            self.measure_sky_again()?;
+            if blends || search > 1 || !believed.is_empty() {
+                self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
             }
             let mut candidates = self.find_candidates(None)?;
             self.leave_chains(&mut candidates)?;
@@ -174,9 +178,7 @@ impl Search<'_> {
             let mut new = self.believe_bright(fits, believed)?;
             let again = new.iter().any(|b| b.fit.snr >= HIDING_SNR);
             if !again {
-                if !new.is_empty() {
-                    self.measure_sky_again()?;
-                }
+                self.measure_sky_again()?;
                 self.weigh_out_stars_on(&candidates)?;
                 let mut fits = self.refine(&candidates)?;
                 fits.retain(|f| !is_residual(f, believed));
@@ -230,16 +232,18 @@ impl Search<'_> {
         tracking::decide(self.tracking, &believed.iter().map(Believed::as_seen).collect::<Vec<_>>())
     }
 
-    /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again.
+    /// Trails have lifted the sky around them, and its noise: with their light taken out both are measured again. The
+    /// filtered image is that before.
     fn measure_sky_again(&mut self) -> Result<()> {
-        let clip = self.config.clip_sigmas as f32;
-        self.backend.filter(&self.segments.kernel, clip, false)?;
+        if std::mem::replace(&mut self.sky_is_current, true) {
+            return Ok(());
+        }
+        self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
         // Noise that is not white (unresolved sources, hot pixels) keeps its first, larger measure: the residual's
         // clipped scatter would leave its tails out.
         let noise_too = self.noise_excess == 1.0;
         if let Some(sky) = background::measure_again(self.backend, &self.sky, noise_too)? {
             self.sky = sky;
-            self.backend.filter(&self.segments.kernel, clip, false)?;
         }
         Ok(())
     }
@@ -447,6 +451,7 @@ impl Search<'_> {
             let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
             let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
             self.backend.add_trails(&trails, -1.0)?;
+            self.sky_is_current &= trails.is_empty();
             believed.extend(good.into_iter().map(|fit| Believed { fit, origin: Origin::Found }));
             waiting = later.into_iter().map(|(f, _)| *f).collect();
         }

@@ -59,12 +59,12 @@ pub(crate) fn survey(
     let kernel = PsfKernel::new(first_guess);
     // Of an unknown PSF the sharpest is assumed: none of its stars may be taken for hot pixels.
     backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(given.unwrap_or(SHARPEST_SIGMA_PX)))?;
-    backend.filter(&kernel, UNCLIPPED, false)?;
+    backend.filter(&kernel, UNCLIPPED, true)?;
     let noise_excess = threshold::noise_excess(&backend.tile_statistics(mesh, TileSource::Filtered)?, &kernel);
     // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.
     let config =
         &WeighConfig { source_snr: config.source_snr * noise_excess, wing_sigmas: config.wing_sigmas * noise_excess };
-    let mut sources = find_sources(backend, first_guess, config.source_snr, config)?;
+    let mut sources = find_filtered(backend, &kernel, config.source_snr, config)?;
     let (mut sigma, mut origin) = (first_guess, PsfSource::Given);
     if given.is_none() {
         origin = PsfSource::Assumed;
@@ -172,6 +172,16 @@ pub(crate) fn find_sources(
 ) -> Result<Vec<CompactSource>> {
     let kernel = PsfKernel::new(sigma_px);
     backend.filter(&kernel, UNCLIPPED, true)?;
+    find_filtered(backend, &kernel, least_snr, config)
+}
+
+/// The same of the frame already filtered.
+fn find_filtered(
+    backend: &mut dyn Backend,
+    kernel: &PsfKernel,
+    least_snr: f64,
+    config: &WeighConfig,
+) -> Result<Vec<CompactSource>> {
     backend.find_compact((least_snr * kernel.white_noise_sd()) as f32, config.wing_sigmas as f32)
 }
 

@@ -1,4 +1,4 @@
-//! The PSF filter: two separable passes, band by band. GPU twin: shaders/filter_rows.wgsl, shaders/filter_columns.wgsl.
+//! The PSF filter: two separable passes, block by block. GPU twin: shaders/filter_rows.wgsl, shaders/filter_columns.wgsl.
 
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
@@ -6,8 +6,9 @@ use rayon::prelude::*;
 use super::Image;
 use crate::pipeline::psf::PsfKernel;
 
-/// Rows one thread filters at once: their horizontal pass stays in its cache.
-const BAND: usize = 32;
+/// Rows and columns one thread filters at once: their horizontal pass stays in its cache.
+const ROWS: usize = 64;
+const COLUMNS: usize = 256;
 
 /// Convolves residual / noise, clipped at ±`clip`, with the PSF. Missing pixels and the outside count as zero.
 pub(super) fn filter(
@@ -18,8 +19,8 @@ pub(super) fn filter(
     with_saturated: bool,
     out: &mut Image,
 ) {
-    let normalised = |r: f32, w: f32| (r * usable(w, with_saturated).sqrt()).clamp(-clip, clip);
-    convolve(residual, weight, &kernel.taps, normalised, out);
+    let input = Input::Significance { residual: &residual.data, weight: &weight.data, clip, with_saturated };
+    convolve(input, &kernel.taps, out);
 }
 
 /// Fraction of the filtered image's noise variance that usable pixels contribute.
@@ -27,65 +28,108 @@ pub(super) fn coverage(weight: &Image, kernel: &PsfKernel, with_saturated: bool,
     let squares: Vec<f32> = kernel.taps.iter().map(|t| t * t).collect();
     let sum: f32 = squares.iter().sum();
     let taps: Vec<f32> = squares.iter().map(|t| t / sum).collect();
-    convolve(weight, weight, &taps, |_, w| f32::from(usable(w, with_saturated) > 0.0), out);
+    convolve(Input::IsUsable { weight: &weight.data, with_saturated }, &taps, out);
 }
 
+/// What is convolved.
+#[derive(Debug, Clone, Copy)]
+enum Input<'a> {
+    Significance { residual: &'a [f32], weight: &'a [f32], clip: f32, with_saturated: bool },
+    IsUsable { weight: &'a [f32], with_saturated: bool },
+}
+
+impl Input<'_> {
+    /// Writes the pixels from `first` on.
+    #[inline(always)]
+    fn write(self, first: usize, out: &mut [f32]) {
+        let pixels = first..first + out.len();
+        match self {
+            Self::Significance { residual, weight, clip, with_saturated } => {
+                let pixels = residual[pixels.clone()].iter().zip(&weight[pixels]);
+                for (out, (residual, weight)) in out.iter_mut().zip(pixels) {
+                    let value = residual * usable(*weight, with_saturated).sqrt();
+                    let value = if value < clip { value } else { clip };
+                    *out = if value > -clip { value } else { -clip };
+                }
+            }
+            Self::IsUsable { weight, with_saturated } => {
+                for (out, weight) in out.iter_mut().zip(&weight[pixels]) {
+                    *out = if usable(*weight, with_saturated) > 0.0 { 1.0 } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
 fn usable(weight: f32, with_saturated: bool) -> f32 {
-    if with_saturated { weight.abs() } else { weight.max(0.0) }
+    if weight < 0.0 && with_saturated {
+        -weight
+    } else if weight > 0.0 {
+        weight
+    } else {
+        0.0
+    }
 }
 
 /// Pixels whose sums are kept in registers while the taps are gone through.
-const STRIP: usize = 32;
+const STRIP: usize = 64;
 
-fn convolve(a: &Image, b: &Image, taps: &[f32], input: impl Fn(f32, f32) -> f32 + Sync, out: &mut Image) {
-    let width = a.width;
-    let (radius, stride) = (taps.len() / 2, width.next_multiple_of(STRIP));
-    let scratch = || (vec![0.0_f32; stride + 2 * radius], vec![0.0_f32; (BAND + 2 * radius) * stride]);
-    out.data.par_chunks_mut(BAND * width).enumerate().for_each_init(scratch, |(padded, across), (band, out)| {
-        Arch::new().dispatch(Band { a, b, taps, input: &input, first: band * BAND, out, padded, across });
+fn convolve(input: Input<'_>, taps: &[f32], out: &mut Image) {
+    let (width, height, radius) = (out.width, out.height, taps.len() / 2);
+    let scratch = || (vec![0.0_f32; COLUMNS + 2 * radius], vec![0.0_f32; (ROWS + 2 * radius) * COLUMNS]);
+    out.data.par_chunks_mut(ROWS * width).enumerate().for_each_init(scratch, |(padded, across), (band, out)| {
+        for column in (0..width).step_by(COLUMNS) {
+            let (row, out) = (band * ROWS, &mut *out);
+            Arch::new().dispatch(Block { input, taps, width, height, row, column, out, padded, across });
+        }
     });
 }
 
-/// The rows of one band, from `first`.
-struct Band<'a, F> {
-    a: &'a Image,
-    b: &'a Image,
+/// A block of the frame, from `row` and `column` on.
+struct Block<'a> {
+    input: Input<'a>,
     taps: &'a [f32],
-    input: F,
-    first: usize,
+    width: usize,
+    height: usize,
+    row: usize,
+    column: usize,
+    /// The block's rows, whole.
     out: &'a mut [f32],
-    /// One line of input, with a margin of the kernel's radius before it and more behind it.
+    /// One line of input, with a margin of the kernel's radius on either side.
     padded: &'a mut [f32],
-    /// Lines convolved horizontally, from as many rows before the band as the kernel reaches; whole strips long.
+    /// Lines convolved horizontally, from as many rows before the block as the kernel reaches.
     across: &'a mut [f32],
 }
 
-impl<F: Fn(f32, f32) -> f32> NullaryFnOnce for Band<'_, F> {
+impl NullaryFnOnce for Block<'_> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let Self { a, b, taps, input, first, out, padded, across } = self;
-        let (width, height) = (a.width, a.height);
-        let (radius, stride) = (taps.len() / 2, width.next_multiple_of(STRIP));
+        let Self { input, taps, width, height, row, column, out, padded, across } = self;
+        let radius = taps.len() / 2;
+        let columns = COLUMNS.min(width - column);
+        // The part of the padded line that lies in the frame.
+        let from = column.saturating_sub(radius);
+        let to = (column + columns + radius).min(width);
+        let inside = from + radius - column..to + radius - column;
+        padded[..inside.start].fill(0.0);
+        padded[inside.end..].fill(0.0);
         let rows = out.len() / width;
-        for (i, across) in across.chunks_exact_mut(stride).take(rows + 2 * radius).enumerate() {
-            let Some(y) = (first + i).checked_sub(radius).filter(|y| *y < height) else {
+        for (i, across) in across.chunks_exact_mut(COLUMNS).take(rows + 2 * radius).enumerate() {
+            let Some(y) = (row + i).checked_sub(radius).filter(|y| *y < height) else {
                 across.fill(0.0);
                 continue;
             };
-            let at = y * width..(y + 1) * width;
-            let line = padded[radius..radius + width].iter_mut();
-            for ((p, &a), &b) in line.zip(&a.data[at.clone()]).zip(&b.data[at]) {
-                *p = input(a, b);
-            }
+            input.write(y * width + from, &mut padded[inside.clone()]);
             for (x, strip) in across.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
                 *strip = weighted_sum(taps, padded, x * STRIP, 1);
             }
         }
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
-            for (x, strip) in out.chunks_mut(STRIP).enumerate() {
-                let sums = weighted_sum(taps, across, i * stride + x * STRIP, stride);
+            for (x, strip) in out[column..column + columns].chunks_mut(STRIP).enumerate() {
+                let sums = weighted_sum(taps, across, i * COLUMNS + x * STRIP, COLUMNS);
                 strip.copy_from_slice(&sums[..strip.len()]);
             }
         }

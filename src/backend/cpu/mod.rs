@@ -8,6 +8,7 @@ mod gauss;
 mod ingest;
 mod profile;
 mod radon;
+mod ranked;
 mod stamp;
 mod tiles;
 mod trail;

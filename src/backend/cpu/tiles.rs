@@ -1,72 +1,97 @@
 //! Robust statistics of tiles. GPU twin: shaders/background.wgsl.
-//!
-//! Medians need order, but only around the middle: no more than that is sorted. Everything else is counted and summed.
 
 use std::ops::Range;
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::ranked::Ranked;
 use crate::pipeline::background::{CLIP_SIGMAS, MAX_CLIP_ROUNDS, Mesh, TileStatistics};
 
 /// Robust statistics of the usable pixels (weight > 0) of every tile.
 pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Vec<TileStatistics> {
-    (0..mesh.len())
-        .into_par_iter()
-        .map_init(Scratch::default, |scratch, i| {
-            let usable = &mut scratch.usable;
-            usable.clear();
-            for y in mesh.rows(i / mesh.nx) {
-                let columns = mesh.columns(i % mesh.nx);
-                let row = y * mesh.width;
-                let pixels = &values[row + columns.start..row + columns.end];
-                let weights = &weights[row + columns.start..row + columns.end];
-                if weights.iter().fold(true, |all, w| all & (*w > 0.0)) {
-                    usable.extend_from_slice(pixels);
-                } else {
-                    usable.extend(pixels.iter().zip(weights).filter(|(_, w)| **w > 0.0).map(|(v, _)| *v));
-                }
-            }
-            clipped_statistics(scratch)
-        })
-        .collect()
+    // Narrow tiles are gathered together: lines of memory are read once.
+    let together = (GATHERED_PX * mesh.nx / mesh.width).clamp(1, mesh.nx);
+    let groups = mesh.nx.div_ceil(together);
+    let of_group = |scratch: &mut Scratch, i: usize| {
+        let first = i % groups * together;
+        let tiles = first..(first + together).min(mesh.nx);
+        scratch.gathered.resize_with(together, Vec::new);
+        let gathered = &mut scratch.gathered[..tiles.len()];
+        Arch::new().dispatch(Gather { values, weights, mesh, iy: i / groups, tiles, gathered });
+        gathered.iter().map(|usable| clipped_statistics(usable, &mut scratch.ranked)).collect::<Vec<_>>()
+    };
+    (0..groups * mesh.ny).into_par_iter().map_init(Scratch::default, of_group).flatten_iter().collect()
 }
+
+/// Columns that are gathered at once, at least.
+const GATHERED_PX: usize = 64;
 
 /// Memory of one thread, kept from tile to tile.
 #[derive(Debug, Default)]
 struct Scratch {
-    usable: Vec<f32>,
-    /// Values around the middle.
-    middle: Vec<f32>,
-    /// Values around the lower quantile.
-    low: Vec<f32>,
+    /// The usable pixels of some tiles side by side.
+    gathered: Vec<Vec<f32>>,
+    ranked: Ranked,
+}
+
+/// Gathers the usable pixels of some tiles in a row of the mesh.
+struct Gather<'a> {
+    values: &'a [f32],
+    weights: &'a [f32],
+    mesh: Mesh,
+    iy: usize,
+    tiles: Range<usize>,
+    gathered: &'a mut [Vec<f32>],
+}
+
+impl NullaryFnOnce for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { values, weights, mesh, iy, tiles, gathered } = self;
+        gathered.iter_mut().for_each(Vec::clear);
+        for y in mesh.rows(iy) {
+            for (usable, ix) in gathered.iter_mut().zip(tiles.clone()) {
+                let columns = mesh.columns(ix);
+                let at = y * mesh.width + columns.start..y * mesh.width + columns.end;
+                let (values, weights) = (&values[at.clone()], &weights[at]);
+                if weights.iter().fold(true, |all, w| all & (*w > 0.0)) {
+                    usable.extend_from_slice(values);
+                } else {
+                    usable.extend(values.iter().zip(weights).filter(|(_, w)| **w > 0.0).map(|(v, _)| *v));
+                }
+            }
+        }
+    }
 }
 
 /// Clips at ±3 standard deviations around the median until nothing more is clipped.
-fn clipped_statistics(scratch: &mut Scratch) -> TileStatistics {
-    if scratch.usable.is_empty() {
+fn clipped_statistics(usable: &[f32], ranked: &mut Ranked) -> TileStatistics {
+    if usable.is_empty() {
         return TileStatistics::default();
     }
-    let mut ranked = Ranked::new(scratch);
-    let n_usable = ranked.values.len();
+    ranked.take(usable);
     // Sums relative to the first median keep single precision exact on integer frames.
-    let pivot = ranked.at((n_usable - 1) / 2);
-    let (mut low, mut high) = first_clip(&mut ranked);
+    let pivot = ranked.at((usable.len() - 1) / 2);
+    let (mut low, mut high) = first_clip(ranked, pivot);
     let mut statistics = TileStatistics::default();
     for _ in 0..MAX_CLIP_ROUNDS {
-        let sums = Arch::new().dispatch(ClippedSums { values: ranked.values, low, high, pivot });
-        if sums.n == 0 {
+        let kept = ranked.count_below(low)..ranked.count_up_to(high);
+        if kept.is_empty() {
             break;
         }
-        let n = sums.n as f64;
-        let mean = sums.sum / n;
-        let sd = (sums.squares / n - mean * mean).max(0.0).sqrt();
-        let settled = statistics.n_clipped == sums.n as u32;
+        let (sum, squares) = Arch::new().dispatch(Sums { values: ranked.among(kept.clone()), pivot });
+        let n = kept.len() as f64;
+        let mean = sum / n;
+        let sd = (squares / n - mean * mean).max(0.0).sqrt();
+        let settled = statistics.n_clipped == kept.len() as u32;
         statistics = TileStatistics {
-            n_usable: n_usable as u32,
-            n_clipped: sums.n as u32,
+            n_usable: usable.len() as u32,
+            n_clipped: kept.len() as u32,
             mean: (f64::from(pivot) + mean) as f32,
-            median: grouped_median(&mut ranked, sums.below..sums.below + sums.n, low, high),
+            median: grouped_median(ranked, kept),
             sd: sd as f32,
         };
         if settled {
@@ -78,225 +103,72 @@ fn clipped_statistics(scratch: &mut Scratch) -> TileStatistics {
     statistics
 }
 
-/// Values of which the middle ones are sorted.
-struct Ranked<'a> {
-    values: &'a [f32],
-    /// Values of the ranks from `first` on, in order.
-    sorted: &'a mut Vec<f32>,
-    first: usize,
-    low: &'a mut Vec<f32>,
-    sample: Vec<f32>,
-}
-
-/// Values that are looked at to see roughly where a rank lies.
-const SAMPLE: usize = 256;
-
-/// The sample's ranks are off by a half of the root of their number, 8; this is four times as much.
-const SAMPLE_REACH: usize = 32;
-
-impl<'a> Ranked<'a> {
-    fn new(scratch: &'a mut Scratch) -> Self {
-        let Scratch { usable: values, middle: sorted, low } = scratch;
-        let mut sample: Vec<f32> = values.iter().step_by(values.len().div_ceil(SAMPLE)).copied().collect();
-        sample.sort_unstable_by(f32::total_cmp);
-        let mut ranked = Self { values, sorted, first: 0, low, sample };
-        // The medians of the clipped values lie a little to either side of the first.
-        let n = ranked.values.len();
-        let wanted = n / 2 - n / 16..(n / 2 + n / 16 + 1).min(n);
-        let below = ranked.gather(wanted.start, wanted.end - 1, false);
-        match below.and_then(|below| Some((below, wanted.start.checked_sub(below)?))) {
-            Some((below, from)) if below + ranked.sorted.len() >= wanted.end => {
-                ranked.sorted.select_nth_unstable_by(from, f32::total_cmp);
-                let behind = &mut ranked.sorted[from..];
-                if wanted.len() < behind.len() {
-                    behind.select_nth_unstable_by(wanted.len(), f32::total_cmp);
-                }
-                behind[..wanted.len()].sort_unstable_by(f32::total_cmp);
-                ranked.sorted.drain(..from);
-                ranked.sorted.truncate(wanted.len());
-                ranked.first = wanted.start;
-            }
-            _ => ranked.sort_all(),
-        }
-        ranked
-    }
-
-    /// Gathers the values that the sample takes for those of some ranks, for the lower quantile or for the middle.
-    /// Returns how many are smaller; none where there are too few values for a sample.
-    fn gather(&mut self, from: usize, to: usize, for_low: bool) -> Option<usize> {
-        let (n, in_sample) = (self.values.len(), self.sample.len());
-        if n < 4 * SAMPLE {
-            return None;
-        }
-        let low = (from * in_sample / n).saturating_sub(SAMPLE_REACH);
-        let high = (to * in_sample / n + SAMPLE_REACH).min(in_sample - 1);
-        let (low, high) = (self.sample[low], self.sample[high]);
-        let out = if for_low { &mut *self.low } else { &mut *self.sorted };
-        out.resize(n + 1, 0.0);
-        let mut kept = 0;
-        for &v in self.values {
-            // No branch: half of them would be guessed wrong.
-            out[kept] = v;
-            kept += usize::from((v >= low) & (v <= high));
-        }
-        out.truncate(kept);
-        Some(self.values.iter().map(|v| u32::from(*v < low)).sum::<u32>() as usize)
-    }
-
-    fn sort_all(&mut self) {
-        self.first = 0;
-        self.sorted.clear();
-        self.sorted.extend_from_slice(self.values);
-        self.sorted.sort_unstable_by(f32::total_cmp);
-    }
-
-    /// The value of a rank.
-    fn at(&mut self, rank: usize) -> f32 {
-        if rank < self.first || rank >= self.first + self.sorted.len() {
-            self.sort_all();
-        }
-        self.sorted[rank - self.first]
-    }
-
-    /// The value of a rank far below the middle.
-    fn at_low(&mut self, rank: usize) -> f32 {
-        match self.gather(rank, rank, true) {
-            Some(below) if (below..below + self.low.len()).contains(&rank) => {
-                *self.low.select_nth_unstable_by(rank - below, f32::total_cmp).1
-            }
-            _ => self.at(rank),
-        }
-    }
-}
-
 /// First limits: four times the lower half-width, which stars leave alone. Where more than a third of the pixels are
 /// equal that width is zero, and nothing is clipped at first.
-fn first_clip(ranked: &mut Ranked<'_>) -> (f32, f32) {
-    let last = ranked.values.len() - 1;
-    let median = ranked.at(last / 2);
-    let lower = median - ranked.at_low((last as f64 * LOWER_QUANTILE) as usize);
+fn first_clip(ranked: &mut Ranked, median: f32) -> (f32, f32) {
+    let lower = median - ranked.at(((ranked.len() - 1) as f64 * LOWER_QUANTILE) as usize);
     if lower > 0.0 { (median - 4.0 * lower, median + 4.0 * lower) } else { (f32::NEG_INFINITY, f32::INFINITY) }
 }
 
 /// Φ(−1): one standard deviation below the median.
 const LOWER_QUANTILE: f64 = 0.158_655;
 
-/// Median of the grouped data of some ranks, which hold the values from `low` to `high`: among equal values, the
-/// fraction of the group that lies below the middle counts, so that the median of integers is not bound to integers.
-fn grouped_median(ranked: &mut Ranked<'_>, ranks: Range<usize>, low: f32, high: f32) -> f32 {
+/// Median of the grouped data of some ranks: among equal values, the fraction of the group that lies below the middle
+/// counts, so that the median of integers is not bound to integers.
+fn grouped_median(ranked: &mut Ranked, ranks: Range<usize>) -> f32 {
     let n = ranks.len();
     let middle = ranked.at(ranks.start + (n - 1) / 2);
-    let group = Arch::new().dispatch(Group { values: ranked.values, low, high, middle });
-    if group.equal == 1 {
+    let group = ranked.count_below(middle)..ranked.count_up_to(middle);
+    if group.len() == 1 {
         return 0.5 * (middle + ranked.at(ranks.start + n / 2));
     }
     // The group's width is the distance to its neighbours' midpoints.
-    let previous = if group.below > 0 { group.previous } else { middle };
-    let next = if group.below + group.equal < n { group.next } else { middle };
+    let previous = if group.start > ranks.start { ranked.at(group.start - 1) } else { middle };
+    let next = if group.end < ranks.end { ranked.at(group.end) } else { middle };
     let (from, to) = (0.5 * (previous + middle), 0.5 * (middle + next));
-    let fraction = (0.5 * n as f32 - group.below as f32) / group.equal as f32;
+    let fraction = (0.5 * n as f32 - (group.start - ranks.start) as f32) / group.len() as f32;
     from + fraction * (to - from)
 }
 
-/// Partial results that are kept side by side.
+/// Partial sums that are kept side by side: no fewer than any machine's vectors have lanes.
 const LANES: usize = 16;
 
-/// The values side by side; the last lanes are filled up with NaN, which is neither above nor below anything.
-#[inline(always)]
-fn lanes_of(values: &[f32]) -> impl Iterator<Item = [f32; LANES]> {
-    let (full, rest) = values.as_chunks::<LANES>();
-    let mut last = [f32::NAN; LANES];
-    last[..rest.len()].copy_from_slice(rest);
-    full.iter().copied().chain((!rest.is_empty()).then_some(last))
-}
-
-/// Values after which the partial sums are folded into double precision.
+/// Values after which these are folded into double precision.
 const FOLD: usize = 64 * LANES;
 
-/// Sums over the values from `low` to `high`, relative to `pivot`.
-struct ClippedSums<'a> {
+/// Sum and sum of squares, relative to `pivot`: the same bits with any vectors.
+struct Sums<'a> {
     values: &'a [f32],
-    low: f32,
-    high: f32,
     pivot: f32,
 }
 
-struct Sums {
-    /// Values below `low`.
-    below: usize,
-    n: usize,
-    sum: f64,
-    squares: f64,
-}
-
-impl NullaryFnOnce for ClippedSums<'_> {
-    type Output = Sums;
+impl WithSimd for Sums<'_> {
+    type Output = (f64, f64);
 
     #[inline(always)]
-    fn call(self) -> Sums {
-        let mut total = Sums { below: 0, n: 0, sum: 0.0, squares: 0.0 };
-        for values in self.values.chunks(FOLD) {
-            let (mut below, mut n) = ([0_u32; LANES], [0_u32; LANES]);
-            let (mut sum, mut squares) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-            for values in lanes_of(values) {
-                for (i, v) in values.into_iter().enumerate() {
-                    let inside = (v >= self.low) & (v <= self.high);
-                    let d = if inside { v - self.pivot } else { 0.0 };
-                    below[i] += u32::from(v < self.low);
-                    n[i] += u32::from(inside);
-                    sum[i] += d;
-                    squares[i] += d * d;
+    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+        let pivot = simd.splat_f32s(self.pivot);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        let (rows, rest) = self.values.as_chunks::<LANES>();
+        let mut last = [self.pivot; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for rows in rows.chunks(FOLD / LANES).chain([&[last][..]]) {
+            let (rows, _) = S::as_simd_f32s(rows.as_flattened());
+            let mut lanes = [[0.0_f32; LANES]; 2];
+            let [of_sum, of_squares] = &mut lanes;
+            let (of_sum, of_squares) = (S::as_mut_simd_f32s(of_sum).0, S::as_mut_simd_f32s(of_squares).0);
+            let vectors = of_sum.len();
+            for (i, (of_sum, of_squares)) in of_sum.iter_mut().zip(of_squares).enumerate() {
+                for row in rows.chunks_exact(vectors) {
+                    let d = simd.sub_f32s(row[i], pivot);
+                    *of_sum = simd.add_f32s(*of_sum, d);
+                    *of_squares = simd.add_f32s(*of_squares, simd.mul_f32s(d, d));
                 }
             }
-            total.below += below.iter().sum::<u32>() as usize;
-            total.n += n.iter().sum::<u32>() as usize;
-            total.sum += sum.iter().map(|v| f64::from(*v)).sum::<f64>();
-            total.squares += squares.iter().map(|v| f64::from(*v)).sum::<f64>();
+            sum += lanes[0].iter().map(|v| f64::from(*v)).sum::<f64>();
+            squares += lanes[1].iter().map(|v| f64::from(*v)).sum::<f64>();
         }
-        total
-    }
-}
-
-/// The values equal to the middle, among those from `low` to `high`.
-struct Group<'a> {
-    values: &'a [f32],
-    low: f32,
-    high: f32,
-    middle: f32,
-}
-
-struct Neighbours {
-    below: usize,
-    equal: usize,
-    /// Largest of the smaller values.
-    previous: f32,
-    /// Smallest of the larger ones.
-    next: f32,
-}
-
-impl NullaryFnOnce for Group<'_> {
-    type Output = Neighbours;
-
-    #[inline(always)]
-    fn call(self) -> Neighbours {
-        let (mut below, mut equal) = ([0_u32; LANES], [0_u32; LANES]);
-        let (mut previous, mut next) = ([f32::NEG_INFINITY; LANES], [f32::INFINITY; LANES]);
-        for values in lanes_of(self.values) {
-            for (i, v) in values.into_iter().enumerate() {
-                let is_below = (v >= self.low) & (v < self.middle);
-                let is_above = (v <= self.high) & (v > self.middle);
-                below[i] += u32::from(is_below);
-                equal[i] += u32::from(v == self.middle);
-                previous[i] = if is_below & (v > previous[i]) { v } else { previous[i] };
-                next[i] = if is_above & (v < next[i]) { v } else { next[i] };
-            }
-        }
-        Neighbours {
-            below: below.iter().sum::<u32>() as usize,
-            equal: equal.iter().sum::<u32>() as usize,
-            previous: previous.into_iter().fold(f32::NEG_INFINITY, f32::max),
-            next: next.into_iter().fold(f32::INFINITY, f32::min),
-        }
+        (sum, squares)
     }
 }
 
@@ -305,7 +177,7 @@ mod tests {
     use super::*;
 
     fn statistics_of(values: &[f32]) -> TileStatistics {
-        clipped_statistics(&mut Scratch { usable: values.to_vec(), ..Scratch::default() })
+        clipped_statistics(values, &mut Ranked::default())
     }
 
     #[test]
@@ -368,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn sorting_the_middle_is_enough() {
+    fn binning_is_enough() {
         let mut noise = crate::simulate::gaussian_frame(64, 64, 5, 1.0);
         // In ascending order as well: the sample is taken in strides.
         noise[..2048].sort_unstable_by(f32::total_cmp);

@@ -41,6 +41,7 @@ pub(super) struct TileParams {
     pub(super) height: u32,
     pub(super) nx: u32,
     pub(super) ny: u32,
+    pub(super) most_px: u32,
     pub(super) max_rounds: u32,
     pub(super) clip_sigmas: f32,
 }
@@ -84,6 +85,7 @@ impl GpuBackend {
             height: mesh.height as u32,
             nx: mesh.nx as u32,
             ny: mesh.ny as u32,
+            most_px: mesh.most_px as u32,
             max_rounds: MAX_CLIP_ROUNDS as u32,
             clip_sigmas: CLIP_SIGMAS,
         };
