@@ -26,11 +26,9 @@ const MOST_STRIP: usize = 16;
 /// Parts of a line, whose median is the line's: a streak that runs through some of them does not lift it.
 const PARTS: usize = 8;
 
-/// Pixels of a line that are looked at in each part. A border differs from the sky by much, and shows in few of them.
-const BORDER_PX: usize = 32;
-
-/// So many show a step of [`LEAST_OFFSET`] in a block with an error six times smaller.
-const STEP_PX: usize = 128;
+/// Pixels of a line that are looked at in each part, where blocks of lines are: they show a step of [`LEAST_OFFSET`] with
+/// an error six times smaller.
+const MOST_PX: usize = 128;
 
 /// Shorter lines know their level too badly, and a streak across is too large a part of them.
 const MIN_LENGTH: usize = 512;
@@ -90,7 +88,7 @@ impl Lines {
 
 /// Gives weight zero to the borders of a frame, as ingested, that saw no sky.
 pub(crate) fn leave_dark_borders(backend: &mut dyn Backend, width: usize, height: usize) -> Result<Lines> {
-    let lines = Lines::without_borders(width, height, &measure(backend, width, height, BLOCK, BORDER_PX)?);
+    let lines = Lines::without_borders(width, height, &measure(backend, width, height, BLOCK, MOST_PX)?);
     if !lines.is_none() {
         backend.take_off_lines(&lines)?;
     }
@@ -103,7 +101,7 @@ pub(crate) fn take_off_steps(backend: &mut dyn Backend, width: usize, height: us
     if lengths.iter().all(|length| *length < MIN_LENGTH) {
         return Ok(());
     }
-    let blocks = measure(backend, width, height, BLOCK, STEP_PX)?;
+    let blocks = measure(backend, width, height, BLOCK, MOST_PX)?;
     let seen = [0, 1].map(|i| lengths[i] >= MIN_LENGTH && step_offsets(&blocks[i], 0).is_some());
     if seen.contains(&true) {
         let single = measure(backend, width, height, 1, width.max(height))?;
