@@ -308,9 +308,14 @@ impl Track {
             let (s, v) = (sums[bin], self.point_variance[bin]);
             if s > 0.0 && v > 0.0 { s * s / v } else { 0.0 }
         };
+        let best_of = |sums: &[f64], bins: Range<usize>| {
+            bins.map(|bin| (bin, gain(sums, bin))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
+        };
+        let stretch = |k: usize| k * STRETCH..((k + 1) * STRETCH).min(n);
+        let mut best: Vec<(usize, f64)> = (0..n.div_ceil(STRETCH)).map(|k| best_of(&sums, stretch(k))).collect();
         while taken.len() < MOST_POINTS {
-            let best = (0..n).map(|bin| (bin, gain(&sums, bin))).max_by(|a, b| a.1.total_cmp(&b.1));
-            let Some((new, won)) = best.filter(|(_, gain)| *gain > self.prior.point_price) else { break };
+            let best_of_all = best.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
+            let Some((new, won)) = best_of_all.filter(|(_, gain)| *gain > self.prior.point_price) else { break };
             taken.push(new);
             points.taken.push((new, won));
             points.count += 1;
@@ -335,13 +340,19 @@ impl Track {
                 }
             }
             let touched = self.lit(first).start..self.lit(last - 1).end;
-            for (bin, sum) in touched.clone().zip(&mut sums[touched]) {
+            for (bin, sum) in touched.clone().zip(&mut sums[touched.clone()]) {
                 *sum = matched(&points.rest, bin);
+            }
+            for k in touched.start / STRETCH..touched.end.div_ceil(STRETCH) {
+                best[k] = best_of(&sums, stretch(k));
             }
         }
         points
     }
 }
+
+/// Bins whose best is looked for anew when one of them changes.
+const STRETCH: usize = 64;
 
 /// Length of a piece of a trail of varying brightness, in PSF widths: a point source lights one or two.
 const PIECE_SIGMAS: f64 = 4.0;

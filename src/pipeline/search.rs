@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::error::require;
-use crate::geometry::Segment;
+use crate::geometry::{Point, Segment};
 
 /// What is searched for.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,19 +106,21 @@ pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
 /// A peak is dropped when its template resembles that of a better one, or when its significance is no more than the
 /// better one's light would give it. `peaks` must be in their defined order.
 pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64, most: usize) -> Vec<Peak> {
-    let mut kept: Vec<Peak> = Vec::new();
+    let (mut kept, mut templates): (Vec<Peak>, Vec<Template>) = Default::default();
     let mut circles = Circles::default();
     let reach = (FAR_WIDTHS * sigma_eff_px) as f32;
     for peak in peaks {
         if kept.len() == most {
             break;
         }
-        let is_explained = |better: &Peak| {
-            let rho = template_correlation(&better.segment, &peak.segment, sigma_eff_px);
-            rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * better.snr
+        let template = Template::of(&peak.segment);
+        let is_explained = |k: usize| {
+            let rho = templates[k].correlation(&template, sigma_eff_px);
+            rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * kept[k].snr
         };
-        if !circles.near(&peak.segment, reach).any(|k| is_explained(&kept[k])) {
+        if !circles.near(&peak.segment, reach).any(is_explained) {
             kept.push(*peak);
+            templates.push(template);
             circles.push(&peak.segment);
         }
     }
@@ -176,38 +178,62 @@ const FAR_WIDTHS: f64 = 6.0;
 /// Correlation of two unit-norm trail templates, ends taken as square:
 /// `∫ exp(−v²/4σ²) dl / √(La Lb)` over the part of `b` that lies beside `a`.
 pub(crate) fn template_correlation(a: &Segment, b: &Segment, sigma_eff_px: f64) -> f64 {
-    let (la, lb) = (a.length_px().max(1.0), b.length_px().max(1.0));
-    let ((u1, v1), (u2, v2)) = (a.along_across(b.start), a.along_across(b.end));
-    let far = FAR_WIDTHS * sigma_eff_px;
-    if v1.min(v2) > far || v1.max(v2) < -far || u1.min(u2) > la || u1.max(u2) < 0.0 {
-        return 0.0;
+    Template::of(a).correlation(&Template::of(b), sigma_eff_px)
+}
+
+/// A segment with its direction and length, which many others are held against.
+#[derive(Debug, Clone, Copy)]
+struct Template {
+    segment: Segment,
+    direction: (f64, f64),
+    length_px: f64,
+}
+
+impl Template {
+    fn of(segment: &Segment) -> Self {
+        Self { segment: *segment, direction: segment.direction(), length_px: segment.length_px().max(1.0) }
     }
-    // The part of b, as fractions of its length, whose foot on a's line lies within a.
-    let du = u2 - u1;
-    let (t0, t1) = if du.abs() < 1e-9 {
-        (0.0, 1.0)
-    } else {
-        let (p, q) = (-u1 / du, (la - u1) / du);
-        (p.min(q).max(0.0), p.max(q).min(1.0))
-    };
-    if t1 <= t0 {
-        return 0.0;
+
+    fn along_across(&self, p: Point) -> (f64, f64) {
+        let (c, s) = self.direction;
+        let (dx, dy) = (p.x - self.segment.start.x, p.y - self.segment.start.y);
+        (dx * c + dy * s, -dx * s + dy * c)
     }
-    let (va, vb) = (v1 + t0 * (v2 - v1), v1 + t1 * (v2 - v1));
-    let width = 2.0 * sigma_eff_px;
-    let mean = if (vb - va).abs() < 1e-3 * width {
-        (-(0.5 * (va + vb) / width).powi(2)).exp()
-    } else {
-        let half_sqrt_pi = 0.5 * std::f64::consts::PI.sqrt();
-        half_sqrt_pi * width * (libm::erf(vb / width) - libm::erf(va / width)) / (vb - va)
-    };
-    (t1 - t0) * lb * mean / (la * lb).sqrt()
+
+    /// See [`template_correlation`].
+    fn correlation(&self, other: &Self, sigma_eff_px: f64) -> f64 {
+        let (la, lb) = (self.length_px, other.length_px);
+        let ((u1, v1), (u2, v2)) = (self.along_across(other.segment.start), self.along_across(other.segment.end));
+        let far = FAR_WIDTHS * sigma_eff_px;
+        if v1.min(v2) > far || v1.max(v2) < -far || u1.min(u2) > la || u1.max(u2) < 0.0 {
+            return 0.0;
+        }
+        // The part of the other, as fractions of its length, whose foot on this one's line lies within it.
+        let du = u2 - u1;
+        let (t0, t1) = if du.abs() < 1e-9 {
+            (0.0, 1.0)
+        } else {
+            let (p, q) = (-u1 / du, (la - u1) / du);
+            (p.min(q).max(0.0), p.max(q).min(1.0))
+        };
+        if t1 <= t0 {
+            return 0.0;
+        }
+        let (va, vb) = (v1 + t0 * (v2 - v1), v1 + t1 * (v2 - v1));
+        let width = 2.0 * sigma_eff_px;
+        let mean = if (vb - va).abs() < 1e-3 * width {
+            (-(0.5 * (va + vb) / width).powi(2)).exp()
+        } else {
+            let half_sqrt_pi = 0.5 * std::f64::consts::PI.sqrt();
+            half_sqrt_pi * width * (libm::erf(vb / width) - libm::erf(va / width)) / (vb - va)
+        };
+        (t1 - t0) * lb * mean / (la * lb).sqrt()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Point;
 
     #[test]
     fn correlation_of_known_pairs() {

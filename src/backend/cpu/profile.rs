@@ -51,7 +51,7 @@ impl NullaryFnOnce for Pass<'_> {
         for (y, columns) in walk.rows(residual.width, residual.height) {
             let first_x = columns.start as i64;
             let row = y * residual.width + columns.start..y * residual.width + columns.end;
-            let (values, weights) = (&residual.data[row.clone()], &weight.data[row]);
+            let (values, weights) = (&residual.data[row.clone()], &weight.data[row.clone()]);
             if bins.along_x {
                 let pixels = values.iter().zip(weights).enumerate();
                 // How far the row lies from the track at the first column; each further one adds a slope.
@@ -67,14 +67,15 @@ impl NullaryFnOnce for Pass<'_> {
             } else {
                 let offset = (first_x as f64 - walk.intercept - walk.slope * y as f64) as f32;
                 let bin = (y as i64 - bins.first) as usize;
-                for (part, (values, weights)) in values.chunks(PART).zip(weights.chunks(PART)).enumerate() {
-                    // Side by side first, and summed in their order then. What the row is short of has weight zero.
-                    let (mut d, mut w) = ([0.0_f32; PART], [0.0_f32; PART]);
-                    d[..values.len()].copy_from_slice(values);
-                    w[..weights.len()].copy_from_slice(weights);
+                for part in 0..values.len().div_ceil(PART) {
+                    // Side by side first, and summed in their order then. What lies beyond the row has weight zero.
+                    let (first, n) = (part * PART, (values.len() - part * PART).min(PART));
+                    let d = window(&residual.data, row.start + first);
+                    let mut w = window(&weight.data, row.start + first);
+                    w.iter_mut().enumerate().for_each(|(k, w)| *w = if k < n { *w } else { 0.0 });
                     let (mut wdg, mut wgg) = ([0.0_f32; PART], [0.0_f32; PART]);
                     for k in 0..PART {
-                        let from_first = (part * PART + k) as u32 as f32;
+                        let from_first = (first + k) as u32 as f32;
                         let g = INV_SQRT_TAU * inv_sigma * bell((offset + from_first) * along * inv_sigma);
                         let w = if w[k] > 0.0 { w[k] } else { 0.0 };
                         (wdg[k], wgg[k]) = (w * d[k] * g, w * g * g);
@@ -85,5 +86,14 @@ impl NullaryFnOnce for Pass<'_> {
             }
         }
         (signal, variance)
+    }
+}
+
+/// So many pixels from one on; zeros beyond the last. A copy of known length needs no call.
+#[inline(always)]
+fn window(pixels: &[f32], first: usize) -> [f32; PART] {
+    match pixels[first..].first_chunk() {
+        Some(window) => *window,
+        None => std::array::from_fn(|k| pixels.get(first + k).copied().unwrap_or(0.0)),
     }
 }
