@@ -3,11 +3,16 @@
 //! Two shifts that differ by one, the first of them even, are sums of the same two rows: the lower half is added once
 //! where it stands and once a column further on. They are worked on together, so that each row is read once.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 /// `out = a + b`; returns the largest sum, or 0 where none is positive.
 pub(super) fn add(arch: Arch, out: &mut [f32], a: &[f32], b: &[f32]) -> f32 {
     arch.dispatch(Add { out, a, b })
+}
+
+/// `sums += more`, as far as both go.
+pub(super) fn accumulate(arch: Arch, sums: &mut [f32], more: &[f32]) {
+    arch.dispatch(Accumulate { sums, more });
 }
 
 /// Copies; returns the largest value, or 0 where none is positive.
@@ -42,6 +47,11 @@ struct Add<'a> {
     out: &'a mut [f32],
     a: &'a [f32],
     b: &'a [f32],
+}
+
+struct Accumulate<'a> {
+    sums: &'a mut [f32],
+    more: &'a [f32],
 }
 
 struct Copy<'a> {
@@ -87,6 +97,15 @@ impl WithSimd for Add<'_> {
         let rest = simd.add_f32s(simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
         simd.partial_store_f32s(out_rest, rest);
         simd.reduce_max_f32s(simd.max_f32s(most, rest))
+    }
+}
+
+impl NullaryFnOnce for Accumulate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.sums.iter_mut().zip(self.more).for_each(|(sum, more)| *sum += more);
     }
 }
 

@@ -20,7 +20,7 @@ use super::Image;
 use crate::pipeline::search::{Peak, SearchRequest, best_of_cells, sort_peaks};
 use crate::pipeline::segments::{Octant, SegmentSet, Task, line_offset};
 
-/// How the work is cut. Measured at 2048² on cores with 1 MiB of cache: half as much or twice as much is no faster.
+/// How the work is cut.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     /// Height of the last level of the short phase, at most.
@@ -33,7 +33,18 @@ struct Cut {
     long_columns: usize,
 }
 
+/// Measured on cores with 1 MiB of cache: half as much or twice as much is no faster, but for bands of twice as many
+/// rows, of which a frame of 2048² has too few for many cores.
 const CUT: Cut = Cut { short_height: 32, short_rows: 4, short_columns: 256, wedge_shifts: 64, long_columns: 512 };
+
+/// Where lines are taller than 2048 px the lowest of the long levels, all rows of a block, would outgrow the cache.
+const CUT_OF_TALL: Cut = Cut { short_height: 64, short_rows: 2, wedge_shifts: 128, ..CUT };
+
+impl Cut {
+    fn of(task: &Task) -> Self {
+        if task.levels.last().is_some_and(|l| l.height > 2048) { CUT_OF_TALL } else { CUT }
+    }
+}
 
 /// The last short level of one task, values and weights.
 #[derive(Debug, Default)]
@@ -59,7 +70,7 @@ impl Scratch {
         // In either tower a start every half of the height, and as many shifts as the height has rows.
         let nodes = |rows: usize, columns: usize| {
             let band = CUT.short_rows * CUT.short_height;
-            2 * rows.next_multiple_of(band) * (columns + CUT.short_height)
+            2 * rows.next_multiple_of(band) * (columns + CUT_OF_TALL.short_height)
         };
         (nodes(height, width).max(nodes(width, height)) * size_of::<f32>()) as u64
     }
@@ -72,7 +83,7 @@ impl Scratch {
         request: &SearchRequest,
     ) -> Vec<Peak> {
         let peaks: Vec<Peak> =
-            segments.tasks.iter().flat_map(|task| self.transform(task, [filtered, coverage], request, CUT)).collect();
+            segments.tasks.iter().flat_map(|t| self.transform(t, [filtered, coverage], request, Cut::of(t))).collect();
         best(peaks)
     }
 
@@ -155,8 +166,9 @@ impl Scratch {
 }
 
 /// The part of the frame that a block of short levels sums, as its octant sees it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Tile {
+    arch: Arch,
     first_row: usize,
     first_column: i64,
     width: usize,
@@ -177,13 +189,25 @@ impl Tile {
         let to = (self.first_column + self.width as i64).clamp(from as i64, columns as i64) as usize;
         let at = (from as i64 - self.first_column) as usize;
         let turned = |column: usize| if octant.mirrored { columns - 1 - column } else { column };
+        let limited = |value: f32| value.clamp(-limit, limit);
         if octant.transposed {
-            // Along the frame's rows: neighbouring columns of the tile then find their lines in the cache.
-            for column in from..to {
+            // Along the frame's rows, some at a time, so that what is written lies side by side as well.
+            let line_of = |column: usize| {
                 let line = turned(column) * image.width;
-                let line = &image.data[line + self.first_row..line + last_row];
-                for (pixels, value) in self.pixels.chunks_exact_mut(self.width).zip(line) {
-                    pixels[at + column - from] = value.clamp(-limit, limit);
+                &image.data[line + self.first_row..line + last_row]
+            };
+            for together in (from..to).step_by(TOGETHER) {
+                let lines: Vec<&[f32]> = (together..(together + TOGETHER).min(to)).map(line_of).collect();
+                let rows = self.pixels.chunks_exact_mut(self.width).enumerate();
+                let at = at + together - from;
+                if let Ok(lines) = <[&[f32]; TOGETHER]>::try_from(lines.as_slice()) {
+                    for (row, pixels) in rows {
+                        pixels[at..at + TOGETHER].copy_from_slice(&lines.map(|line| limited(line[row])));
+                    }
+                } else {
+                    for (row, pixels) in rows {
+                        pixels[at..].iter_mut().zip(&lines).for_each(|(p, line)| *p = limited(line[row]));
+                    }
                 }
             }
         } else {
@@ -192,14 +216,17 @@ impl Tile {
                 let pixels = &mut pixels[at..at + to - from];
                 if octant.mirrored {
                     let line = &line[columns - to..columns - from];
-                    pixels.iter_mut().zip(line.iter().rev()).for_each(|(p, v)| *p = v.clamp(-limit, limit));
+                    pixels.iter_mut().zip(line.iter().rev()).for_each(|(p, v)| *p = limited(*v));
                 } else {
-                    pixels.iter_mut().zip(&line[from..to]).for_each(|(p, v)| *p = v.clamp(-limit, limit));
+                    pixels.iter_mut().zip(&line[from..to]).for_each(|(p, v)| *p = limited(*v));
                 }
             }
         }
     }
 }
+
+/// Rows of the frame that are read side by side where it is transposed.
+const TOGETHER: usize = 8;
 
 impl FirstLevel for Tile {
     fn fill(&self, row: usize, _: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> bool {
@@ -210,8 +237,7 @@ impl FirstLevel for Tile {
         for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
             out.fill(0.0);
             for (i, line) in lines.clone().enumerate() {
-                let offset = line_offset(height, height, shift, i);
-                out.iter_mut().zip(&line[offset..]).for_each(|(o, v)| *o += v);
+                lanes::accumulate(self.arch, out, &line[line_offset(height, height, shift, i)..]);
             }
         }
         true
@@ -404,7 +430,7 @@ mod tests {
             let mut n = 0;
             for task in &set.tasks {
                 let expected = naive(task, [&frame, &weight], &request);
-                for cut in [SMALL, CUT] {
+                for cut in [SMALL, CUT, CUT_OF_TALL] {
                     let mut got = Scratch::default().transform(task, [&frame, &weight], &request, cut);
                     sort_peaks(&mut got);
                     assert_eq!(best_of_cells(&got), expected, "{:?} weighted {weighted} {cut:?}", task.octant);
