@@ -18,6 +18,9 @@ const DIRECTION_STEP_RAD: f64 = std::f64::consts::PI / 8.0;
 /// Directions tried between two of these at most.
 const MOST_TRIES: f64 = 8.0;
 
+/// A few streaks have fewer cores than this together, however often they are interrupted.
+const MOST_CORES_OF_FEW: usize = 50;
+
 /// While the trails together grow by this factor their ends are looked for again, so often at most.
 const GROWTH: f64 = 1.2;
 const MOST_ROUNDS: usize = 4;
@@ -30,10 +33,28 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         // Where the stars may be trails their cores say little, cut by neighbours and by saturation.
-        let from_cores = self.places.is_none() && !self.trails_are_many;
-        let mut seeds = if from_cores { self.seeds()? } else { self.find_candidates(Some(BRIGHT_RECALL))? };
+        let few = self.elongated.len() < MOST_CORES_OF_FEW || !self.trails_are_many;
+        let from_cores = if self.places.is_none() && few { self.follow_cores()? } else { None };
+        let fits = match from_cores {
+            Some(fits) => fits,
+            None => {
+                let mut candidates = self.find_candidates(Some(BRIGHT_RECALL))?;
+                self.leave_chains(&mut candidates)?;
+                candidates.truncate(self.most_candidates());
+                self.refine(&candidates)?
+            }
+        };
+        let mut believed = self.believe_bright(fits, &[])?;
+        self.fit_neighbours_again(&mut believed)?;
+        self.leave_found_places(&believed);
+        Ok(believed)
+    }
+
+    /// The trails that the brightest elongated cores are parts of; none where these may be the stars'.
+    fn follow_cores(&mut self) -> Result<Option<Vec<TrailFit>>> {
+        let mut seeds = self.seeds()?;
         let mut fits = Vec::new();
-        for _ in 0..if from_cores { MOST_ROUNDS } else { 1 } {
+        for _ in 0..MOST_ROUNDS {
             self.leave_chains(&mut seeds)?;
             seeds.truncate(self.most_candidates());
             fits = self.refine(&seeds)?;
@@ -44,10 +65,8 @@ impl Search<'_> {
                 break;
             }
         }
-        let mut believed = self.believe_bright(fits, &[])?;
-        self.fit_neighbours_again(&mut believed)?;
-        self.leave_found_places(&believed);
-        Ok(believed)
+        let may_be_stars = self.trails_are_many && seeds.len() >= tracking::MIN_STARS;
+        Ok((!may_be_stars).then_some(fits))
     }
 
     /// The best segment along each of the brightest elongated cores.

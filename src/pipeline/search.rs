@@ -106,25 +106,57 @@ pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
 /// A peak is dropped when its template resembles that of a better one, or when its significance is no more than the
 /// better one's light would give it. `peaks` must be in their defined order.
 pub(crate) fn suppress(peaks: &[Peak], sigma_eff_px: f64, most: usize) -> Vec<Peak> {
-    let (mut kept, mut templates): (Vec<Peak>, Vec<Template>) = Default::default();
-    let mut circles = Circles::default();
-    let reach = (FAR_WIDTHS * sigma_eff_px) as f32;
-    for peak in peaks {
-        if kept.len() == most {
+    let mut kept = Kept::new(sigma_eff_px);
+    for some in peaks.chunks(TOGETHER) {
+        // On all cores against what was kept before them, then one by one against each other.
+        let left: Vec<&Peak> = some.par_iter().with_min_len(MIN_TOGETHER).filter(|peak| !kept.explains(peak)).collect();
+        let mut new = Kept::new(sigma_eff_px);
+        for peak in left {
+            if !new.explains(peak) {
+                new.push(peak);
+            }
+        }
+        new.peaks.iter().for_each(|peak| kept.push(peak));
+        if kept.peaks.len() >= most {
             break;
         }
-        let template = Template::of(&peak.segment);
-        let is_explained = |k: usize| {
-            let rho = templates[k].correlation(&template, sigma_eff_px);
-            rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * kept[k].snr
-        };
-        if !circles.near(&peak.segment, reach).any(is_explained) {
-            kept.push(*peak);
-            templates.push(template);
-            circles.push(&peak.segment);
-        }
     }
-    kept
+    kept.peaks.truncate(most);
+    kept.peaks
+}
+
+/// Peaks that are held against those kept before at once, and by one thread.
+const TOGETHER: usize = 512;
+const MIN_TOGETHER: usize = 64;
+
+/// The peaks that are kept, ready to have others held against them.
+struct Kept {
+    sigma_eff_px: f64,
+    peaks: Vec<Peak>,
+    templates: Vec<Template>,
+    circles: Circles,
+}
+
+impl Kept {
+    fn new(sigma_eff_px: f64) -> Self {
+        Self { sigma_eff_px, peaks: Vec::new(), templates: Vec::new(), circles: Circles::default() }
+    }
+
+    fn push(&mut self, peak: &Peak) {
+        self.peaks.push(*peak);
+        self.templates.push(Template::of(&peak.segment));
+        self.circles.push(&peak.segment);
+    }
+
+    /// Whether a peak is the same as one of these, or made by its light.
+    fn explains(&self, peak: &Peak) -> bool {
+        let template = Template::of(&peak.segment);
+        let explained_by = |k: usize| {
+            let rho = self.templates[k].correlation(&template, self.sigma_eff_px);
+            rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * self.peaks[k].snr
+        };
+        self.circles.near(&peak.segment, (FAR_WIDTHS * self.sigma_eff_px) as f32).any(explained_by)
+    }
 }
 
 /// Circles around segments: most pairs are apart, and need no correlation. Each list has a chunk's worth of them, and

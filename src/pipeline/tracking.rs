@@ -39,7 +39,7 @@ impl Tracking {
 }
 
 /// Fewer trails than this do not make a common motion.
-const MIN_STARS: usize = 5;
+pub(crate) const MIN_STARS: usize = 5;
 
 /// The common vector must be shared by this fraction of all whole streaks.
 const MIN_SHARE: f64 = 0.5;
