@@ -343,8 +343,9 @@ impl Track {
             for (bin, sum) in touched.clone().zip(&mut sums[touched.clone()]) {
                 *sum = matched(&points.rest, bin);
             }
-            for k in touched.start / STRETCH..touched.end.div_ceil(STRETCH) {
-                best[k] = best_of(&sums, stretch(k));
+            let changed = touched.start / STRETCH..touched.end.div_ceil(STRETCH);
+            for (k, best) in changed.clone().zip(&mut best[changed]) {
+                *best = best_of(&sums, stretch(k));
             }
         }
         points
