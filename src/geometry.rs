@@ -115,7 +115,11 @@ impl Segment {
     /// Coordinates of a point along (from the start) and across this segment's line, px.
     #[must_use]
     pub fn along_across(&self, p: Point) -> (f64, f64) {
-        let (c, s) = self.direction();
+        self.along_across_in(self.direction(), p)
+    }
+
+    /// The same where the direction is at hand.
+    pub(crate) fn along_across_in(&self, (c, s): (f64, f64), p: Point) -> (f64, f64) {
         let (dx, dy) = (p.x - self.start.x, p.y - self.start.y);
         (dx * c + dy * s, -dx * s + dy * c)
     }

@@ -226,16 +226,11 @@ impl Template {
         Self { segment: *segment, direction: segment.direction(), length_px: segment.length_px().max(1.0) }
     }
 
-    fn along_across(&self, p: Point) -> (f64, f64) {
-        let (c, s) = self.direction;
-        let (dx, dy) = (p.x - self.segment.start.x, p.y - self.segment.start.y);
-        (dx * c + dy * s, -dx * s + dy * c)
-    }
-
     /// See [`template_correlation`].
     fn correlation(&self, other: &Self, sigma_eff_px: f64) -> f64 {
         let (la, lb) = (self.length_px, other.length_px);
-        let ((u1, v1), (u2, v2)) = (self.along_across(other.segment.start), self.along_across(other.segment.end));
+        let seen_from_here = |p: Point| self.segment.along_across_in(self.direction, p);
+        let ((u1, v1), (u2, v2)) = (seen_from_here(other.segment.start), seen_from_here(other.segment.end));
         let far = FAR_WIDTHS * sigma_eff_px;
         if v1.min(v2) > far || v1.max(v2) < -far || u1.min(u2) > la || u1.max(u2) < 0.0 {
             return 0.0;
@@ -292,5 +287,33 @@ mod tests {
         let kept = suppress(&peaks, 1.5, usize::MAX);
         let snrs: Vec<f64> = kept.iter().map(|p| p.snr).collect();
         assert_eq!(snrs, [20.0, 9.0, 7.0]);
+    }
+
+    #[test]
+    fn many_peaks_are_suppressed_as_one_by_one() {
+        // Crowded, and more than are held against the others at once.
+        let noise = crate::simulate::gaussian_frame(4, 3 * TOGETHER, 11, 1.0);
+        let mut peaks: Vec<Peak> = noise
+            .chunks_exact(4)
+            .map(|v| {
+                let [x, y, angle, snr] = [v[0], v[1], v[2], v[3]].map(f64::from);
+                let middle = Point::new(500.0 + 300.0 * x, 500.0 + 300.0 * y);
+                Peak { segment: Segment::around(middle, 60.0, angle), snr: 8.0 + snr }
+            })
+            .collect();
+        sort_peaks(&mut peaks);
+        let mut expected: Vec<Peak> = Vec::new();
+        for peak in &peaks {
+            let explained_by = |better: &Peak| {
+                let rho = template_correlation(&better.segment, &peak.segment, 1.5);
+                rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * better.snr
+            };
+            if !expected.iter().any(explained_by) {
+                expected.push(*peak);
+            }
+        }
+        assert!(expected.len() > TOGETHER && expected.len() < peaks.len(), "{}", expected.len());
+        assert_eq!(suppress(&peaks, 1.5, usize::MAX), expected);
+        assert_eq!(suppress(&peaks, 1.5, 300), expected[..300]);
     }
 }

@@ -156,24 +156,25 @@ mod tests {
     #[test]
     fn an_impulse_gives_the_kernel() {
         let kernel = PsfKernel::new(1.0);
-        let (w, h) = (41, 70);
+        let (w, h) = (COLUMNS + 30, ROWS + 30);
+        let (x0, y0) = (COLUMNS - 1, ROWS - 1);
         let image = |f: &dyn Fn(usize, usize) -> f32| Image {
             width: w,
             height: h,
             data: (0..w * h).map(|i| f(i % w, i / w)).collect(),
         };
-        // Across a band's border, to see that bands join.
-        let residual = image(&|x, y| if (x, y) == (20, 31) { 8.0 } else { 0.0 });
+        // Across the blocks' borders, to see that they join.
+        let residual = image(&|x, y| if (x, y) == (x0, y0) { 8.0 } else { 0.0 });
         let weight = image(&|_, _| 0.25);
         let mut out = image(&|_, _| 0.0);
         filter(&residual, &weight, &kernel, 100.0, false, &mut out);
         let r = kernel.radius();
-        for (x, y) in [(20, 31), (22, 33), (20, 35), (17, 30)] {
-            let expected = 4.0 * kernel.taps[r + x - 20] * kernel.taps[(r + y) - 31];
+        for (x, y) in [(x0, y0), (x0 + 2, y0 + 2), (x0, y0 + 4), (x0 - 3, y0 - 1), (x0 + 1, y0)] {
+            let expected = 4.0 * kernel.taps[r + x - x0] * kernel.taps[r + y - y0];
             assert!((out.data[y * w + x] - expected).abs() < 1e-6);
         }
         filter(&residual, &weight, &kernel, 2.0, false, &mut out);
-        assert!((out.data[31 * w + 20] - 2.0 * kernel.taps[r] * kernel.taps[r]).abs() < 1e-6, "clipped");
+        assert!((out.data[y0 * w + x0] - 2.0 * kernel.taps[r] * kernel.taps[r]).abs() < 1e-6, "clipped");
     }
 
     #[test]

@@ -181,6 +181,25 @@ mod tests {
     }
 
     #[test]
+    fn each_tile_has_its_own_usable_pixels() {
+        let (width, height) = (150, 70);
+        let values = crate::simulate::gaussian_frame(width, height, 3, 1.0);
+        let weights: Vec<f32> =
+            (0..width * height).map(|i| [1.0, 0.0, -1.0][usize::from(i % 7 == 0) * (1 + i % 2)]).collect();
+        // Narrow tiles are gathered some at a time, wide ones alone; of some only the middles are looked at.
+        for (nx, ny, most_px) in [(19, 2, width), (3, 3, width), (19, 1, 5), (1, 70, 40)] {
+            let mesh = Mesh { width, height, nx, ny, most_px };
+            let of_tile = |i: usize| {
+                let pixels = mesh.rows(i / nx).flat_map(|y| mesh.columns(i % nx).map(move |x| y * width + x));
+                let usable: Vec<f32> = pixels.filter(|p| weights[*p] > 0.0).map(|p| values[p]).collect();
+                statistics_of(&usable)
+            };
+            let expected: Vec<TileStatistics> = (0..mesh.len()).map(of_tile).collect();
+            assert_eq!(tile_statistics(&values, &weights, mesh), expected, "{mesh:?}");
+        }
+    }
+
+    #[test]
     fn clipping_leaves_stars_out() {
         // A triangle-shaped sky of 2001 values around 100, and 150 bright pixels.
         let mut values: Vec<f32> = (0..2001).map(|i| 100.0 + ((i * 37 % 2001) as f32 - 1000.0) / 250.0).collect();
