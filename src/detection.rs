@@ -154,6 +154,37 @@ pub struct LightCurve {
     pub flux_per_px_err: Vec<f64>,
 }
 
+/// Half-widths of intervals along the track that hold the truth with 68 % each, px: so far to either side of what is
+/// reported.
+///
+/// Where errors are normal they are the standard errors. The likelihood of a faint trail's end has long tails: there the
+/// covariance is made for three standard errors, and one of them holds more than 68 %.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AlongIntervals {
+    /// Of the place of the first end.
+    pub start_px: f64,
+    /// Of the place of the second end.
+    pub end_px: f64,
+    /// Of the midpoint.
+    pub midpoint_px: f64,
+    /// Of the length.
+    pub length_px: f64,
+}
+
+impl AlongIntervals {
+    /// Those of normal errors.
+    pub(crate) fn of_normal_errors(segment: &Segment, covariance_px2: &EndCovariance) -> Self {
+        let (c, s) = segment.direction();
+        let error = |of: [f64; 2]| standard_error(covariance_px2, [of[0] * c, of[0] * s, of[1] * c, of[1] * s]);
+        Self {
+            start_px: error([1.0, 0.0]),
+            end_px: error([0.0, 1.0]),
+            midpoint_px: error([0.5, 0.5]),
+            length_px: error([-1.0, 1.0]),
+        }
+    }
+}
+
 /// One streak or point source, measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
@@ -164,9 +195,13 @@ pub struct Detection {
     /// The geometric ends of the track; `start` is the end of smaller x (then y).
     pub segment: Segment,
     /// Covariance of (x1, y1, x2, y2), px²: the fit's Fisher information, widened along the track to the posterior of faint
-    /// ends (or by their change-point floor), and to the track's length for an end that was not seen.
+    /// ends (or by their change-point floor), so that three standard errors hold what they should, and to the track's
+    /// length for an end that was not seen.
     pub covariance_px2: EndCovariance,
-    /// Gaussian PSF width across the track, px, as fitted.
+    /// The 68 % intervals along the track, narrower than the covariance's where that has to hold long tails.
+    pub along_68_px: AlongIntervals,
+    /// Gaussian PSF width across the track, px, as the track's own pixels say: what is known of the frame's PSF
+    /// beforehand, which helps the fit, is taken out of it again.
     pub sigma_px: f64,
     /// Standard error of `sigma_px`.
     pub sigma_err_px: f64,
@@ -262,12 +297,15 @@ impl Detection {
 
     /// Standard error of a linear combination of (x1, y1, x2, y2).
     fn propagate(&self, weights: [f64; 4]) -> f64 {
-        let variance: f64 = (0..4)
-            .flat_map(|i| (0..4).map(move |j| (i, j)))
-            .map(|(i, j)| weights[i] * self.covariance_px2[i][j] * weights[j])
-            .sum();
-        variance.max(0.0).sqrt()
+        standard_error(&self.covariance_px2, weights)
     }
+}
+
+/// Standard error of a linear combination of (x1, y1, x2, y2).
+fn standard_error(covariance_px2: &EndCovariance, weights: [f64; 4]) -> f64 {
+    let pairs = (0..4).flat_map(|i| (0..4).map(move |j| (i, j)));
+    let variance: f64 = pairs.map(|(i, j)| weights[i] * covariance_px2[i][j] * weights[j]).sum();
+    variance.max(0.0).sqrt()
 }
 
 /// Why a candidate is not reported as a detection.
@@ -466,6 +504,7 @@ mod tests {
             role: Role::Target,
             segment: Segment::from_coordinates(0.0, 0.0, 30.0, 40.0),
             covariance_px2,
+            along_68_px: AlongIntervals { start_px: 0.5, end_px: 0.5, midpoint_px: 0.5, length_px: 0.5 },
             sigma_px: 1.5,
             sigma_err_px: 0.1,
             flux: 100.0,
@@ -493,6 +532,9 @@ mod tests {
         assert!((d.length_err_px() - 8.0_f64.sqrt()).abs() < 1e-12);
         assert!((d.angle_err_rad() - 8.0_f64.sqrt() / 50.0).abs() < 1e-12);
         assert!((d.ends_along_err_px().1 - 2.0).abs() < 1e-12);
+        let along = AlongIntervals::of_normal_errors(&d.segment, &covariance);
+        assert!((along.start_px - 2.0).abs() < 1e-12 && (along.end_px - 2.0).abs() < 1e-12);
+        assert!((along.midpoint_px - 2.0_f64.sqrt()).abs() < 1e-12 && (along.length_px - 8.0_f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]

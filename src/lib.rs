@@ -46,8 +46,8 @@ pub mod simulate;
 mod stream;
 
 pub use detection::{
-    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason, Rejected, Report,
-    Role, TrackingMode,
+    AlongIntervals, Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason,
+    Rejected, Report, Role, TrackingMode,
 };
 pub use detector::{Candidate, Detector, DetectorConfig, Sky};
 pub use device::{Device, DeviceInfo, devices};

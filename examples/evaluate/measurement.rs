@@ -54,10 +54,18 @@ struct Value {
     error: f64,
     /// The error the detector states, same unit.
     stated: f64,
+    /// Half of the 68 % interval that it states; the same where errors are taken for normal ones.
+    half_68: f64,
     /// Cramér-Rao bound; not a number where none is given.
     bound: f64,
     /// Least error of a change point, where it applies.
     floor: f64,
+}
+
+impl Value {
+    fn is_within_68(&self) -> bool {
+        self.error.abs() <= self.half_68
+    }
 }
 
 /// What was measured of one streak; each quantity with one value, the ends with two.
@@ -91,38 +99,41 @@ fn compare(found: &Detection, truth: &Truth) -> AnyResult<Measured> {
     let line = truth.segment;
     let length = line.length_px();
     let (mut first, mut last) = (line.along_across(found.segment.start), line.along_across(found.segment.end));
-    let (mut first_err, mut last_err) = found.ends_along_err_px();
+    let along = &found.along_68_px;
+    let (first_err, last_err) = found.ends_along_err_px();
+    let (mut first_stated, mut last_stated) = ((first_err, along.start_px), (last_err, along.end_px));
     if first.0 > last.0 {
-        (first, last, first_err, last_err) = (last, first, last_err, first_err);
+        (first, last, first_stated, last_stated) = (last, first, last_stated, first_stated);
     }
     let (along_err, across_err) = found.midpoint_along_across_err_px();
     let end_floor = 26_f64.sqrt() * length / (truth.snr * truth.snr);
     let angle = ((last.1 - first.1) / (last.0 - first.0)).atan();
     let unseen = [Flags::END1_MASKED, Flags::END2_MASKED, Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME];
     let hidden_end = unseen.iter().any(|f| found.flags.contains(*f));
-    let value = |error, stated, bound, floor| Value { error, stated, bound, floor };
+    let value = |error, stated, bound| Value { error, stated, half_68: stated, bound, floor: 0.0 };
+    let along_value = |error, (stated, half_68), bound, floor| Value { error, stated, half_68, bound, floor };
     let if_seen = |values: Vec<Value>| if hidden_end { Vec::new() } else { values };
-    let end = |error, stated| value(error, stated, bounds.end_along_px, end_floor);
-    let flux = |bound| value(found.flux / truth.flux - 1.0, found.flux_err / truth.flux, bound, 0.0);
-    let width = value(found.sigma_px - truth.sigma_px, found.sigma_err_px, bounds.sigma_px, 0.0);
+    let end = |error, stated| along_value(error, stated, bounds.end_along_px, end_floor);
+    let flux = |bound| value(found.flux / truth.flux - 1.0, found.flux_err / truth.flux, bound);
+    let width = value(found.sigma_px - truth.sigma_px, found.sigma_err_px, truth.own_width_bound_px()?);
     Ok(Measured {
         values: [
-            vec![value(0.5 * (first.1 + last.1), across_err, bounds.mid_across_px, 0.0)],
-            if_seen(vec![value(
+            vec![value(0.5 * (first.1 + last.1), across_err, bounds.mid_across_px)],
+            if_seen(vec![along_value(
                 0.5 * (first.0 + last.0 - length),
-                along_err,
+                (along_err, along.midpoint_px),
                 bounds.mid_along_px,
                 end_floor / std::f64::consts::SQRT_2,
             )]),
-            vec![value(angle, found.angle_err_rad(), bounds.angle_rad, 0.0)],
-            if_seen(vec![value(
+            vec![value(angle, found.angle_err_rad(), bounds.angle_rad)],
+            if_seen(vec![along_value(
                 last.0 - first.0 - length,
-                found.length_err_px(),
+                (found.length_err_px(), along.length_px),
                 bounds.length_px,
                 end_floor * std::f64::consts::SQRT_2,
             )]),
             // Outwards counts as positive for both ends.
-            if_seen(vec![end(-first.0, first_err), end(last.0 - length, last_err)]),
+            if_seen(vec![end(-first.0, first_stated), end(last.0 - length, last_stated)]),
             vec![flux(bounds.flux_rel)],
             vec![flux(known.flux_rel)],
             vec![width],
@@ -182,9 +193,9 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         options.length, placement.n
     );
     println!(
-        "The bounds are those of a fit that finds the PSF width (known to 15 %) and the background as well; for the"
+        "The bounds are those of a fit that finds the PSF width (known to 15 %, but for its own row) and the background"
     );
-    println!("flux also those where both are known.\n");
+    println!("as well; for the flux also those where both are known.\n");
     let mut overview = Table::new([
         "S/N",
         "streaks",
@@ -204,8 +215,8 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "rms / bound",
         "rms / √(bound² + floor²)",
         "rms pull",
-        "within stated error",
-        "within 3",
+        "in the 68 % interval",
+        "within 3 stated errors",
     ]);
     for sample in &samples {
         let n = sample.measured.len();
@@ -228,13 +239,8 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
             let sampling = (0.5 / values.len() as f64).sqrt();
             let ratio = rms(&each(|v| v.error / v.bound));
             let to_floor = rms(&each(|v| v.error / v.bound.hypot(v.floor)));
-            let within = |times: f64| {
-                mean(
-                    &values
-                        .iter()
-                        .map(|v| f64::from(u8::from(v.error.abs() <= times * v.stated)))
-                        .collect::<Vec<f64>>(),
-                )
+            let share = |is_within: fn(&Value) -> bool| {
+                mean(&values.iter().map(|v| f64::from(u8::from(is_within(v)))).collect::<Vec<f64>>())
             };
             table.row([
                 sample.snr.to_string(),
@@ -244,15 +250,15 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
                 format!("{ratio:.2} ± {:.2}", ratio * sampling),
                 format!("{to_floor:.2}"),
                 format!("{:.2}", rms(&each(|v| v.error / v.stated))),
-                percent(within(1.0)),
-                percent(within(3.0)),
+                percent(share(Value::is_within_68)),
+                percent(share(|v| v.error.abs() <= 3.0 * v.stated)),
             ]);
         }
     }
     println!("{overview}\n{table}");
     println!(
-        "Bounds are px, rad for the angle, relative for the flux. Of normal errors {} lie within, and 99.7 % within 3 (both \
-         ends together within the χ² of 4 that chance exceeds as seldom).",
+        "Bounds are px, rad for the angle, relative for the flux. Of normal errors {} lie within one, and 99.7 % within 3 \
+         (both ends together within the χ² of 4 that chance exceeds as seldom).",
         percent(one_sigma())
     );
     options.plot.as_ref().map_or(Ok(()), |path| save_plots(path, options, &samples))
@@ -291,8 +297,8 @@ fn save_plots(path: &Path, options: &Options, samples: &[Sample]) -> AnyResult<(
         let pull = rms(&values.iter().map(|v| v.error / v.stated).collect::<Vec<f64>>());
         (pull, pull * (0.5 / values.len() as f64).sqrt())
     })?;
-    save("coverage", "share within the stated error", |values| {
-        let share = mean(&values.iter().map(|v| f64::from(u8::from(v.error.abs() <= v.stated))).collect::<Vec<f64>>());
+    save("coverage", "share in the 68 % interval", |values| {
+        let share = mean(&values.iter().map(|v| f64::from(u8::from(v.is_within_68()))).collect::<Vec<f64>>());
         (share, (share * (1.0 - share) / values.len() as f64).sqrt())
     })
 }

@@ -89,14 +89,21 @@ impl Truth {
     /// Cramér-Rao bounds of this very streak: its width and background known, and where they are found with it as the
     /// detector does (docs/algorithm.md, "Measure").
     pub(crate) fn bounds(&self) -> AnyResult<[Bounds; 2]> {
-        let psf_sigma_px = self.sigma_px;
-        let sigma_eff_px = (psf_sigma_px * psf_sigma_px + 1.0 / 12.0).sqrt();
-        let unknowns = Unknowns { reach_px: 6.0 * sigma_eff_px + 3.0, width_spread_px: 0.15 * sigma_eff_px };
-        let Self { segment, flux, noise, own_photons, .. } = self;
-        Ok([
-            cramer_rao(segment, *flux, psf_sigma_px, *noise, *own_photons)?,
-            cramer_rao_with(segment, *flux, psf_sigma_px, *noise, *own_photons, unknowns)?,
-        ])
+        let Self { segment, flux, noise, own_photons, sigma_px, .. } = self;
+        let known = cramer_rao(segment, *flux, *sigma_px, *noise, *own_photons)?;
+        Ok([known, self.bounds_with_width_known_to(0.15)?])
+    }
+
+    /// Bound of the PSF width where nothing is known of it beforehand, px.
+    pub(crate) fn own_width_bound_px(&self) -> AnyResult<f64> {
+        Ok(self.bounds_with_width_known_to(f64::INFINITY)?.sigma_px)
+    }
+
+    fn bounds_with_width_known_to(&self, share: f64) -> AnyResult<Bounds> {
+        let Self { segment, flux, noise, own_photons, sigma_px, .. } = self;
+        let sigma_eff_px = (sigma_px * sigma_px + 1.0 / 12.0).sqrt();
+        let unknowns = Unknowns { reach_px: 6.0 * sigma_eff_px + 3.0, width_spread_px: share * sigma_eff_px };
+        Ok(cramer_rao_with(segment, *flux, *sigma_px, *noise, *own_photons, unknowns)?)
     }
 }
 

@@ -20,6 +20,10 @@ const COLUMNS: &[&str] = &[
     "y1_err_px",
     "x2_err_px",
     "y2_err_px",
+    "end1_along_68_px",
+    "end2_along_68_px",
+    "midpoint_along_68_px",
+    "length_68_px",
     "length_px",
     "length_err_px",
     "angle_rad",
@@ -74,6 +78,8 @@ fn fields(d: &Detection) -> Vec<String> {
     let mut fields = vec![d.id(), d.kind.name().into(), d.role.name().into()];
     fields.extend([middle.x, middle.y, s.start.x, s.start.y, s.end.x, s.end.y].map(number));
     fields.extend(end_errors.map(number));
+    let along = d.along_68_px;
+    fields.extend([along.start_px, along.end_px, along.midpoint_px, along.length_px].map(number));
     fields.extend([d.length_px(), d.length_err_px(), d.angle_rad(), d.angle_err_rad()].map(number));
     fields.extend([d.sigma_px, d.sigma_err_px, d.flux, d.flux_err].map(number));
     fields.push(d.flux_unit.name().into());
@@ -108,6 +114,7 @@ mod tests {
         assert_eq!((rows[1][0], rows[1][column("x")], rows[1][column("y2")]), ("a.fits", "25", "30"));
         assert_eq!(rows[1][column("flags")], "end1_off_frame;wide");
         assert_eq!((rows[1][column("x1_err_px")], rows[1][column("flux_unit")]), ("0.1", "electron"));
+        assert_eq!((rows[1][column("end2_along_68_px")], rows[1][column("length_68_px")]), ("0.3", "0.4"));
         assert_eq!((rows[2][column("kind")], rows[2][column("angle_err_rad")]), ("point", ""));
     }
 

@@ -141,6 +141,7 @@ struct DetectionRecord<'a> {
     x2: f64,
     y2: f64,
     covariance_px2: EndCovariance,
+    along_68_px: AlongRecord,
     length_px: f64,
     length_err_px: f64,
     angle_rad: f64,
@@ -158,6 +159,14 @@ struct DetectionRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     light_curve: Option<LightCurveRecord<'a>>,
     flags: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct AlongRecord {
+    end1: f64,
+    end2: f64,
+    midpoint: f64,
+    length: f64,
 }
 
 #[derive(Serialize)]
@@ -181,6 +190,12 @@ impl<'a> DetectionRecord<'a> {
             x2: s.end.x,
             y2: s.end.y,
             covariance_px2: d.covariance_px2,
+            along_68_px: AlongRecord {
+                end1: d.along_68_px.start_px,
+                end2: d.along_68_px.end_px,
+                midpoint: d.along_68_px.midpoint_px,
+                length: d.along_68_px.length_px,
+            },
             length_px: d.length_px(),
             length_err_px: d.length_err_px(),
             angle_rad: d.angle_rad(),
@@ -259,6 +274,8 @@ mod tests {
         assert_eq!((&streak["x2"], &streak["flux_unit"]), (&json!(40.0), &json!("electron")));
         assert_eq!(streak["flags"], json!(["end1_off_frame", "wide"]));
         assert_eq!(streak["covariance_px2"], serde_json::to_value([[0.01; 4]; 4]).unwrap());
+        let along = json!({"end1": 0.2, "end2": 0.3, "midpoint": 0.25, "length": 0.4});
+        assert_eq!(streak["along_68_px"], along);
         assert_eq!(streak["sagitta_px"], json!(-0.25));
         let curve = json!({"bin_px": 18.0, "flux_per_px": [150.0, 120.0], "flux_per_px_err": [5.0, null]});
         assert_eq!(streak["light_curve"], curve);

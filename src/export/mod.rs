@@ -17,8 +17,8 @@ pub mod regions;
 #[cfg(test)]
 mod sample {
     use crate::{
-        Detection, Flags, FluxUnit, FrameFlag, Kind, LightCurve, Point, PsfSource, RejectReason, Rejected, Report,
-        Role, Segment, Times, TrackingMode,
+        AlongIntervals, Detection, Flags, FluxUnit, FrameFlag, Kind, LightCurve, Point, PsfSource, RejectReason,
+        Rejected, Report, Role, Segment, Times, TrackingMode,
     };
 
     /// A streak, a point and a star's trail in a frame of 60 x 40, and one rejected candidate.
@@ -28,6 +28,7 @@ mod sample {
             role: Role::Target,
             segment: Segment::from_coordinates(10.0, 10.0, 40.0, 30.0),
             covariance_px2: [[0.01; 4]; 4],
+            along_68_px: AlongIntervals { start_px: 0.2, end_px: 0.3, midpoint_px: 0.25, length_px: 0.4 },
             sigma_px: 1.5,
             sigma_err_px: 0.1,
             flux: 5000.0,

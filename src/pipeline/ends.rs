@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::backend::Backend;
+use crate::detection::AlongIntervals;
 use crate::geometry::Segment;
 use crate::pipeline::along::{Light, Track};
 use crate::pipeline::measure::Trail;
@@ -148,11 +149,24 @@ impl EndSearch {
         let from_px = [a, b, a + b, b - a - PLACES as f64 * step_px];
         let marginal = |k: usize| Marginal { from_px: from_px[k], step_px, likelihood: &likelihoods[k] };
         let [start, end] = if self.moves { [0, 1].map(|k| marginal(k).mean()) } else { self.fitted_px };
-        let errors = [(0, start), (1, end), (2, start + end), (3, end - start)].map(|(k, at)| marginal(k).error_at(at));
+        let places = [(0, start), (1, end), (2, start + end), (3, end - start)];
+        let half_68 = places.map(|(k, at)| marginal(k).half_width(at, ONE_SIGMA));
+        let errors = places.map(|(k, at)| marginal(k).error_at(at));
         let [first, last, sum, difference] = errors.map(|e| e * e);
         let most = 0.95 * errors[0] * errors[1];
         let between = (0.25 * (sum - difference)).clamp(-most, most);
-        Some(ExpectedEnds { segment: self.segment([start, end]), along_px2: [[first, between], [between, last]] })
+        Some(ExpectedEnds {
+            segment: self.segment([start, end]),
+            along: AlongErrors {
+                covariance_px2: [[first, between], [between, last]],
+                half_68_px: AlongIntervals {
+                    start_px: half_68[0],
+                    end_px: half_68[1],
+                    midpoint_px: 0.5 * half_68[2],
+                    length_px: half_68[3],
+                },
+            },
+        })
     }
 
     fn segment(&self, [first_px, last_px]: [f64; 2]) -> Segment {
@@ -193,8 +207,23 @@ impl EndSearch {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ExpectedEnds {
     pub(crate) segment: Segment,
-    /// Covariance of both ends along the track.
-    pub(crate) along_px2: [[f64; 2]; 2],
+    pub(crate) along: AlongErrors,
+}
+
+/// Errors of both ends along the track.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct AlongErrors {
+    pub(crate) covariance_px2: [[f64; 2]; 2],
+    pub(crate) half_68_px: AlongIntervals,
+}
+
+impl AlongErrors {
+    /// As seen from the other end.
+    pub(crate) fn turned(self) -> Self {
+        let ([[a, ab], [_, b]], half) = (self.covariance_px2, self.half_68_px);
+        let half_68_px = AlongIntervals { start_px: half.end_px, end_px: half.start_px, ..half };
+        Self { covariance_px2: [[b, ab], [ab, a]], half_68_px }
+    }
 }
 
 /// What the likelihood says of one quantity, whatever the others are, at places a step apart.
@@ -215,10 +244,9 @@ impl Marginal<'_> {
         self.mean_of(|p| p)
     }
 
-    /// The error of a place: within it lies the share of a normal variable's standard deviation, and within three of it
-    /// no less than [`TAIL_SHARE`].
+    /// The error of a place: within one and three of it lies what lies within those of a normal variable, or more.
     fn error_at(&self, place: f64) -> f64 {
-        self.half_width(place, ONE_SIGMA).max(self.half_width(place, TAIL_SHARE) / 3.0)
+        self.half_width(place, ONE_SIGMA).max(self.half_width(place, THREE_SIGMA) / 3.0)
     }
 
     /// So far to either side of a place a share of the likelihood lies.
@@ -238,11 +266,9 @@ impl Marginal<'_> {
     }
 }
 
-/// Share of a normal variable within one standard deviation.
+/// Shares of a normal variable within one and three standard deviations.
 const ONE_SIGMA: f64 = 0.682_689;
-
-/// Likelihoods of change points have long tails: where 68 % lie near, three errors have to hold this much.
-const TAIL_SHARE: f64 = 0.98;
+const THREE_SIGMA: f64 = 0.997_3;
 
 /// Halvings of an interval: to a thousandth of a step between places.
 const HALVINGS: usize = 16;
@@ -318,7 +344,7 @@ mod tests {
         let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
         let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100).unwrap().track.start.x;
         let errors = |noise: &dyn Fn(usize) -> f64| {
-            let [[a, _], [_, b]] = expected_with_errors(&fitted, 1.0, noise).along_px2;
+            let [[a, _], [_, b]] = expected_with_errors(&fitted, 1.0, noise).along.covariance_px2;
             [a.sqrt(), b.sqrt()]
         };
         let clear = errors(&|_| 0.0);
@@ -339,8 +365,8 @@ mod tests {
             assert!(marginal.half_width(12.0, ONE_SIGMA) > marginal.half_width(10.0, ONE_SIGMA));
         };
         check(&|t| (-0.5 * t * t).exp(), 1.0, 1.0);
-        // Of a two-sided exponential 68 % lie within 1.148 of its scale, and 98 % within 3.912.
-        check(&|t| (-t.abs() / 0.6).exp(), 0.6 * 1.148, 0.6 * 3.912 / 3.0);
+        // Of a two-sided exponential 68 % lie within 1.148 of its scale, and 99.73 % within 5.915.
+        check(&|t| (-t.abs() / 0.6).exp(), 0.6 * 1.148, 0.6 * 5.915 / 3.0);
     }
 
     #[test]

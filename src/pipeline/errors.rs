@@ -2,13 +2,16 @@
 //!
 //! Method: docs/algorithm.md, "Measure".
 
-use crate::detection::EndCovariance;
+use crate::detection::{AlongIntervals, EndCovariance};
 use crate::geometry::Segment;
+use crate::pipeline::ends::AlongErrors;
 
-/// An end of a faint trail is a change point, which lies off by so many length / SNR². Most ends lie nearer than the
-/// rms (√26), a few far off: the 68 % interval has a half-width of 3.0 for one end, and of √2 · 3.7 for the length, the
-/// difference of two. One covariance has to serve both.
-const CHANGE_POINT: f64 = 3.3;
+/// An end of a faint trail is a change point, which lies off by so many length / SNR²: the rms, √26. Most ends lie
+/// nearer, a few far off: the 68 % interval has a half-width of 3.0 for one end, and of √2 · 3.7 for the sum and the
+/// difference of two.
+const CHANGE_POINT_RMS: f64 = 5.1;
+const CHANGE_POINT_68: f64 = 3.0;
+const CHANGE_POINTS_68: f64 = 3.7;
 
 /// Variances grow by 1 + k / SNR², the next term after the bound: of the midpoint across, and of the angle. Measured
 /// (docs/accuracy.md).
@@ -21,42 +24,71 @@ const ALONG_GROWTH: f64 = 10.0;
 
 /// Adds to the covariance of the two ends what the Fisher information does not know: across the track by S/N, along it
 /// what the likelihood of the ends says where that was looked at, else by S/N too. An end that was not seen, which has no
-/// error along the track in it, may be anywhere beyond.
+/// error along the track in it, may be anywhere beyond. Returns the 68 % intervals along the track.
 pub(crate) fn widen_ends(
     covariance: &mut EndCovariance,
     segment: &Segment,
     snr: f64,
     unseen: [bool; 2],
-    along_px2: Option<[[f64; 2]; 2]>,
-) {
+    along: Option<&AlongErrors>,
+) -> AlongIntervals {
     let length = segment.length_px();
     let (c, s) = segment.direction();
-    let (along, across) = ([c, s], [-s, c]);
+    let (ahead, across) = ([c, s], [-s, c]);
     let between = |way: [f64; 2], a: usize, b: usize| -> f64 {
         (0..4).map(|k| way[k / 2] * covariance[2 * a + k / 2][2 * b + k % 2] * way[k % 2]).sum()
     };
     let [ends, both] = [[0, 1], [1, 0]].map(|[a, b]| between(across, 0, a) + between(across, 1, b));
     let midpoint = 0.25 * (ends + both) * ACROSS_GROWTH / (snr * snr);
     let tilt = 0.25 * (ends - both) * ANGLE_GROWTH / (snr * snr);
-    let floor = (CHANGE_POINT * length / (snr * snr)).powi(2);
+    let change_point_px = length / (snr * snr);
+    let floor = (CHANGE_POINT_RMS * change_point_px).powi(2);
     let grown = 1.0 + ALONG_GROWTH / (snr * snr);
-    let added_along = match along_px2 {
-        Some(known) => {
-            // What is known of the ends may not be less than the fit's covariance, or that is none any more.
-            let more = |a: usize, b: usize| grown * known[a][b] - between(along, a, b);
-            positive_part([[more(0, 0), more(0, 1)], [more(1, 0), more(1, 1)]])
+    let not_seen = unseen.map(|u| if u { length } else { 0.0 });
+    let with_not_seen = |half: AlongIntervals| {
+        let [start, end] = not_seen;
+        let both = start.hypot(end);
+        AlongIntervals {
+            start_px: half.start_px.hypot(start),
+            end_px: half.end_px.hypot(end),
+            midpoint_px: half.midpoint_px.hypot(0.5 * both),
+            length_px: half.length_px.hypot(both),
         }
-        None => [[floor, 0.0], [0.0, floor]],
+    };
+    let (added_along, half_68_px) = match along {
+        Some(AlongErrors { covariance_px2: known, half_68_px: half }) => {
+            // What is known of the ends may not be less than the fit's covariance, or that is none any more.
+            let more = |a: usize, b: usize| grown * known[a][b] - between(ahead, a, b);
+            let by = grown.sqrt();
+            let half = AlongIntervals {
+                start_px: by * half.start_px,
+                end_px: by * half.end_px,
+                midpoint_px: by * half.midpoint_px,
+                length_px: by * half.length_px,
+            };
+            (positive_part([[more(0, 0), more(0, 1)], [more(1, 0), more(1, 1)]]), half)
+        }
+        None => {
+            let half = AlongIntervals::of_normal_errors(segment, covariance);
+            let half = AlongIntervals {
+                start_px: half.start_px.hypot(CHANGE_POINT_68 * change_point_px),
+                end_px: half.end_px.hypot(CHANGE_POINT_68 * change_point_px),
+                midpoint_px: half.midpoint_px.hypot(CHANGE_POINTS_68 * change_point_px / std::f64::consts::SQRT_2),
+                length_px: half.length_px.hypot(CHANGE_POINTS_68 * change_point_px * std::f64::consts::SQRT_2),
+            };
+            ([[floor, 0.0], [0.0, floor]], half)
+        }
     };
     for (row, line) in covariance.iter_mut().enumerate() {
         for (column, element) in line.iter_mut().enumerate() {
             let (a, b) = (row / 2, column / 2);
             let added = if a == b { midpoint + tilt } else { midpoint - tilt };
             *element += added * across[row % 2] * across[column % 2];
-            let unseen = if a == b && unseen[a] { length * length } else { 0.0 };
-            *element += (added_along[a][b] + unseen) * along[row % 2] * along[column % 2];
+            let unseen = if a == b { not_seen[a].powi(2) } else { 0.0 };
+            *element += (added_along[a][b] + unseen) * ahead[row % 2] * ahead[column % 2];
         }
     }
+    with_not_seen(half_68_px)
 }
 
 /// A symmetric matrix without its negative eigenvalues.
@@ -73,6 +105,11 @@ fn positive_part([[a, b], [_, d]]: [[f64; 2]; 2]) -> [[f64; 2]; 2] {
 mod tests {
     use super::*;
 
+    fn along(covariance_px2: [[f64; 2]; 2]) -> AlongErrors {
+        let half_68_px = AlongIntervals { start_px: 2.0, end_px: 1.5, midpoint_px: 1.0, length_px: 2.5 };
+        AlongErrors { covariance_px2, half_68_px }
+    }
+
     fn variance(covariance: &EndCovariance, of: [f64; 4]) -> f64 {
         (0..16).map(|k| of[k / 4] * covariance[k / 4][k % 4] * of[k % 4]).sum()
     }
@@ -88,23 +125,31 @@ mod tests {
             row[(i + 2) % 4] = 0.5;
         }
         let before = covariance;
-        widen_ends(&mut covariance, &segment, 10.0, [false, true], None);
+        let half = widen_ends(&mut covariance, &segment, 10.0, [false, true], None);
         let midpoint = [-0.5 * s, 0.5 * c, -0.5 * s, 0.5 * c];
         let tilt = [s, -c, -s, c];
         let growth = |covariance: &EndCovariance, of| variance(covariance, of) / variance(&before, of);
         assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9 && (growth(&covariance, tilt) - 1.4).abs() < 1e-9);
         let (first, second) = ([c, s, 0.0, 0.0], [0.0, 0.0, c, s]);
-        let floor = (3.3 * 50.0 / 100.0_f64).powi(2);
+        let floor = (5.1 * 50.0 / 100.0_f64).powi(2);
         assert!((variance(&covariance, first) - 1.0 - floor).abs() < 1e-9);
         assert!((variance(&covariance, second) - 1.0 - floor - 2500.0).abs() < 1e-9, "not seen");
         assert!((variance(&covariance, [c, s, c, s]) - 3.0 - 2.0 * floor - 2500.0).abs() < 1e-9);
+        // 68 % of the ends lie within 3.0 · 50 / 100, of sums and differences of two within √2 · 3.7 · 50 / 100.
+        assert!((half.start_px.powi(2) - 1.0 - 1.5 * 1.5).abs() < 1e-9);
+        assert!((half.end_px.powi(2) - 1.0 - 1.5 * 1.5 - 2500.0).abs() < 1e-9);
+        assert!((half.midpoint_px.powi(2) - 0.75 - 0.5 * 1.85 * 1.85 - 625.0).abs() < 1e-9);
+        assert!((half.length_px.powi(2) - 1.0 - 2.0 * 1.85 * 1.85 - 2500.0).abs() < 1e-9);
 
         let mut covariance = before;
-        widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some([[9.0, -2.0], [-2.0, 4.0]]));
+        let half = widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some(&along([[9.0, -2.0], [-2.0, 4.0]])));
         assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9);
         assert!((variance(&covariance, first) - 1.1 * 9.0).abs() < 1e-9);
         assert!((variance(&covariance, second) - 1.1 * 4.0).abs() < 1e-9);
         assert!((variance(&covariance, [c, s, c, s]) - 1.1 * 9.0).abs() < 1e-9, "9 + 4 - 2 · 2");
+        assert!(
+            (half.start_px - 2.0 * 1.1_f64.sqrt()).abs() < 1e-9 && (half.length_px - 2.5 * 1.1_f64.sqrt()).abs() < 1e-9
+        );
     }
 
     #[test]
@@ -117,7 +162,7 @@ mod tests {
         }
         let before = covariance;
         let segment = Segment::from_coordinates(0.0, 0.0, 50.0, 0.0);
-        widen_ends(&mut covariance, &segment, 15.0, [false; 2], Some([[0.6, 0.57], [0.57, 1.4]]));
+        widen_ends(&mut covariance, &segment, 15.0, [false; 2], Some(&along([[0.6, 0.57], [0.57, 1.4]])));
         for k in 0..10_000 {
             let of: [f64; 4] = std::array::from_fn(|i| (f64::from(k) * (i as f64 + 0.618)).sin());
             assert!(variance(&covariance, of) >= variance(&before, of) - 1e-12);

@@ -76,6 +76,9 @@ pub(crate) const BEYOND_BORDER_WIDTHS: f64 = 3.0;
 /// A step damped by this or more promises little wherever it starts: it does not end a fit.
 pub(crate) const MOST_STOP_DAMPING: f64 = 0.1;
 
+/// Where the pixels have less than this share of what is known of the width, they say next to nothing.
+const LEAST_OWN_SHARE: f64 = 0.05;
+
 /// Number of model parameters: flux, end 1 along and across, end 2 along and across, background, PSF width.
 pub(crate) const N_PARAMETERS: usize = 7;
 /// Elements of the upper triangle of a matrix of that size, row by row.
@@ -202,7 +205,29 @@ impl TrailFit {
     }
 }
 
+/// The width of a trail as its pixels say, whatever is known beforehand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct OwnWidth {
+    pub(crate) sigma_eff_px: f64,
+    pub(crate) err_px: f64,
+}
+
 impl TrailFit {
+    /// Takes the prior out of the fitted width again, as of normal errors: what prior and pixels say together is the mean
+    /// of both, weighted by their inverse variances. Where the pixels say next to nothing the fitted width stays.
+    pub(crate) fn own_width(&self, settings: &FitSettings, sigma_eff_err_px: f64) -> OwnWidth {
+        let fitted_px = self.trail.sigma_eff_px;
+        let fitted = OwnWidth { sigma_eff_px: fitted_px, err_px: sigma_eff_err_px };
+        let (of_both, of_prior) = (sigma_eff_err_px.powi(-2), settings.sigma_weight());
+        let of_pixels = of_both - of_prior;
+        let Some(prior) = settings.sigma_prior.filter(|_| of_pixels > LEAST_OWN_SHARE * of_both) else {
+            return fitted;
+        };
+        let own_px = prior.sigma_px + (fitted_px - prior.sigma_px) * of_both / of_pixels;
+        let (least, most) = settings.sigma_range;
+        OwnWidth { sigma_eff_px: own_px.clamp(least, most), err_px: of_pixels.sqrt().recip() }
+    }
+
     /// Errors of a trail whose length and angle are known with some error, and held: it moves as a whole.
     pub(crate) fn errors_of_known_vector(&self, length_err_px: f64, angle_err_rad: f64) -> Option<FitErrors> {
         // Flux, along and across: both ends move alike.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::detection::{
-    Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason, Rejected, Report,
-    Role, TrackingMode,
+    AlongIntervals, Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason,
+    Rejected, Report, Role, TrackingMode,
 };
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
@@ -14,10 +14,12 @@ use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::{self, EndSetting, FaintTrail};
+use crate::pipeline::ends::{self, AlongErrors, EndSetting, FaintTrail};
 use crate::pipeline::errors::widen_ends;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
-use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::measure::{
+    FitErrors, FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS,
+};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::points::Points;
 use crate::pipeline::psf::{effective_sigma, optical_sigma};
@@ -201,18 +203,19 @@ pub(crate) fn measure_trails(
                 photon_variance: settings.photon_variance,
             };
             let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-            let mut detection = detection(fit, &settings, frame, field, snr, known, ends.map(|e| e.along_px2));
+            let mut detection = detection(fit, &settings, frame, field, snr, known, ends.map(|e| e.along));
             add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
                 Origin::Joined => detection.flags |= Flags::JOINED,
                 Origin::Parted | Origin::Star => detection.role = Role::Star,
             }
-            let sigma_eff_err_px = detection.sigma_err_px * detection.sigma_px.max(0.1) / fit.trail.sigma_eff_px;
             Measured {
                 detection,
                 sigma_eff_px: fit.trail.sigma_eff_px,
-                sigma_eff_err_px,
+                sigma_eff_err_px: EndsSeen::of(fit, &settings, frame)
+                    .errors(fit, &settings, known)
+                    .map_or(fit.trail.sigma_eff_px, |e| e.sigma_eff_err),
                 profile,
                 trail: if believed.origin == Origin::Star { believed.fit.trail } else { fit.trail },
                 is_known_star: believed.origin == Origin::Star,
@@ -286,13 +289,8 @@ fn contradicts_prior(fit: &TrailFit, settings: &FitSettings) -> bool {
     let (Some(prior), Some(errors)) = (settings.sigma_prior, fit.errors_with(settings, [false; 2])) else {
         return false;
     };
-    let of_prior = prior.spread_px.powi(-2);
-    let of_pixels = errors.sigma_eff_err.powi(-2) - of_prior;
-    if of_pixels <= 0.0 {
-        return false;
-    }
-    let off = (fit.trail.sigma_eff_px - prior.sigma_px) * (1.0 + of_prior / of_pixels);
-    off.abs() > OTHER_WIDTH * (1.0 / of_pixels + 1.0 / of_prior).sqrt()
+    let own = fit.own_width(settings, errors.sigma_eff_err);
+    (own.sigma_eff_px - prior.sigma_px).abs() > OTHER_WIDTH * own.err_px.hypot(prior.spread_px)
 }
 
 /// The free fit, or where it wandered off the one it started from, which held the background.
@@ -304,7 +302,7 @@ fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> Trai
 }
 
 /// What is reported of a fit. Of a star that is where its common vector fits this is `known`, of ends that were looked at
-/// again their covariance along the track.
+/// again their errors along the track.
 pub(crate) fn detection(
     fit: &TrailFit,
     settings: &FitSettings,
@@ -312,55 +310,32 @@ pub(crate) fn detection(
     field: &StarField,
     snr: f64,
     known: Option<&StarMotion>,
-    along_px2: Option<[[f64; 2]; 2]>,
+    along: Option<AlongErrors>,
 ) -> Detection {
     let gain = frame.gain_e_per_adu();
     let is_trail = settings.shape == Shape::Trail;
-    let ordered = fit.trail.segment.ordered();
-    let segment = if is_trail { seen_segment(fit, frame) } else { ordered };
+    let ends = EndsSeen::of(fit, settings, frame);
+    let segment = ends.segment;
     // What of the trail lies beyond the border was not seen; its light is not counted.
-    let share = if is_trail { segment.length_px() / ordered.length_px() } else { 1.0 };
+    let share = if is_trail { segment.length_px() / fit.trail.segment.length_px() } else { 1.0 };
     let to_flux = gain.unwrap_or(1.0) * share;
-
-    let swapped = ordered != fit.trail.segment;
-    let in_order = |mut ends: [f64; 2]| {
-        if swapped {
-            ends.reverse();
-        }
-        ends
-    };
-    let sigma_eff = fit.trail.sigma_eff_px;
-    let coverage = in_order(fit.end_coverage);
-    let at_border = [segment.start, segment.end].map(|end| is_trail && distance_to_border(end, frame) < sigma_eff);
-    let hidden = coverage.map(|c| is_trail && c < MIN_END_COVERAGE);
-    let unseen = [at_border[0] || hidden[0], at_border[1] || hidden[1]];
-    let seen_by_fit = if swapped { [!unseen[1], !unseen[0]] } else { unseen.map(|u| !u) };
-    let errors = match known {
-        Some(motion) => fit.errors_of_known_vector(motion.length_err_px, motion.angle_err_rad),
-        None => fit.errors_with(settings, seen_by_fit),
-    };
-
+    let errors = ends.errors(fit, settings, known);
     let mut covariance = errors.map_or_else(|| unknown(segment.length_px()), |e| e.covariance_px2);
-    if swapped {
+    if ends.swapped {
         covariance = std::array::from_fn(|i| std::array::from_fn(|j| covariance[(i + 2) % 4][(j + 2) % 4]));
     }
-    let sigma_px = optical_sigma(sigma_eff);
+    let sigma_eff = fit.trail.sigma_eff_px;
     let sigma_eff_err = errors.map_or(sigma_eff, |e| e.sigma_eff_err);
-    let mut flags = Flags::default();
-    let off_frame = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME];
-    let masked = [Flags::END1_MASKED, Flags::END2_MASKED];
-    for end in 0..2 {
-        if at_border[end] {
-            flags |= off_frame[end];
-        } else if hidden[end] {
-            flags |= masked[end];
-        }
-    }
-    if is_trail && known.is_none() {
-        let along_px2 =
-            along_px2.map(|[[a, ab], [_, b]]| if swapped { [[b, ab], [ab, a]] } else { [[a, ab], [ab, b]] });
-        widen_ends(&mut covariance, &segment, snr, unseen, along_px2);
-    }
+    // What is known of the PSF beforehand helps the fit; of a track's own width its pixels tell.
+    let own = fit.own_width(settings, sigma_eff_err);
+    let sigma_px = optical_sigma(own.sigma_eff_px);
+    let mut flags = ends.flags();
+    let along_68_px = if is_trail && known.is_none() {
+        let along = along.map(|along| if ends.swapped { along.turned() } else { along });
+        widen_ends(&mut covariance, &segment, snr, ends.unseen(), along.as_ref())
+    } else {
+        AlongIntervals::of_normal_errors(&segment, &covariance)
+    };
     if !fit.converged && known.is_none() {
         flags |= Flags::NOT_CONVERGED;
     }
@@ -379,9 +354,10 @@ pub(crate) fn detection(
         role: Role::Target,
         segment,
         covariance_px2: covariance,
+        along_68_px,
         sigma_px,
         // dσ = σ_eff dσ_eff / σ.
-        sigma_err_px: sigma_eff_err * sigma_eff / sigma_px.max(0.1),
+        sigma_err_px: own.err_px * own.sigma_eff_px / sigma_px.max(0.1),
         flux: fit.trail.flux * to_flux,
         flux_err: errors.map_or(f64::INFINITY, |e| e.flux_err) * to_flux,
         flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
@@ -397,6 +373,66 @@ pub(crate) fn detection(
 
 /// An end with less of its light than this on usable pixels was not seen.
 const MIN_END_COVERAGE: f64 = 0.6;
+
+/// The ends of a fitted trail as they are reported, that of smaller x first.
+struct EndsSeen {
+    segment: Segment,
+    /// The fit has them the other way round.
+    swapped: bool,
+    at_border: [bool; 2],
+    /// Most of its light fell on pixels that were left out.
+    hidden: [bool; 2],
+}
+
+impl EndsSeen {
+    fn of(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>) -> Self {
+        let ordered = fit.trail.segment.ordered();
+        let swapped = ordered != fit.trail.segment;
+        if settings.shape == Shape::Point {
+            return Self { segment: ordered, swapped, at_border: [false; 2], hidden: [false; 2] };
+        }
+        let segment = seen_segment(fit, frame);
+        let mut coverage = fit.end_coverage;
+        if swapped {
+            coverage.reverse();
+        }
+        Self {
+            segment,
+            swapped,
+            at_border: [segment.start, segment.end].map(|end| distance_to_border(end, frame) < fit.trail.sigma_eff_px),
+            hidden: coverage.map(|c| c < MIN_END_COVERAGE),
+        }
+    }
+
+    fn unseen(&self) -> [bool; 2] {
+        [0, 1].map(|end| self.at_border[end] || self.hidden[end])
+    }
+
+    fn errors(&self, fit: &TrailFit, settings: &FitSettings, known: Option<&StarMotion>) -> Option<FitErrors> {
+        let mut seen = self.unseen().map(|unseen| !unseen);
+        if self.swapped {
+            seen.reverse();
+        }
+        match known {
+            Some(motion) => fit.errors_of_known_vector(motion.length_err_px, motion.angle_err_rad),
+            None => fit.errors_with(settings, seen),
+        }
+    }
+
+    fn flags(&self) -> Flags {
+        let off_frame = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME];
+        let masked = [Flags::END1_MASKED, Flags::END2_MASKED];
+        let mut flags = Flags::default();
+        for end in 0..2 {
+            if self.at_border[end] {
+                flags |= off_frame[end];
+            } else if self.hidden[end] {
+                flags |= masked[end];
+            }
+        }
+        flags
+    }
+}
 
 pub(crate) fn distance_to_border(p: Point, frame: &Frame<'_>) -> f64 {
     let (right, bottom) = (frame.width() as f64 - 0.5, frame.height() as f64 - 0.5);
