@@ -172,6 +172,19 @@ pub struct AlongIntervals {
 }
 
 impl AlongIntervals {
+    pub(crate) fn map(self, of: impl Fn(f64) -> f64) -> Self {
+        self.zip(self, |v, _| of(v))
+    }
+
+    pub(crate) fn zip(self, other: Self, of: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            start_px: of(self.start_px, other.start_px),
+            end_px: of(self.end_px, other.end_px),
+            midpoint_px: of(self.midpoint_px, other.midpoint_px),
+            length_px: of(self.length_px, other.length_px),
+        }
+    }
+
     /// Those of normal errors.
     pub(crate) fn of_normal_errors(segment: &Segment, covariance_px2: &EndCovariance) -> Self {
         let (c, s) = segment.direction();

@@ -21,11 +21,9 @@ const PLACES: usize = 61;
 const REACH_ERRORS: f64 = 4.0;
 const LEAST_REACH_ERRORS: f64 = 2.5;
 
-/// Where the error of the change point is less than this many times the bound, the fitted end is as good or better.
-const MOVING_FLOOR: f64 = 1.0;
-
-/// Where it is less than this, the fit's error is good too.
-const LEAST_FLOOR: f64 = 0.8;
+/// Where the error of the change point is less than this many times the bound, the fitted end is as good or better, and
+/// so is its error.
+const LEAST_FLOOR: f64 = 1.0;
 
 /// A step of light is over so many PSF widths from its middle.
 const STEP_WIDTHS: f64 = 4.0;
@@ -93,8 +91,6 @@ struct EndSearch {
     reach_px: f64,
     /// PSF width.
     sigma_px: f64,
-    /// The ends are put where they are to be expected; else only their errors are looked for.
-    moves: bool,
 }
 
 impl EndSearch {
@@ -114,7 +110,7 @@ impl EndSearch {
         let fitted_px = [fitted.start, fitted.end].map(|p| track.along_across(p).0);
         // As far inwards as outwards, or the mean is drawn away from the border.
         let inside = fitted_px[0] >= reach_px && track.length_px() - fitted_px[1] >= reach_px;
-        inside.then_some(Self { track, fitted_px, reach_px, sigma_px, moves: floor >= MOVING_FLOOR * bound })
+        inside.then_some(Self { track, fitted_px, reach_px, sigma_px })
     }
 
     /// Where the ends are to be expected. `noise_excess` is the noise along the track over that of the weights,
@@ -148,7 +144,7 @@ impl EndSearch {
         let [a, b] = places.map(|places| places[0]);
         let from_px = [a, b, a + b, b - a - PLACES as f64 * step_px];
         let marginal = |k: usize| Marginal { from_px: from_px[k], step_px, likelihood: &likelihoods[k] };
-        let [start, end] = if self.moves { [0, 1].map(|k| marginal(k).mean()) } else { self.fitted_px };
+        let [start, end] = [0, 1].map(|k| marginal(k).mean());
         let places = [(0, start), (1, end), (2, start + end), (3, end - start)];
         let half_68 = places.map(|(k, at)| marginal(k).half_width(at, ONE_SIGMA));
         let errors = places.map(|(k, at)| marginal(k).error_at(at));

@@ -2,13 +2,15 @@
 //!
 //! Method: docs/algorithm.md, "Measure".
 
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+
 use crate::detection::{AlongIntervals, EndCovariance};
 use crate::geometry::Segment;
 use crate::pipeline::ends::AlongErrors;
 
 /// An end of a faint trail is a change point, which lies off by so many length / SNR²: the rms, √26. Most ends lie
 /// nearer, a few far off: the 68 % interval has a half-width of 3.0 for one end, and of √2 · 3.7 for the sum and the
-/// difference of two.
+/// difference of two. Variances add to that of the bound, for these intervals the cubes of their half-widths do (measured).
 const CHANGE_POINT_RMS: f64 = 5.1;
 const CHANGE_POINT_68: f64 = 3.0;
 const CHANGE_POINTS_68: f64 = 3.7;
@@ -18,20 +20,29 @@ const CHANGE_POINTS_68: f64 = 3.7;
 const ACROSS_GROWTH: f64 = 28.0;
 const ANGLE_GROWTH: f64 = 40.0;
 
-/// The same of what the likelihood says of the ends along the track: it looks along the fitted line, as if that were
-/// known.
+/// The same of the ends along the track; where the likelihood was asked, which takes the fitted line for the true one,
+/// by k / SNR⁴ more.
 const ALONG_GROWTH: f64 = 10.0;
+const LIKELIHOOD_GROWTH: f64 = 1_000.0;
+
+/// Of the PSF width, by 1 + k / SNR².
+const WIDTH_GROWTH: f64 = 20.0;
+
+/// Error of the PSF width of a trail whose pixels say it to `err_px`.
+pub(crate) fn widen_width(err_px: f64, snr: f64) -> f64 {
+    err_px * (1.0 + WIDTH_GROWTH / (snr * snr)).sqrt()
+}
 
 /// Adds to the covariance of the two ends what the Fisher information does not know: across the track by S/N, along it
 /// what the likelihood of the ends says where that was looked at, else by S/N too. An end that was not seen, which has no
-/// error along the track in it, may be anywhere beyond. Returns the 68 % intervals along the track.
+/// error along the track in it, may be anywhere beyond.
 pub(crate) fn widen_ends(
     covariance: &mut EndCovariance,
     segment: &Segment,
     snr: f64,
     unseen: [bool; 2],
     along: Option<&AlongErrors>,
-) -> AlongIntervals {
+) {
     let length = segment.length_px();
     let (c, s) = segment.direction();
     let (ahead, across) = ([c, s], [-s, c]);
@@ -41,54 +52,59 @@ pub(crate) fn widen_ends(
     let [ends, both] = [[0, 1], [1, 0]].map(|[a, b]| between(across, 0, a) + between(across, 1, b));
     let midpoint = 0.25 * (ends + both) * ACROSS_GROWTH / (snr * snr);
     let tilt = 0.25 * (ends - both) * ANGLE_GROWTH / (snr * snr);
-    let change_point_px = length / (snr * snr);
-    let floor = (CHANGE_POINT_RMS * change_point_px).powi(2);
-    let grown = 1.0 + ALONG_GROWTH / (snr * snr);
-    let not_seen = unseen.map(|u| if u { length } else { 0.0 });
-    let with_not_seen = |half: AlongIntervals| {
-        let [start, end] = not_seen;
-        let both = start.hypot(end);
-        AlongIntervals {
-            start_px: half.start_px.hypot(start),
-            end_px: half.end_px.hypot(end),
-            midpoint_px: half.midpoint_px.hypot(0.5 * both),
-            length_px: half.length_px.hypot(both),
-        }
-    };
-    let (added_along, half_68_px) = match along {
-        Some(AlongErrors { covariance_px2: known, half_68_px: half }) => {
+    let floor = (CHANGE_POINT_RMS * length / (snr * snr)).powi(2);
+    let added_along = match along {
+        Some(AlongErrors { covariance_px2: known, .. }) => {
             // What is known of the ends may not be less than the fit's covariance, or that is none any more.
-            let more = |a: usize, b: usize| grown * known[a][b] - between(ahead, a, b);
-            let by = grown.sqrt();
-            let half = AlongIntervals {
-                start_px: by * half.start_px,
-                end_px: by * half.end_px,
-                midpoint_px: by * half.midpoint_px,
-                length_px: by * half.length_px,
-            };
-            (positive_part([[more(0, 0), more(0, 1)], [more(1, 0), more(1, 1)]]), half)
+            let more = |a: usize, b: usize| likelihood_growth(snr) * known[a][b] - between(ahead, a, b);
+            positive_part([[more(0, 0), more(0, 1)], [more(1, 0), more(1, 1)]])
         }
-        None => {
-            let half = AlongIntervals::of_normal_errors(segment, covariance);
-            let half = AlongIntervals {
-                start_px: half.start_px.hypot(CHANGE_POINT_68 * change_point_px),
-                end_px: half.end_px.hypot(CHANGE_POINT_68 * change_point_px),
-                midpoint_px: half.midpoint_px.hypot(CHANGE_POINTS_68 * change_point_px / std::f64::consts::SQRT_2),
-                length_px: half.length_px.hypot(CHANGE_POINTS_68 * change_point_px * std::f64::consts::SQRT_2),
-            };
-            ([[floor, 0.0], [0.0, floor]], half)
-        }
+        None => [[floor, 0.0], [0.0, floor]],
     };
     for (row, line) in covariance.iter_mut().enumerate() {
         for (column, element) in line.iter_mut().enumerate() {
             let (a, b) = (row / 2, column / 2);
             let added = if a == b { midpoint + tilt } else { midpoint - tilt };
             *element += added * across[row % 2] * across[column % 2];
-            let unseen = if a == b { not_seen[a].powi(2) } else { 0.0 };
+            let unseen = if a == b && unseen[a] { length * length } else { 0.0 };
             *element += (added_along[a][b] + unseen) * ahead[row % 2] * ahead[column % 2];
         }
     }
-    with_not_seen(half_68_px)
+}
+
+/// The 68 % intervals along the track, from the covariance of the fit: as [`widen_ends`], of what lies in the middle of
+/// the distribution.
+pub(crate) fn along_68(
+    of_fit: &EndCovariance,
+    segment: &Segment,
+    snr: f64,
+    unseen: [bool; 2],
+    along: Option<&AlongErrors>,
+) -> AlongIntervals {
+    let length = segment.length_px();
+    let bound = AlongIntervals::of_normal_errors(segment, of_fit);
+    let seen = match along {
+        Some(along) => along.half_68_px.map(|half| half * likelihood_growth(snr).sqrt()),
+        None => {
+            let [one, two] = [CHANGE_POINT_68, CHANGE_POINTS_68].map(|c| c * length / (snr * snr));
+            let change_points = AlongIntervals {
+                start_px: one,
+                end_px: one,
+                midpoint_px: two * FRAC_1_SQRT_2,
+                length_px: two * SQRT_2,
+            };
+            let together = |bound: f64, change_point: f64| (bound.powi(3) + change_point.powi(3)).cbrt();
+            bound.zip(change_points, together).map(|half| half * (1.0 + ALONG_GROWTH / (snr * snr)).sqrt())
+        }
+    };
+    let [start_px, end_px] = unseen.map(|unseen| if unseen { length } else { 0.0 });
+    let both = start_px.hypot(end_px);
+    seen.zip(AlongIntervals { start_px, end_px, midpoint_px: 0.5 * both, length_px: both }, f64::hypot)
+}
+
+/// Of variances along the track that come from the likelihood.
+fn likelihood_growth(snr: f64) -> f64 {
+    1.0 + ALONG_GROWTH / (snr * snr) + LIKELIHOOD_GROWTH / snr.powi(4)
 }
 
 /// A symmetric matrix without its negative eigenvalues.
@@ -125,7 +141,8 @@ mod tests {
             row[(i + 2) % 4] = 0.5;
         }
         let before = covariance;
-        let half = widen_ends(&mut covariance, &segment, 10.0, [false, true], None);
+        let half = along_68(&covariance, &segment, 10.0, [false, true], None);
+        widen_ends(&mut covariance, &segment, 10.0, [false, true], None);
         let midpoint = [-0.5 * s, 0.5 * c, -0.5 * s, 0.5 * c];
         let tilt = [s, -c, -s, c];
         let growth = |covariance: &EndCovariance, of| variance(covariance, of) / variance(&before, of);
@@ -136,19 +153,23 @@ mod tests {
         assert!((variance(&covariance, second) - 1.0 - floor - 2500.0).abs() < 1e-9, "not seen");
         assert!((variance(&covariance, [c, s, c, s]) - 3.0 - 2.0 * floor - 2500.0).abs() < 1e-9);
         // 68 % of the ends lie within 3.0 · 50 / 100, of sums and differences of two within √2 · 3.7 · 50 / 100.
-        assert!((half.start_px.powi(2) - 1.0 - 1.5 * 1.5).abs() < 1e-9);
-        assert!((half.end_px.powi(2) - 1.0 - 1.5 * 1.5 - 2500.0).abs() < 1e-9);
-        assert!((half.midpoint_px.powi(2) - 0.75 - 0.5 * 1.85 * 1.85 - 625.0).abs() < 1e-9);
-        assert!((half.length_px.powi(2) - 1.0 - 2.0 * 1.85 * 1.85 - 2500.0).abs() < 1e-9);
+        let with = |bound: f64, change_point: f64| (1.1_f64).sqrt() * (bound.powi(3) + change_point.powi(3)).cbrt();
+        assert!((half.start_px - with(1.0, 1.5)).abs() < 1e-9);
+        assert!((half.end_px - with(1.0, 1.5).hypot(50.0)).abs() < 1e-9);
+        assert!((half.midpoint_px - with(0.75_f64.sqrt(), 1.85 / SQRT_2).hypot(25.0)).abs() < 1e-9);
+        assert!((half.length_px - with(1.0, 1.85 * SQRT_2).hypot(50.0)).abs() < 1e-9);
 
+        let grown = 1.2;
         let mut covariance = before;
-        let half = widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some(&along([[9.0, -2.0], [-2.0, 4.0]])));
+        let known = along([[9.0, -2.0], [-2.0, 4.0]]);
+        let half = along_68(&covariance, &segment, 10.0, [false; 2], Some(&known));
+        widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some(&known));
         assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9);
-        assert!((variance(&covariance, first) - 1.1 * 9.0).abs() < 1e-9);
-        assert!((variance(&covariance, second) - 1.1 * 4.0).abs() < 1e-9);
-        assert!((variance(&covariance, [c, s, c, s]) - 1.1 * 9.0).abs() < 1e-9, "9 + 4 - 2 · 2");
+        assert!((variance(&covariance, first) - grown * 9.0).abs() < 1e-9);
+        assert!((variance(&covariance, second) - grown * 4.0).abs() < 1e-9);
+        assert!((variance(&covariance, [c, s, c, s]) - grown * 9.0).abs() < 1e-9, "9 + 4 - 2 · 2");
         assert!(
-            (half.start_px - 2.0 * 1.1_f64.sqrt()).abs() < 1e-9 && (half.length_px - 2.5 * 1.1_f64.sqrt()).abs() < 1e-9
+            (half.start_px - 2.0 * grown.sqrt()).abs() < 1e-9 && (half.length_px - 2.5 * grown.sqrt()).abs() < 1e-9
         );
     }
 

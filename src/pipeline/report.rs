@@ -15,7 +15,7 @@ use crate::pipeline::along::{self, AlongTrack, Bend, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::doubles::{self, DOUBLES};
 use crate::pipeline::ends::{self, AlongErrors, EndSetting, FaintTrail};
-use crate::pipeline::errors::widen_ends;
+use crate::pipeline::errors::{along_68, widen_ends, widen_width};
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge, lies_along};
 use crate::pipeline::measure::{
     FitErrors, FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS,
@@ -330,9 +330,13 @@ pub(crate) fn detection(
     let own = fit.own_width(settings, sigma_eff_err);
     let sigma_px = optical_sigma(own.sigma_eff_px);
     let mut flags = ends.flags();
+    let mut width_err = own.err_px;
     let along_68_px = if is_trail && known.is_none() {
+        width_err = widen_width(width_err, snr);
         let along = along.map(|along| if ends.swapped { along.turned() } else { along });
-        widen_ends(&mut covariance, &segment, snr, ends.unseen(), along.as_ref())
+        let half = along_68(&covariance, &segment, snr, ends.unseen(), along.as_ref());
+        widen_ends(&mut covariance, &segment, snr, ends.unseen(), along.as_ref());
+        half
     } else {
         AlongIntervals::of_normal_errors(&segment, &covariance)
     };
@@ -357,7 +361,7 @@ pub(crate) fn detection(
         along_68_px,
         sigma_px,
         // dσ = σ_eff dσ_eff / σ.
-        sigma_err_px: own.err_px * own.sigma_eff_px / sigma_px.max(0.1),
+        sigma_err_px: width_err * own.sigma_eff_px / sigma_px.max(0.1),
         flux: fit.trail.flux * to_flux,
         flux_err: errors.map_or(f64::INFINITY, |e| e.flux_err) * to_flux,
         flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
