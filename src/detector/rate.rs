@@ -105,8 +105,9 @@ impl Detector {
             excess,
         );
         let mut findings = Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px);
+        backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
-        backend.add_trails(&findings.trails[n_targets..], -1.0)?;
+        backend.add_trails(&findings.trails, -1.0)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
         let search = PointSearch {
             frame,

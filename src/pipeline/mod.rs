@@ -11,6 +11,7 @@ pub(crate) mod doubles;
 pub(crate) mod elongated;
 pub(crate) mod ends;
 pub(crate) mod errors;
+pub(crate) mod in_line;
 pub(crate) mod judge;
 pub(crate) mod lines;
 pub(crate) mod measure;

@@ -477,6 +477,9 @@ pub(crate) fn clear_targets(
     measured.into_iter().filter(is_clear).collect()
 }
 
+/// A candidate no longer than so many of its widths looks like a point.
+const POINT_WIDTHS: f64 = 6.0;
+
 /// What becomes the report.
 pub(crate) struct Findings<'a> {
     frame: &'a Frame<'a>,
@@ -545,7 +548,7 @@ impl<'a> Findings<'a> {
             };
             let evidence = Evidence {
                 segment: m.detection.segment,
-                length_err_px: m.detection.length_err_px(),
+                length_err_px: m.detection.along_68_px.length_px,
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
@@ -556,8 +559,12 @@ impl<'a> Findings<'a> {
                 profile: &m.profile,
                 gain_over_stars: m.gain_over_stars,
             };
-            self.trails.push(m.trail);
-            match judge(&evidence, &scene, &self.config.judge) {
+            let verdict = judge(&evidence, &scene, &self.config.judge);
+            // A short one that is no streak may be a point.
+            if verdict != Some(RejectReason::StarResidual) || m.detection.length_px() > POINT_WIDTHS * m.sigma_eff_px {
+                self.trails.push(m.trail);
+            }
+            match verdict {
                 None => self.detections.push(m.detection),
                 Some(reason) => {
                     self.rejected.push(Rejected { segment: m.detection.segment, snr: m.detection.snr, reason });
@@ -619,7 +626,7 @@ fn as_seen(d: &Detection) -> Seen {
     Seen {
         segment: d.segment,
         snr: d.snr,
-        length_err_px: d.length_err_px(),
+        length_err_px: d.along_68_px.length_px,
         whole: !cut.iter().any(|f| d.flags.contains(*f)),
         wide: d.flags.contains(Flags::WIDE) || d.flags.contains(Flags::CURVED),
     }

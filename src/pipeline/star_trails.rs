@@ -6,6 +6,7 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::background::{self, BackgroundMap};
+use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
@@ -147,6 +148,7 @@ impl StarTrails {
             for _ in 0..PLACE_ROUNDS {
                 take_out(&mut strip, least_snr, &doubt, &mut sources);
                 place_again(&mut strip, least_snr, &doubt, &mut sources);
+                in_line::part(&mut strip, &doubt, &mut sources);
             }
         }
         self.scatter = strip.scatter();

@@ -235,6 +235,32 @@ impl Strip {
         star.density * (2.0 * left + star.density * power)
     }
 
+    /// χ² of what is left of the light around some sources, the doubt about what has been taken out counted as noise.
+    pub(crate) fn misfit_around(&self, sources: &[Source], doubt: &Doubt) -> f64 {
+        let reach = REACH_SIGMAS * self.sigma_px;
+        let over =
+            |of: fn(&Source) -> f64, from: f64, pick: fn(f64, f64) -> f64| sources.iter().map(of).fold(from, pick);
+        let begin_px = over(|s| s.begin_px, f64::INFINITY, f64::min) - reach;
+        let end_px = over(|s| s.begin_px + s.length_px, f64::NEG_INFINITY, f64::max) + reach;
+        let least_px = over(|s| s.across_px, f64::INFINITY, f64::min);
+        let most_px = over(|s| s.across_px, f64::NEG_INFINITY, f64::max);
+        let near = 0.5 * (most_px - least_px) / self.sigma_px + REACH_SIGMAS;
+        let noise = self.noise_with(doubt);
+        let of_track = |track: &Track| -> f64 {
+            let bins = track.bin_at(begin_px, self.bin_px)..track.bin_at(end_px, self.bin_px).min(track.signal.len());
+            let left = |bin: usize| {
+                let variance = track.variance[bin];
+                let noise = noise(variance, track.taken[bin]);
+                if variance > 0.0 { f64::from(track.signal[bin].powi(2) / (variance * noise)) } else { 0.0 }
+            };
+            bins.map(left).sum()
+        };
+        let tracks = self.tracks_near(0.5 * (least_px + most_px), near);
+        // Tracks side by side see the same light: that of one source counts √(2π) σ / step times.
+        let times = std::f64::consts::TAU.sqrt() * self.sigma_px / self.step_px;
+        self.tracks[tracks].iter().map(of_track).sum::<f64>() / times
+    }
+
     /// Adds `factor` times a source to the light of all tracks: −1 takes it out.
     pub(crate) fn add(&mut self, source: &Source, factor: f64) {
         let factor = factor as f32;
@@ -335,20 +361,26 @@ impl Strip {
     /// out there included.
     fn matched(&self, track: &Track, shape: &[f32], first: usize, doubt: &Doubt) -> (f64, f64) {
         let bins = first..first + shape.len();
-        // A bin's variance is that of a pixel times Σ G² = 1 / (2√π σ); the mean of G weighted by G² is 1 / (√(3π) σ).
-        let photons = (doubt.photon_variance * (4.0_f64 / 3.0).sqrt()) as f32;
-        // A wrong model is wrong in the same way over some length, where noise would average.
-        let coherent = 2.0 * std::f64::consts::PI.sqrt() * self.sigma_px / self.bin_px;
-        let wrong = (doubt.model_error.powi(2) * coherent) as f32;
         let (mut light, mut power) = (0.0_f32, 0.0_f32);
         let bins = track.signal[bins.clone()].iter().zip(&track.variance[bins.clone()]).zip(&track.taken[bins]);
+        let noise = self.noise_with(doubt);
         for (m, ((signal, variance), taken)) in shape.iter().zip(bins) {
-            let noise = 1.0 + variance * (photons * taken.abs() + wrong * taken * taken);
+            let noise = noise(*variance, *taken);
             light += m * signal / noise;
             power += m * m * variance / noise;
         }
         let (light, power) = (f64::from(light), f64::from(power));
         if power > 0.0 { (light / power, light / power.sqrt()) } else { (0.0, 0.0) }
+    }
+
+    /// Variance of a bin over that of the sky, by the sky's and by the light per length that has been taken out of it.
+    fn noise_with(&self, doubt: &Doubt) -> impl Fn(f32, f32) -> f32 + use<> {
+        // A bin's variance is that of a pixel times Σ G² = 1 / (2√π σ); the mean of G weighted by G² is 1 / (√(3π) σ).
+        let photons = (doubt.photon_variance * (4.0_f64 / 3.0).sqrt()) as f32;
+        // A wrong model is wrong in the same way over some length, where noise would average.
+        let coherent = 2.0 * std::f64::consts::PI.sqrt() * self.sigma_px / self.bin_px;
+        let wrong = (doubt.model_error.powi(2) * coherent) as f32;
+        move |variance, taken| 1.0 + variance * (photons * taken.abs() + wrong * taken * taken)
     }
 
     /// The eight cells around one.

@@ -1,0 +1,87 @@
+//! Star trails: points that are the free end of a second star.
+//!
+//! Of two stars in line that share most of their light the brighter one is found first, drawn towards the other; what is
+//! left of that looks like a point. Method: docs/algorithm.md, "Stars that trail".
+
+use crate::pipeline::strip::{Doubt, Source, Strip};
+
+/// A star and a point share their light when they are no further apart, in PSF widths: across, and beyond the star's ends.
+const ACROSS_SIGMAS: f64 = 2.5;
+const BEYOND_SIGMAS: f64 = 4.0;
+
+/// The free end of a second star is seen so many PSF widths before its middle.
+const END_SIGMAS: f64 = 1.5;
+
+/// How often both stars are placed in turn, each with the other taken out.
+const ROUNDS: usize = 8;
+
+/// A point must explain so much more, in χ², than a second star: −2 ln of the odds between them, some hundred stars to a
+/// point.
+const STAR_ODDS: f64 = 10.0;
+
+/// Puts two stars in the place of a star and a point where they explain the light as well. All sources have been taken out
+/// of the strip.
+pub(crate) fn part(strip: &mut Strip, doubt: &Doubt, sources: &mut [Source]) {
+    for i in 0..sources.len() {
+        if sources[i].length_px > 0.0 {
+            continue;
+        }
+        let beside: Vec<usize> = (0..sources.len()).filter(|&j| is_beside(&sources[j], &sources[i], strip)).collect();
+        for j in beside {
+            if let Some([star, second]) = two_stars(strip, doubt, &sources[j], &sources[i]) {
+                (sources[j], sources[i]) = (star, second);
+                break;
+            }
+        }
+    }
+}
+
+fn is_beside(star: &Source, point: &Source, strip: &Strip) -> bool {
+    let (across, beyond) = (ACROSS_SIGMAS * strip.sigma_px, BEYOND_SIGMAS * strip.sigma_px);
+    let along = point.begin_px - star.begin_px;
+    star.length_px > 0.0
+        && (star.across_px - point.across_px).abs() < across
+        && (-beyond..star.length_px + beyond).contains(&along)
+}
+
+/// Two stars that explain the light as well as a star and a point; they are then what has been taken out.
+fn two_stars(strip: &mut Strip, doubt: &Doubt, star: &Source, point: &Source) -> Option<[Source; 2]> {
+    let end_px = END_SIGMAS * strip.sigma_px;
+    let begins = [point.begin_px - end_px, point.begin_px + end_px - strip.star_px];
+    let region = [*star, *point, at(begins[0], point, strip), at(begins[1], point, strip)];
+    let with_point = strip.misfit_around(&region, doubt);
+    for begin_px in begins {
+        strip.add(point, 1.0);
+        let mut stars = [*star, at(begin_px, point, strip)];
+        strip.add(&stars[1], -1.0);
+        let placed = place(strip, doubt, &mut stars);
+        if placed && strip.misfit_around(&region, doubt) < with_point + STAR_ODDS {
+            return Some(stars);
+        }
+        stars.iter().for_each(|s| strip.add(s, 1.0));
+        [star, point].into_iter().for_each(|s| strip.add(s, -1.0));
+    }
+    None
+}
+
+/// A star with as much light on its free end as a point has.
+fn at(begin_px: f64, point: &Source, strip: &Strip) -> Source {
+    let density = point.density / (2.0 * END_SIGMAS * strip.sigma_px);
+    Source { begin_px, length_px: strip.star_px, density, ..*point }
+}
+
+/// Places two stars in turn; false where one has no light left.
+fn place(strip: &mut Strip, doubt: &Doubt, stars: &mut [Source; 2]) -> bool {
+    for _ in 0..ROUNDS {
+        for star in stars.iter_mut() {
+            strip.add(star, 1.0);
+            let better = strip.best_near(star, doubt);
+            *star = better.unwrap_or(*star);
+            strip.add(star, -1.0);
+            if better.is_none() {
+                return false;
+            }
+        }
+    }
+    true
+}
