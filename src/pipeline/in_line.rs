@@ -36,7 +36,8 @@ pub(crate) fn part(strip: &mut Strip, doubt: &Doubt, sources: &mut [Source]) {
     }
 }
 
-fn is_beside(star: &Source, point: &Source, strip: &Strip) -> bool {
+/// Near enough to share their light.
+pub(crate) fn is_beside(star: &Source, point: &Source, strip: &Strip) -> bool {
     let (across, beyond) = (ACROSS_SIGMAS * strip.sigma_px, BEYOND_SIGMAS * strip.sigma_px);
     let along = point.begin_px - star.begin_px;
     star.length_px > 0.0
@@ -44,8 +45,8 @@ fn is_beside(star: &Source, point: &Source, strip: &Strip) -> bool {
         && (-beyond..star.length_px + beyond).contains(&along)
 }
 
-/// Two stars that explain the light as well as a star and a point; they are then what has been taken out.
-fn two_stars(strip: &mut Strip, doubt: &Doubt, star: &Source, point: &Source) -> Option<[Source; 2]> {
+/// Two stars that explain the light as well as a star and a point, which have been taken out; the stars are then.
+pub(crate) fn two_stars(strip: &mut Strip, doubt: &Doubt, star: &Source, point: &Source) -> Option<[Source; 2]> {
     let end_px = END_SIGMAS * strip.sigma_px;
     let begins = [point.begin_px - end_px, point.begin_px + end_px - strip.star_px];
     let region = [*star, *point, at(begins[0], point, strip), at(begins[1], point, strip)];

@@ -7,6 +7,7 @@ use crate::backend::Backend;
 use crate::detection::{Detection, RejectReason, Rejected};
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
+use crate::pipeline::in_line;
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::psf::effective_sigma;
@@ -55,6 +56,9 @@ const MOST_WIDTH_BESIDE: f64 = 1.1;
 
 /// Beside a trail: no further from it than this many PSF widths.
 const BESIDE_SIGMAS: f64 = 3.0;
+
+/// A point may leave this much of reduced χ² beyond chance where its own model's error does not explain more.
+const MOST_MISFIT: f64 = 3.0;
 
 /// Points nearer to each other than this many PSF widths are one.
 const APART_SIGMAS: f64 = 2.0;
@@ -137,12 +141,13 @@ impl PointSearch<'_> {
     /// A star's trail there explains more of the light.
     fn is_rather_star(&self, backend: &mut dyn Backend, fit: &TrailFit) -> Result<bool> {
         let sigma = fit.trail.sigma_eff_px;
-        let half_length = self.motion.length_px + 2.0 * REACH_SIGMAS * sigma;
+        let half_length = 2.0 * self.motion.length_px + 2.0 * REACH_SIGMAS * sigma;
         let place = fit.trail.segment.start;
         let step = STEP_SIGMAS * sigma;
         let mut strip = Strip::around(backend, place, half_length, REACH_SIGMAS * sigma, step, sigma, &self.motion)?;
         let near = |t: &&Trail| t.segment.distance_to(place) < half_length + REACH_SIGMAS * sigma;
-        self.trails.iter().filter(near).for_each(|t| strip.doubt_about(t));
+        let known: Vec<Source> = self.trails.iter().filter(near).map(|t| strip.source(t)).collect();
+        known.iter().for_each(|s| strip.doubt_about(s));
         let holds_place = |s: &Source| {
             let end_px = s.begin_px + s.length_px;
             s.begin_px < 2.0 * sigma && end_px > -2.0 * sigma && s.across_px.abs() < 2.0 * sigma
@@ -153,15 +158,25 @@ impl PointSearch<'_> {
             let point = strip.best_point_on(&star, &doubt).map_or(0.0, |p| p.snr);
             star.snr.powi(2) + STAR_ODDS * self.noise_excess.powi(2) > point.powi(2)
         };
-        Ok(stars.into_iter().any(explains))
+        if stars.into_iter().any(explains) {
+            return Ok(true);
+        }
+        let point = Source { begin_px: 0.0, across_px: 0.0, length_px: 0.0, density: fit.trail.flux, snr: fit.snr };
+        strip.add(&point, -1.0);
+        let beside: Vec<Source> = known.into_iter().filter(|s| in_line::is_beside(s, &point, &strip)).collect();
+        Ok(beside.iter().any(|star| in_line::two_stars(&mut strip, &self.doubt, star, &point).is_some()))
     }
 
     fn doubt_about(&self, fit: &TrailFit, snr: f64, settings: &FitSettings, sigma: f64) -> Option<RejectReason> {
         let errors = fit.errors(settings);
         let ratio = fit.trail.sigma_eff_px / sigma;
         let error = errors.map_or(0.0, |e| e.sigma_eff_err) / sigma;
-        // What is left of a bright trail is no point: its S/N must stand out from what its own model leaves.
-        let noise = (1.0 + fit.misfit(settings) * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
+        // What is left of a bright trail is no point: it must stand out from what its own model leaves, or from the light
+        // of trails, whichever is more, and not leave more than a model that is as good as the stars'.
+        let misfit = fit.misfit(settings);
+        let noise = (1.0 + misfit * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
+        let stands_out = snr.min(fit.snr / noise) >= self.threshold_snr;
+        let of_model = (self.doubt.model_error * fit.snr).powi(2) / fit.n_pixels.max(1.0);
         let place = fit.trail.segment.start;
         let is_beside = self.trails.iter().any(|t| t.segment.distance_to(place) < BESIDE_SIGMAS * sigma);
         let most_width = if is_beside { MOST_WIDTH_BESIDE } else { MOST_WIDTH };
@@ -171,7 +186,10 @@ impl PointSearch<'_> {
             Some(RejectReason::HotPixel)
         } else if ratio - 1.5 * error > most_width {
             Some(RejectReason::Extended)
-        } else if snr < noise * self.threshold_snr || errors.is_none_or(|e| fit.trail.flux < 3.0 * e.flux_err) {
+        } else if !stands_out
+            || misfit > MOST_MISFIT.max(of_model)
+            || errors.is_none_or(|e| fit.trail.flux < 3.0 * e.flux_err)
+        {
             Some(RejectReason::PoorFit)
         } else {
             None

@@ -36,6 +36,9 @@ const LEAST_MODEL_ERROR: f64 = 0.02;
 /// A trail that its own ends explain so much better, in S/N², is no star of the common vector, if they differ.
 const OTHER_POWER: f64 = 25.0;
 
+/// A point shares its light with a star this near, in PSF widths.
+const BESIDE_SIGMAS: f64 = 4.0;
+
 /// Stars whose templates have more than this in common share their light.
 const SHARED: f64 = 0.05;
 
@@ -110,10 +113,10 @@ pub(crate) fn find_bright(
         scatter: 1.0,
         trails: Vec::new(),
     };
-    let bright = found.search(backend, setting, BRIGHT_SNR)?;
+    let (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
     backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
     found.learn(backend, setting, &bright)?;
-    found.trails = found.fit_ends(backend, bright)?;
+    found.trails = found.fit_ends(backend, bright, &points)?;
     let kernel = PsfKernel::new(found.psf_sigma_px);
     backend.filter(&kernel, setting.clip_sigmas as f32, false)?;
     if let Some(again) = background::measure_again(backend, sky, true)? {
@@ -125,9 +128,9 @@ pub(crate) fn find_bright(
 impl StarTrails {
     /// Finds all stars, the light as it is, with what the bright ones have taught.
     pub(crate) fn find_all(&mut self, backend: &mut dyn Backend, setting: &Setting) -> Result<()> {
-        let all = self.search(backend, setting, LEAST_SNR)?;
+        let (all, points) = self.search(backend, setting, LEAST_SNR)?;
         backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-        self.trails = self.fit_ends(backend, all)?;
+        self.trails = self.fit_ends(backend, all, &points)?;
         Ok(())
     }
 
@@ -135,8 +138,13 @@ impl StarTrails {
         effective_sigma(self.psf_sigma_px)
     }
 
-    /// Trails of the common vector, the light as it is.
-    fn search(&mut self, backend: &mut dyn Backend, setting: &Setting, least_snr: f64) -> Result<Vec<TrailFit>> {
+    /// Trails of the common vector, the light as it is; and points, which have no length.
+    fn search(
+        &mut self,
+        backend: &mut dyn Backend,
+        setting: &Setting,
+        least_snr: f64,
+    ) -> Result<(Vec<TrailFit>, Vec<TrailFit>)> {
         let mut strip = Strip::over_frame(backend, setting.width, setting.height, self.sigma(), &self.motion)?;
         let doubt = self.doubt.among_blends();
         let mut sources = Vec::new();
@@ -154,8 +162,11 @@ impl StarTrails {
         self.scatter = strip.scatter();
         let sigma_eff_px = self.sigma();
         let trail = |s: &Source| Trail { segment: strip.segment(s), flux: s.flux(), background: 0.0, sigma_eff_px };
-        let stars = sources.iter().filter(|s| s.length_px > 0.0).map(|s| (trail(s), s.snr));
-        Ok(stars.map(|(trail, snr)| TrailFit { snr, ..TrailFit::unfitted(trail) }).collect())
+        let (stars, points): (Vec<Source>, Vec<Source>) = sources.into_iter().partition(|s| s.length_px > 0.0);
+        let unfitted = |sources: Vec<Source>| -> Vec<TrailFit> {
+            sources.iter().map(|s| TrailFit { snr: s.snr, ..TrailFit::unfitted(trail(s)) }).collect()
+        };
+        Ok((unfitted(stars), unfitted(points)))
     }
 
     /// What the bright stars tell: the vector, the PSF width, and how well the model holds. They have been taken out.
@@ -191,8 +202,13 @@ impl StarTrails {
     }
 
     /// Fits bright trails with free ends, each with the others taken out, and the light of the others. What its own ends
-    /// explain much better is no star, and put back.
-    fn fit_ends(&self, backend: &mut dyn Backend, mut fits: Vec<TrailFit>) -> Result<Vec<Believed>> {
+    /// explain much better is no star, and put back; a star with a point beside it may be.
+    fn fit_ends(
+        &self,
+        backend: &mut dyn Backend,
+        mut fits: Vec<TrailFit>,
+        points: &[TrailFit],
+    ) -> Result<Vec<Believed>> {
         let sigma = self.sigma();
         let places: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
         let settings = self.settings((sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM));
@@ -206,8 +222,11 @@ impl StarTrails {
             backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
             let mut kept = Vec::new();
             for ((&i, free), held) in bright.iter().zip(free).zip(held) {
-                other[i] =
-                    free.snr.powi(2) - held.snr.powi(2) > OTHER_POWER && self.is_other(&free, i, &places, &settings);
+                let beside = |p: &&TrailFit| places[i].distance_to(p.trail.segment.start) < BESIDE_SIGMAS * sigma;
+                let with_point = points.iter().filter(beside).map(|p| p.snr).fold(0.0, f64::max).hypot(held.snr);
+                let gain_over = |snr: f64| free.snr.powi(2) - snr.powi(2);
+                other[i] = gain_over(held.snr) > OTHER_POWER && self.is_too_short(&free, i, &places, &settings)
+                    || gain_over(with_point) > OTHER_POWER && is_distinct(&free.trail.segment, &self.motion);
                 if !other[i] {
                     kept.push(free.trail);
                     fits[i] = free;
@@ -228,14 +247,13 @@ impl StarTrails {
     }
 
     /// Neither a star nor a blend of some: where stars share their light, the ends of one say little.
-    fn is_other(&self, free: &TrailFit, i: usize, places: &[Segment], settings: &FitSettings) -> bool {
+    fn is_too_short(&self, free: &TrailFit, i: usize, places: &[Segment], settings: &FitSettings) -> bool {
         let segment = &free.trail.segment;
         let slack_px = measured(free, settings).map_or(f64::INFINITY, |t| t.length_err_px);
         let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
-        let is_short = segment.length_px() < SHORT * self.motion.length_px
+        segment.length_px() < SHORT * self.motion.length_px
             && !tracking::agrees(segment, slack_px, &self.motion)
-            && !(0..places.len()).any(|j| j != i && shares(j));
-        is_short || is_distinct(segment, &self.motion)
+            && !(0..places.len()).any(|j| j != i && shares(j))
     }
 
     fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {

@@ -290,15 +290,19 @@ impl Strip {
         }
     }
 
-    /// Where a trail of the stars' vector would lie here: for the doubt about one that has been taken out elsewhere.
-    pub(crate) fn doubt_about(&mut self, trail: &Trail) {
+    /// A trail as one of the stars' vector.
+    pub(crate) fn source(&self, trail: &Trail) -> Source {
         let (c, s) = self.direction;
         let start = trail.segment.start;
         let (dx, dy) = (start.x - self.middle.x, start.y - self.middle.y);
         let (length_px, flux) = (trail.segment.length_px(), trail.flux);
         let (begin_px, across_px) = (dx * c + dy * s, dy * c - dx * s);
-        let source = Source { begin_px, across_px, length_px, density: flux / length_px, snr: 0.0 };
-        self.spread(&source, |track, bin, light| track.taken[bin] += light);
+        Source { begin_px, across_px, length_px, density: flux / length_px, snr: 0.0 }
+    }
+
+    /// Counts the doubt about a source that was taken out of the image.
+    pub(crate) fn doubt_about(&mut self, source: &Source) {
+        self.spread(source, |track, bin, light| track.taken[bin] += light);
     }
 
     /// Scatter of the S/N of stars over all places, which is one in white noise.
