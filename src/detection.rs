@@ -158,7 +158,8 @@ pub struct LightCurve {
 /// reported.
 ///
 /// Where errors are normal they are the standard errors. The likelihood of a faint trail's end has long tails: there the
-/// covariance is made for three standard errors, and one of them holds more than 68 %.
+/// covariance is made for three standard errors, and one of them holds more than 68 %. Of an end that was not seen they
+/// are as wide as the covariance says. A point has no direction: along is x, and the length is 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AlongIntervals {
     /// Of the place of the first end.
@@ -208,13 +209,14 @@ pub struct Detection {
     /// The geometric ends of the track; `start` is the end of smaller x (then y).
     pub segment: Segment,
     /// Covariance of (x1, y1, x2, y2), px²: the fit's Fisher information, widened along the track to the posterior of faint
-    /// ends (or by their change-point floor), so that three standard errors hold what they should, and to the track's
-    /// length for an end that was not seen.
+    /// ends (or by their change-point floor), so that three standard errors hold its tails, and to the track's length
+    /// for an end that was not seen.
     pub covariance_px2: EndCovariance,
     /// The 68 % intervals along the track, narrower than the covariance's where that has to hold long tails.
     pub along_68_px: AlongIntervals,
     /// Gaussian PSF width across the track, px, as the track's own pixels say: what is known of the frame's PSF
-    /// beforehand, which helps the fit, is taken out of it again.
+    /// beforehand, which helps the fit, is taken out of it again. Of a faint star that is where the common vector fits
+    /// it is the frame's.
     pub sigma_px: f64,
     /// Standard error of `sigma_px`.
     pub sigma_err_px: f64,

@@ -111,6 +111,40 @@ fn whole_streaks_are_found_once_and_in_place() {
 }
 
 #[test]
+fn stated_errors_hold_what_they_say() {
+    let detector = detector(1.5, FALSE_ALARMS);
+    let (mut n_ends, mut n_in_68, mut n_far, mut n_wide) = (0, 0, 0, 0);
+    for seed in 0..80_u32 {
+        let angle = (f64::from(seed) * 2.4).rem_euclid(std::f64::consts::PI);
+        let truth = Segment::around(Point::new(80.3, 70.1), 50.0, angle).ordered();
+        // Every third one far fainter, with ends that are put where they are to be expected; some wide of the PSF.
+        let (snr, sigma_px) = [(12.0, 1.5), (20.0, 1.5), (25.0, 2.4)][seed as usize % 3];
+        let mut pixels = gaussian_frame(160, 140, 900 + u64::from(seed), 1.0);
+        let flux = snr / unit_stamp(&truth, sigma_px, 160, 140).norm();
+        add_streak(&mut pixels, 160, &truth, sigma_px, flux);
+        let report = detector.detect(&Frame::new(pixels, 160, 140).unwrap()).unwrap();
+        let found = found_once(&report, &truth);
+        if sigma_px > 2.0 {
+            // The frame's PSF is no part of what is said of this one's width.
+            n_wide += usize::from((found.sigma_px - sigma_px).abs() > 4.0 * found.sigma_err_px);
+            continue;
+        }
+        let errors = ends_along_px(found, &truth);
+        let (along, (first_err, last_err)) = (found.along_68_px, found.ends_along_err_px());
+        for (error, half_68, err) in [(errors[0], along.start_px, first_err), (errors[1], along.end_px, last_err)] {
+            n_ends += 1;
+            n_in_68 += usize::from(error <= half_68);
+            n_far += usize::from(error > 3.0 * err);
+        }
+    }
+    // 73 of 108 are expected within, with a scatter of 5: 4.5 of it either way is 1 in 10^5.
+    assert!(n_ends == 108 && (51..=95).contains(&n_in_68), "{n_in_68} of {n_ends} ends in the 68 % interval");
+    // One of a hundred faint ends lies beyond three errors: six of 108 are 1 in 10^3.
+    assert!(n_far < 6, "{n_far} of {n_ends} ends beyond three standard errors");
+    assert!(n_wide <= 1, "{n_wide} of 26 widths beyond four standard errors");
+}
+
+#[test]
 fn sharp_and_wide_psfs_work_when_given() {
     for (psf_sigma_px, first_seed) in [(0.7, 300), (2.5, 400)] {
         let errors = end_errors(200, 170, first_seed, psf_sigma_px, &[40.0, 120.0]);

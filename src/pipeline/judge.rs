@@ -61,7 +61,7 @@ impl BrightStar {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a> {
     pub(crate) segment: Segment,
-    pub(crate) length_err_px: f64,
+    pub(crate) length_68_px: f64,
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
     pub(crate) snr: f64,
@@ -135,7 +135,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if evidence.sigma_eff_px - slack > config.max_width * psf {
         return Some(RejectReason::Extended);
     }
-    let longest_px = s.length_px() + evidence.length_err_px;
+    let longest_px = s.length_px() + evidence.length_68_px;
     let too_short = s.length_px() < 3.0 * evidence.sigma_eff_px || longest_px < scene.min_length_px;
     let few_stars = scene.chains.are_few_stars(evidence.gain_over_stars, evidence.snr, evidence.threshold_snr);
     if too_short
@@ -239,7 +239,7 @@ mod tests {
         let profile = profile(signal);
         let evidence = Evidence {
             segment,
-            length_err_px: 1.0,
+            length_68_px: 1.0,
             sigma_eff_px: sigma,
             sigma_eff_err_px: 0.02,
             snr: 12.0,

@@ -396,6 +396,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_prior_is_taken_out_of_the_width_again() {
+        let prior = SigmaPrior { sigma_px: 1.5, spread_px: 0.2 };
+        let settings = FitSettings {
+            shape: Shape::Trail,
+            free_background: true,
+            free_sigma: true,
+            sigma_range: (0.3, 7.5),
+            sigma_prior: Some(prior),
+            reach_px: 10.0,
+            photon_variance: 0.0,
+            clip_sigmas: UNCLIPPED_SIGMAS,
+            max_iterations: 40,
+        };
+        // Pixels that say 2.0 ± 0.3, and the mean of both.
+        let (own_px, own_err_px) = (2.0, 0.3_f64);
+        let weights = [own_err_px.powi(-2), prior.spread_px.powi(-2)];
+        let both = weights[0] + weights[1];
+        let sigma_eff_px = (weights[0] * own_px + weights[1] * prior.sigma_px) / both;
+        let segment = Segment::from_coordinates(0.0, 0.0, 50.0, 0.0);
+        let fit = TrailFit::unfitted(Trail { segment, flux: 1.0, background: 0.0, sigma_eff_px });
+        let own = fit.own_width(&settings, both.sqrt().recip());
+        assert!((own.sigma_eff_px - own_px).abs() < 1e-9 && (own.err_px - own_err_px).abs() < 1e-9, "{own:?}");
+        let free = FitSettings { sigma_prior: None, ..settings };
+        assert_eq!(fit.own_width(&free, 0.1), OwnWidth { sigma_eff_px, err_px: 0.1 });
+        // Of the prior alone nothing is left to say.
+        assert_eq!(fit.own_width(&settings, 0.2), OwnWidth { sigma_eff_px, err_px: 0.2 });
+    }
+
+    #[test]
     fn triangle_indices_are_dense() {
         let mut seen = [0; N_TRIANGLE];
         for i in 0..N_PARAMETERS {

@@ -85,7 +85,7 @@ impl Believed {
 
     /// Before its last fit: nothing is known of its errors.
     pub(crate) fn as_seen(&self) -> Seen {
-        Seen { segment: self.fit.trail.segment, snr: self.fit.snr, length_err_px: 0.0, whole: true, wide: false }
+        Seen { segment: self.fit.trail.segment, snr: self.fit.snr, length_68_px: 0.0, whole: true, wide: false }
     }
 }
 

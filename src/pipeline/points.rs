@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::detection::{Detection, RejectReason, Rejected};
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::in_line;
+use crate::pipeline::in_line::{self, STAR_ODDS};
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::psf::effective_sigma;
@@ -65,9 +65,6 @@ const APART_SIGMAS: f64 = 2.0;
 
 /// Lattice of the strips in which a star is tried in the place of a point, in PSF widths.
 const STEP_SIGMAS: f64 = 0.5;
-
-/// S/N² by which a point must explain more than a star: −2 ln of the odds between them, some hundred stars to a point.
-const STAR_ODDS: f64 = 10.0;
 
 /// A star of a lesser part of a point's S/N explains no point.
 const LEAST_SHARE: f64 = 0.5;
@@ -164,7 +161,9 @@ impl PointSearch<'_> {
         let point = Source { begin_px: 0.0, across_px: 0.0, length_px: 0.0, density: fit.trail.flux, snr: fit.snr };
         strip.add(&point, -1.0);
         let beside: Vec<Source> = known.into_iter().filter(|s| in_line::is_beside(s, &point, &strip)).collect();
-        Ok(beside.iter().any(|star| in_line::two_stars(&mut strip, &self.doubt, star, &point).is_some()))
+        Ok(beside
+            .iter()
+            .any(|star| in_line::two_stars(&mut strip, &self.doubt, self.noise_excess, star, &point).is_some()))
     }
 
     fn doubt_about(&self, fit: &TrailFit, snr: f64, settings: &FitSettings, sigma: f64) -> Option<RejectReason> {

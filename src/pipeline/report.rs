@@ -135,14 +135,15 @@ pub(crate) fn measure_trails(
     let mut as_they_are =
         backend.fit(&which(true).collect::<Vec<_>>(), &FitSettings { max_iterations: 0, ..settings })?.into_iter();
     let in_turn = held.iter().map(|h| if *h { as_they_are.next() } else { free.next() });
-    let mut fits: Vec<TrailFit> = in_turn.flatten().collect();
-    let other: Vec<usize> = (0..fits.len()).filter(|&i| !held[i] && contradicts_prior(&fits[i], &settings)).collect();
+    let mut fits: Vec<LastFit> = in_turn.flatten().map(|fit| LastFit { fit, settings }).collect();
+    let other: Vec<usize> = (0..fits.len()).filter(|&i| !held[i] && fits[i].contradicts_prior()).collect();
     let of_other: Vec<FitRequest> = other.iter().map(|&i| requests[i]).collect();
-    let without_prior = backend.fit(&of_other, &FitSettings { sigma_prior: None, ..settings })?;
-    for (i, fit) in other.into_iter().zip(without_prior) {
-        fits[i] = fit;
+    let without_prior = FitSettings { sigma_prior: None, ..settings };
+    for (i, fit) in other.into_iter().zip(backend.fit(&of_other, &without_prior)?) {
+        fits[i] = LastFit { fit, settings: without_prior };
     }
-    let mut usable: Vec<TrailFit> = fits.into_iter().zip(&trails).map(|(fit, b)| steadier(fit, b, &settings)).collect();
+    let (mut usable, settings_of): (Vec<TrailFit>, Vec<FitSettings>) =
+        fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).map(|l| (l.fit, l.settings)).unzip();
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
     // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
     let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
@@ -188,10 +189,11 @@ pub(crate) fn measure_trails(
     let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
     Ok(usable
         .iter()
+        .zip(&settings_of)
         .zip(&trails)
         .zip(taken_out.iter().map(Option::as_ref))
         .zip(seen.zip(&ends))
-        .map(|(((fit, believed), taken_out), ((((beside, on_track), profile), gain_over_stars), ends))| {
+        .map(|((((fit, settings), believed), taken_out), ((((beside, on_track), profile), gain_over_stars), ends))| {
             let snr = believed.fit.snr;
             let along = AlongTrack {
                 segment: seen_segment(fit, frame),
@@ -203,7 +205,7 @@ pub(crate) fn measure_trails(
                 photon_variance: settings.photon_variance,
             };
             let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-            let mut detection = detection(fit, &settings, frame, field, snr, known, ends.map(|e| e.along));
+            let mut detection = detection(fit, settings, frame, field, snr, known, ends.map(|e| e.along));
             add_shape(&mut detection, &along, frame);
             match believed.origin {
                 Origin::Found => {}
@@ -213,13 +215,13 @@ pub(crate) fn measure_trails(
             Measured {
                 detection,
                 sigma_eff_px: fit.trail.sigma_eff_px,
-                sigma_eff_err_px: EndsSeen::of(fit, &settings, frame)
-                    .errors(fit, &settings, known)
+                sigma_eff_err_px: EndsSeen::of(fit, settings, frame)
+                    .errors(fit, settings, known)
                     .map_or(fit.trail.sigma_eff_px, |e| e.sigma_eff_err),
                 profile,
                 trail: if believed.origin == Origin::Star { believed.fit.trail } else { fit.trail },
                 is_known_star: believed.origin == Origin::Star,
-                misfit: fit.misfit(&settings),
+                misfit: fit.misfit(settings),
                 surroundings: Surroundings::from_profiles(
                     beside,
                     if is_out(believed) { snr } else { 0.0 },
@@ -284,21 +286,33 @@ const STANDS_OUT_SNR: f64 = 40.0;
 /// the optics.
 const OTHER_WIDTH: f64 = 2.5;
 
-/// Whether the pixels alone say another width than is known beforehand.
-fn contradicts_prior(fit: &TrailFit, settings: &FitSettings) -> bool {
-    let (Some(prior), Some(errors)) = (settings.sigma_prior, fit.errors_with(settings, [false; 2])) else {
-        return false;
-    };
-    let own = fit.own_width(settings, errors.sigma_eff_err);
-    (own.sigma_eff_px - prior.sigma_px).abs() > OTHER_WIDTH * own.err_px.hypot(prior.spread_px)
+/// The last fit of a trail, and what it was made with: only of a prior that was there can it be freed again.
+#[derive(Debug, Clone, Copy)]
+struct LastFit {
+    fit: TrailFit,
+    settings: FitSettings,
 }
 
-/// The free fit, or where it wandered off the one it started from, which held the background.
-fn steadier(free: TrailFit, believed: &Believed, settings: &FitSettings) -> TrailFit {
-    let (a, b) = (&free.trail.segment, &believed.fit.trail.segment);
-    let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
-    let sane = free.trail.flux > 0.0 && free.errors_with(settings, [false; 2]).is_some() && overlaps;
-    if sane { free } else { believed.fit.without_background() }
+impl LastFit {
+    /// Whether the pixels alone say another width than is known beforehand.
+    fn contradicts_prior(&self) -> bool {
+        let Self { fit, settings } = self;
+        let (Some(prior), Some(errors)) = (settings.sigma_prior, fit.errors_with(settings, [false; 2])) else {
+            return false;
+        };
+        let own = fit.own_width(settings, errors.sigma_eff_err);
+        (own.sigma_eff_px - prior.sigma_px).abs() > OTHER_WIDTH * own.err_px.hypot(prior.spread_px)
+    }
+
+    /// Where it wandered off, the fit it started from, which held the background and had no prior.
+    fn or_steadier(self, believed: &Believed) -> Self {
+        let Self { fit, settings } = self;
+        let (a, b) = (&fit.trail.segment, &believed.fit.trail.segment);
+        let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
+        let sane = fit.trail.flux > 0.0 && fit.errors_with(&settings, [false; 2]).is_some() && overlaps;
+        let without_prior = FitSettings { sigma_prior: None, ..settings };
+        if sane { self } else { Self { fit: believed.fit.without_background(), settings: without_prior } }
+    }
 }
 
 /// What is reported of a fit. Of a star that is where its common vector fits this is `known`, of ends that were looked at
@@ -548,7 +562,7 @@ impl<'a> Findings<'a> {
             };
             let evidence = Evidence {
                 segment: m.detection.segment,
-                length_err_px: m.detection.along_68_px.length_px,
+                length_68_px: m.detection.along_68_px.length_px,
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
@@ -626,7 +640,7 @@ fn as_seen(d: &Detection) -> Seen {
     Seen {
         segment: d.segment,
         snr: d.snr,
-        length_err_px: d.along_68_px.length_px,
+        length_68_px: d.along_68_px.length_px,
         whole: !cut.iter().any(|f| d.flags.contains(*f)),
         wide: d.flags.contains(Flags::WIDE) || d.flags.contains(Flags::CURVED),
     }

@@ -152,11 +152,12 @@ impl StarTrails {
         place_again(&mut strip, least_snr.max(BRIGHT_SNR), &doubt, &mut sources);
         if least_snr < BRIGHT_SNR {
             // Unresolved stars, hot pixels and the like scatter as well.
-            let least_snr = least_snr * strip.scatter().max(1.0);
+            let scatter = strip.scatter().max(1.0);
+            let least_snr = least_snr * scatter;
             for _ in 0..PLACE_ROUNDS {
                 take_out(&mut strip, least_snr, &doubt, &mut sources);
                 place_again(&mut strip, least_snr, &doubt, &mut sources);
-                in_line::part(&mut strip, &doubt, &mut sources);
+                in_line::part(&mut strip, &doubt, scatter, &mut sources);
             }
         }
         self.scatter = strip.scatter();

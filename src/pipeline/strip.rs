@@ -72,6 +72,29 @@ impl Source {
     }
 }
 
+/// Bins of a strip around some sources, each with a weight: the inverse of its variance.
+pub(crate) struct Patch {
+    along_px: (f64, f64),
+    across_px: (f64, f64),
+    rows: Vec<PatchRow>,
+}
+
+struct PatchRow {
+    track: usize,
+    first: usize,
+    weights: Vec<f32>,
+}
+
+impl Patch {
+    /// None of a source's light lies beyond.
+    pub(crate) fn holds(&self, source: &Source) -> bool {
+        let (along, across) = (self.along_px, self.across_px);
+        source.begin_px > along.0
+            && source.begin_px + source.length_px < along.1
+            && (across.0..=across.1).contains(&source.across_px)
+    }
+}
+
 /// How far what has been taken out can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Doubt {
@@ -235,30 +258,37 @@ impl Strip {
         star.density * (2.0 * left + star.density * power)
     }
 
-    /// χ² of what is left of the light around some sources, the doubt about what has been taken out counted as noise.
-    pub(crate) fn misfit_around(&self, sources: &[Source], doubt: &Doubt) -> f64 {
+    /// The bins around some sources, with their noise as the doubt about what has been taken out makes it now.
+    pub(crate) fn patch_around(&self, sources: &[Source], doubt: &Doubt) -> Patch {
         let reach = REACH_SIGMAS * self.sigma_px;
-        let over =
-            |of: fn(&Source) -> f64, from: f64, pick: fn(f64, f64) -> f64| sources.iter().map(of).fold(from, pick);
-        let begin_px = over(|s| s.begin_px, f64::INFINITY, f64::min) - reach;
-        let end_px = over(|s| s.begin_px + s.length_px, f64::NEG_INFINITY, f64::max) + reach;
-        let least_px = over(|s| s.across_px, f64::INFINITY, f64::min);
-        let most_px = over(|s| s.across_px, f64::NEG_INFINITY, f64::max);
-        let near = 0.5 * (most_px - least_px) / self.sigma_px + REACH_SIGMAS;
+        let least = |of: fn(&Source) -> f64| sources.iter().map(of).fold(f64::INFINITY, f64::min);
+        let most = |of: fn(&Source) -> f64| sources.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
+        let along_px = (least(|s| s.begin_px), most(|s| s.begin_px + s.length_px));
+        let across_px = (least(|s| s.across_px), most(|s| s.across_px));
+        let middle = 0.5 * (across_px.0 + across_px.1);
         let noise = self.noise_with(doubt);
-        let of_track = |track: &Track| -> f64 {
-            let bins = track.bin_at(begin_px, self.bin_px)..track.bin_at(end_px, self.bin_px).min(track.signal.len());
-            let left = |bin: usize| {
+        let rows = self.tracks_near(middle, (across_px.1 - middle) / self.sigma_px + REACH_SIGMAS).map(|t| {
+            let track = &self.tracks[t];
+            let last = track.bin_at(along_px.1 + reach, self.bin_px).min(track.signal.len());
+            let first = track.bin_at(along_px.0 - reach, self.bin_px).min(last);
+            let weight = |bin: usize| {
                 let variance = track.variance[bin];
-                let noise = noise(variance, track.taken[bin]);
-                if variance > 0.0 { f64::from(track.signal[bin].powi(2) / (variance * noise)) } else { 0.0 }
+                if variance > 0.0 { (variance * noise(variance, track.taken[bin])).recip() } else { 0.0 }
             };
-            bins.map(left).sum()
+            PatchRow { track: t, first, weights: (first..last).map(weight).collect() }
+        });
+        Patch { along_px: (along_px.0 - reach, along_px.1 + reach), across_px, rows: rows.collect() }
+    }
+
+    /// χ² of what is left of the light in a patch.
+    pub(crate) fn misfit(&self, patch: &Patch) -> f64 {
+        let of_row = |row: &PatchRow| -> f64 {
+            let signal = &self.tracks[row.track].signal[row.first..];
+            signal.iter().zip(&row.weights).map(|(s, w)| f64::from(s * s * w)).sum()
         };
-        let tracks = self.tracks_near(0.5 * (least_px + most_px), near);
         // Tracks side by side see the same light: that of one source counts √(2π) σ / step times.
         let times = std::f64::consts::TAU.sqrt() * self.sigma_px / self.step_px;
-        self.tracks[tracks].iter().map(of_track).sum::<f64>() / times
+        patch.rows.iter().map(of_row).sum::<f64>() / times
     }
 
     /// Adds `factor` times a source to the light of all tracks: −1 takes it out.

@@ -52,8 +52,8 @@ const MIN_BRIGHT_SHARE: f64 = 0.7;
 pub(crate) struct Seen {
     pub(crate) segment: Segment,
     pub(crate) snr: f64,
-    /// Standard error of its length, px.
-    pub(crate) length_err_px: f64,
+    /// Half-width of the 68 % interval of its length, px.
+    pub(crate) length_68_px: f64,
     /// Both ends were seen.
     pub(crate) whole: bool,
     /// Wider than the PSF, or bent: it may be two trails side by side.
@@ -243,7 +243,7 @@ pub(crate) fn is_star(mode: &TrackingMode, streak: &Seen) -> bool {
         TrackingMode::Rate { star_length_px, star_angle_rad, .. } => {
             let cut = !streak.whole && streak.segment.length_px() < 1.5 * star_length_px;
             // Of one that is cut, the length is that of the part inside.
-            let slack = if streak.whole { MOST_SIGMAS * streak.length_err_px } else { 0.0 };
+            let slack = if streak.whole { MOST_SIGMAS * streak.length_68_px } else { 0.0 };
             same_vector(&streak.segment, slack, star_length_px, star_angle_rad)
                 || (cut && same_angle(&streak.segment, star_length_px, star_angle_rad))
                 || (streak.wide && could_be_blend(&streak.segment, star_length_px, star_angle_rad))
@@ -263,7 +263,7 @@ mod tests {
 
     fn seen(length: f64, angle: f64) -> Seen {
         let segment = Segment::around(Point::new(100.0, 100.0), length, angle);
-        Seen { segment, snr: 20.0, length_err_px: 1.0, whole: true, wide: false }
+        Seen { segment, snr: 20.0, length_68_px: 1.0, whole: true, wide: false }
     }
 
     #[test]
@@ -277,9 +277,9 @@ mod tests {
         assert_eq!(n_stars, 8);
         assert!((star_length_px - 30.7).abs() < 0.5 && track_angle_difference(star_angle_rad, 0.0) < 0.01);
         assert!(is_star(&mode, &streaks[0]) && !is_star(&mode, &streaks[8]) && !is_star(&mode, &streaks[9]));
-        let uncertain = Seen { length_err_px: 3.0, ..seen(24.0, 0.0) };
+        let uncertain = Seen { length_68_px: 3.0, ..seen(24.0, 0.0) };
         assert!(is_star(&mode, &uncertain) && !is_star(&mode, &seen(24.0, 0.0)));
-        let cut = |length: f64| Seen { whole: false, length_err_px: length, ..seen(length, 0.0) };
+        let cut = |length: f64| Seen { whole: false, length_68_px: length, ..seen(length, 0.0) };
         assert!(is_star(&mode, &cut(12.0)) && !is_star(&mode, &cut(200.0)));
     }
 
