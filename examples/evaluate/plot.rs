@@ -40,6 +40,9 @@ const COLOURS: [RGBColor; 7] = [
 
 /// Writes one plot; its y axis holds zero.
 pub(crate) fn save_svg(path: &Path, title: &str, x_label: &str, y_label: &str, series: &[Series]) -> AnyResult<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let points = || series.iter().flat_map(|s| &s.points).filter(|p| p.1.is_finite());
     let (x_min, x_max) = points().fold((f64::INFINITY, 0.0_f64), |(a, b), p| (a.min(p.0), b.max(p.0)));
     let y_max = points().map(|p| p.1 + p.2).fold(0.0, f64::max);
