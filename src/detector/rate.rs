@@ -60,14 +60,16 @@ impl Detector {
             &first.motion,
             effective_sigma(setting.psf_sigma_px),
             BRIGHT_SNR,
+            None,
         );
         let mut sky = first.sky.clone();
         self.begin_anew(backend, frame, first, &sky, &trails(&clear))?;
         let mut stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion)?;
         backend.add_trails(&trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
-        let mut targets =
-            report::clear_targets(found.measured, &stars.motion, effective_sigma(stars.psf_sigma_px), CLEAR_SNR);
+        let bright: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
+        let sigma = effective_sigma(stars.psf_sigma_px);
+        let mut targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright));
         clock.stage("clear_targets");
 
         // All stars, and what they leave.

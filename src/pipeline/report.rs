@@ -474,11 +474,13 @@ fn clear_width(snr: f64) -> f64 {
 }
 
 /// Trails that are clearly none of the stars, nor made of them, of some S/N and more. They would be taken for several.
+/// Once the bright stars are known, short ones are too, unless they may be what is left of one.
 pub(crate) fn clear_targets(
     measured: Vec<Measured>,
     motion: &StarMotion,
     sigma_eff_px: f64,
     least_snr: f64,
+    bright: Option<&[Trail]>,
 ) -> Vec<Measured> {
     let blended = [Flags::WIDE, Flags::CURVED, Flags::JOINED];
     let is_clear = |m: &Measured| {
@@ -486,7 +488,10 @@ pub(crate) fn clear_targets(
             && m.sigma_eff_px < clear_width(m.detection.snr) * sigma_eff_px
             && !blended.iter().any(|f| m.detection.flags.contains(*f))
             && m.is_target(&motion.mode())
-            && tracking::is_distinct(&m.detection.segment, motion)
+            && (tracking::is_distinct(&m.detection.segment, motion)
+                || bright.is_some_and(|stars| {
+                    tracking::is_short_and_turned(&m.detection.segment, motion) && !m.is_remnant(stars, motion)
+                }))
     };
     measured.into_iter().filter(is_clear).collect()
 }
