@@ -15,6 +15,7 @@ use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundConfig, BackgroundMap, Mesh};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::JudgeConfig;
+use crate::pipeline::last_fits;
 use crate::pipeline::lines::{self, Lines};
 use crate::pipeline::merge::Search;
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
@@ -438,7 +439,7 @@ impl Detector {
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, .. } = search;
-        let measured = report::measure_trails(backend, frame, field, &chains, self.config.tracking, trails, None)?;
+        let measured = last_fits::measure_trails(backend, frame, field, &chains, self.config.tracking, trails, None)?;
         Ok(Found { measured, sky, thresholds, chains, longest_px })
     }
 
@@ -571,7 +572,7 @@ impl Look {
 
 /// What the search of one frame brings back.
 struct Found {
-    measured: Vec<report::Measured>,
+    measured: Vec<last_fits::Measured>,
     /// As last measured, without the trails.
     sky: BackgroundMap,
     thresholds: Thresholds,

@@ -7,12 +7,13 @@ use crate::backend::Backend;
 use crate::detection::{PsfSource, Report};
 use crate::frame::Frame;
 use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::last_fits::{self, Measured};
 use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::Trail;
 use crate::pipeline::merge::{Believed, Search};
 use crate::pipeline::points::PointSearch;
 use crate::pipeline::psf::effective_sigma;
-use crate::pipeline::report::{self, Findings, Measured};
+use crate::pipeline::report::{self, Findings};
 use crate::pipeline::star_trails::{self, Setting, StarTrails};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold;
@@ -89,7 +90,7 @@ impl Detector {
         let n_targets = targets.len();
         found.measured = targets;
         let motion = stars.motion;
-        found.measured.extend(report::measure_trails(
+        found.measured.extend(last_fits::measure_trails(
             backend,
             frame,
             &field,
@@ -165,7 +166,7 @@ impl Detector {
         let trails: Vec<Believed> = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, .. } = search;
-        let measured = report::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, None)?;
+        let measured = last_fits::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, None)?;
         Ok((field, Found { measured, sky, thresholds, chains, longest_px }))
     }
 }

@@ -145,9 +145,9 @@ impl EndSearch {
         let from_px = [a, b, a + b, b - a - PLACES as f64 * step_px];
         let marginal = |k: usize| Marginal { from_px: from_px[k], step_px, likelihood: &likelihoods[k] };
         let [start, end] = [0, 1].map(|k| marginal(k).mean());
-        let places = [(0, start), (1, end), (2, start + end), (3, end - start)];
-        let half_68 = places.map(|(k, at)| marginal(k).half_width(at, ONE_SIGMA));
-        let errors = places.map(|(k, at)| marginal(k).error_at(at));
+        let expected = [(0, start), (1, end), (2, start + end), (3, end - start)];
+        let half_68 = expected.map(|(k, at)| marginal(k).half_width(at, ONE_SIGMA));
+        let errors = expected.map(|(k, at)| marginal(k).error_at(at));
         let [first, last, sum, difference] = errors.map(|e| e * e);
         let most = 0.95 * errors[0] * errors[1];
         let between = (0.25 * (sum - difference)).clamp(-most, most);

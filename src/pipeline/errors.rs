@@ -82,7 +82,6 @@ pub(crate) fn along_68(
     along: Option<&AlongErrors>,
 ) -> AlongIntervals {
     let length = segment.length_px();
-    let bound = AlongIntervals::of_normal_errors(segment, of_fit);
     let seen = match along {
         Some(along) => along.half_68_px.map(|half| half * likelihood_growth(snr).sqrt()),
         None => {
@@ -94,7 +93,9 @@ pub(crate) fn along_68(
                 length_px: two * SQRT_2,
             };
             let together = |bound: f64, change_point: f64| (bound.powi(3) + change_point.powi(3)).cbrt();
-            bound.zip(change_points, together).map(|half| half * (1.0 + ALONG_GROWTH / (snr * snr)).sqrt())
+            AlongIntervals::of_normal_errors(segment, of_fit)
+                .zip(change_points, together)
+                .map(|half| half * (1.0 + ALONG_GROWTH / (snr * snr)).sqrt())
         }
     };
     let [start_px, end_px] = unseen.map(|unseen| if unseen { length } else { 0.0 });

@@ -20,8 +20,7 @@ const ROUNDS: usize = 8;
 pub(crate) const STAR_ODDS: f64 = 10.0;
 
 /// Puts two stars in the place of a star and a point where they explain the light as well. All sources have been taken out
-/// of the strip. `scatter` is that of the S/N over that of white noise, no less
-/// than one.
+/// of the strip. `scatter` is that of the S/N over that of white noise, no less than one.
 pub(crate) fn part(strip: &mut Strip, doubt: &Doubt, scatter: f64, sources: &mut [Source]) {
     for i in 0..sources.len() {
         if sources[i].length_px > 0.0 {
@@ -125,11 +124,10 @@ mod tests {
     fn a_point_at_the_end_of_a_star_stays() {
         let mut strip = strip(&[(40.0, 0.0, 9.0)]);
         let (star, point) = (source(40.0, STAR, 9.0), source(36.0, 0.0, 60.0));
-        strip.add(&star, -1.0);
-        let before = strip.misfit(&strip.patch_around(&[star, point], &Doubt::NONE));
-        let mut sources = [star, point];
         strip.add(&point, 1.0);
-        strip.add(&point, -1.0);
+        let mut sources = [star, point];
+        sources.iter().for_each(|s| strip.add(s, -1.0));
+        let before = strip.misfit(&strip.patch_around(&[star, point], &Doubt::NONE));
         part(&mut strip, &Doubt::NONE, 1.0, &mut sources);
         assert_eq!(sources, [star, point]);
         let after = strip.misfit(&strip.patch_around(&[star, point], &Doubt::NONE));

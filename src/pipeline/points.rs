@@ -7,11 +7,12 @@ use crate::backend::Backend;
 use crate::detection::{Detection, RejectReason, Rejected};
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
+use crate::pipeline::detected::{detection, distance_to_border};
 use crate::pipeline::in_line::{self, STAR_ODDS};
 use crate::pipeline::judge::JudgeConfig;
+use crate::pipeline::last_fits::final_settings;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::psf::effective_sigma;
-use crate::pipeline::report::{self, distance_to_border};
 use crate::pipeline::star_trails::noise_of_light;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
@@ -76,7 +77,7 @@ impl PointSearch<'_> {
         let least_snr = GRID_LOSS * self.threshold_snr;
         let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, self.weigh)?;
         let starts = sources.iter().filter(|s| s.classify(sigma, true) != SourceClass::Elongated).map(|s| s.position());
-        let last = report::final_settings(Shape::Point, self.field, self.frame);
+        let last = final_settings(Shape::Point, self.field, self.frame);
         // Background and width are held while it is decided what is there, as when the threshold was counted.
         let held = FitSettings {
             free_background: false,
@@ -112,7 +113,9 @@ impl PointSearch<'_> {
         let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
         for (fit, (_, snr)) in free.iter().zip(believed) {
             match self.doubt_about(fit, snr, &last, sigma) {
-                None => points.detections.push(report::detection(fit, &last, self.frame, self.field, snr, None, None)),
+                None => {
+                    points.detections.push(detection(fit, &last, self.frame, self.field, snr, None, None).detection)
+                }
                 Some(reason) => points.rejected.push(rejected(fit, snr, reason)),
             }
         }

@@ -49,9 +49,6 @@ const FULL_SHARE: f64 = 0.8;
 const SPOILED_SIGMAS: f64 = 4.0;
 const MOST_SPILL_PX: f64 = 300.0;
 
-/// A trail alone that is shorter than this part of a star's is no star's.
-const SHORT: f64 = 0.75;
-
 /// Rounds in which stars are found, at most: the brightest of every neighbourhood first.
 const MOST_ROUNDS: usize = 60;
 
@@ -252,7 +249,7 @@ impl StarTrails {
         let segment = &free.trail.segment;
         let slack_px = measured(free, settings).map_or(f64::INFINITY, |t| t.length_err_px);
         let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
-        segment.length_px() < SHORT * self.motion.length_px
+        tracking::is_short(segment, &self.motion)
             && !tracking::agrees(segment, slack_px, &self.motion)
             && !(0..places.len()).any(|j| j != i && shares(j))
     }

@@ -8,9 +8,9 @@ use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::Mesh;
 use crate::pipeline::judge::BrightStar;
+use crate::pipeline::last_fits::Measured;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
-use crate::pipeline::report::Measured;
 use crate::pipeline::threshold;
 use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
 

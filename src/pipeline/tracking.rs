@@ -231,14 +231,20 @@ pub(crate) fn is_distinct(segment: &Segment, motion: &StarMotion) -> bool {
     turn > DISTINCT_ANGLE_RAD || (turn > ROW_ANGLE_RAD && segment.length_px() > DISTINCT_LENGTH * motion.length_px)
 }
 
-/// A trail shorter than this part of a star's is none, nor a row of some, if it points elsewhere by this, rad.
+/// A trail alone that is shorter than this part of a star's is no star's; nor a row of some, if it points elsewhere by
+/// this, rad.
 const SHORT_LENGTH: f64 = 0.75;
 const SHORT_ANGLE_RAD: f64 = 0.1;
 
-/// True where a trail is too short for stars, and turned from them.
+/// True where a trail alone is too short for a star's.
+pub(crate) fn is_short(segment: &Segment, motion: &StarMotion) -> bool {
+    segment.length_px() < SHORT_LENGTH * motion.length_px
+}
+
+/// True where a trail is too short for a star's, and turned from them.
 pub(crate) fn is_short_and_turned(segment: &Segment, motion: &StarMotion) -> bool {
     let turn = track_angle_difference(segment.angle_rad(), motion.angle_rad);
-    turn > SHORT_ANGLE_RAD && segment.length_px() < SHORT_LENGTH * motion.length_px
+    turn > SHORT_ANGLE_RAD && is_short(segment, motion)
 }
 
 /// Two blended trails seen as one differ by up to this from either, rad, and in units of the length.

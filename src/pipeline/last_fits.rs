@@ -1,0 +1,311 @@
+//! Measure stage: the last fit of every trail, and what is known of it before it is judged.
+//!
+//! Method: docs/algorithm.md, "Measure".
+
+use crate::Result;
+use crate::backend::{Backend, TrackProfile};
+use crate::detection::{Detection, Flags, PsfSource, Role, TrackingMode};
+use crate::frame::Frame;
+use crate::geometry::{Segment, track_angle_difference};
+use crate::pipeline::along::{self, AlongTrack, Track};
+use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::detected::{MIN_END_COVERAGE, Reported, detection, seen_segment};
+use crate::pipeline::doubles::{self, DOUBLES};
+use crate::pipeline::ends::{self, EndSetting, FaintTrail};
+use crate::pipeline::judge::{KnownTrail, lies_along};
+use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::star_trails::FREE_SNR;
+use crate::pipeline::stars::StarField;
+use crate::pipeline::surroundings::Surroundings;
+use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
+
+/// A trail with everything that is known of it, before it is judged.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Measured {
+    pub(crate) detection: Detection,
+    pub(crate) sigma_eff_px: f64,
+    pub(crate) sigma_eff_err_px: f64,
+    pub(crate) profile: TrackProfile,
+    /// What has been taken out of the residual image for it.
+    pub(crate) trail: Trail,
+    pub(crate) misfit: f64,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) gain_over_stars: f64,
+    /// One of the stars that were found with the common vector.
+    pub(crate) is_known_star: bool,
+}
+
+impl Measured {
+    /// It does not move with the stars.
+    pub(crate) fn is_target(&self, mode: &TrackingMode) -> bool {
+        self.detection.role != Role::Star && !tracking::is_star(mode, &as_seen(&self.detection))
+    }
+
+    /// A short piece along the stars' direction that touches one: what it hid of another.
+    pub(crate) fn is_remnant(&self, stars: &[Trail], motion: &StarMotion) -> bool {
+        let segment = &self.detection.segment;
+        let is_piece = tracking::is_short(segment, motion)
+            && track_angle_difference(segment.angle_rad(), motion.angle_rad) < REMNANT_ANGLE_RAD;
+        let touches = |t: &Trail| {
+            [segment.start, segment.midpoint(), segment.end]
+                .iter()
+                .any(|p| t.segment.distance_to(*p) < REMNANT_SIGMAS * self.sigma_eff_px)
+        };
+        is_piece && stars.iter().any(touches)
+    }
+
+    pub(crate) fn as_known(&self) -> KnownTrail {
+        KnownTrail { segment: self.detection.segment, sigma_eff_px: self.sigma_eff_px, snr: self.detection.snr }
+    }
+}
+
+/// What a star hides of another is short, points along it to this, and lies this near to the star, in PSF widths.
+const REMNANT_ANGLE_RAD: f64 = 0.4;
+const REMNANT_SIGMAS: f64 = 3.0;
+
+/// Limits of the PSF width in the last fit, in units of the frame's.
+const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
+
+/// By how much widths differ in one frame, in units of the PSF's: seeing, focus across the field, the undersampling of
+/// sharp images.
+const WIDTH_SPREAD: f64 = 0.15;
+
+pub(crate) fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>) -> FitSettings {
+    let psf_sigma_eff_px = effective_sigma(field.psf_sigma_px);
+    // Points are told from hot pixels and galaxies by their width alone.
+    let known = field.psf_source != PsfSource::Assumed && shape == Shape::Trail;
+    FitSettings {
+        shape,
+        free_background: true,
+        free_sigma: true,
+        sigma_range: (WIDTH_RANGE.0 * psf_sigma_eff_px, WIDTH_RANGE.1 * psf_sigma_eff_px),
+        sigma_prior: known
+            .then_some(SigmaPrior { sigma_px: psf_sigma_eff_px, spread_px: WIDTH_SPREAD * psf_sigma_eff_px }),
+        reach_px: 6.0 * psf_sigma_eff_px + 3.0,
+        photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
+        clip_sigmas: UNCLIPPED_SIGMAS,
+        max_iterations: 40,
+    }
+}
+
+/// The last fit of every trail, background and width free; leaves the trails back in the residual image.
+pub(crate) fn measure_trails(
+    backend: &mut dyn Backend,
+    frame: &Frame<'_>,
+    field: &StarField,
+    chains: &ChainPrior,
+    tracking: Tracking,
+    trails: Vec<Believed>,
+    motion: Option<&StarMotion>,
+) -> Result<Vec<Measured>> {
+    let sigma_eff = effective_sigma(field.psf_sigma_px);
+    let settings = final_settings(Shape::Trail, field, frame);
+    // A piece that lies along a brighter trail, or is too short for a streak, may be that trail's end: its light is
+    // there when the others are fitted.
+    let known: Vec<KnownTrail> = trails.iter().map(Believed::as_known).collect();
+    let is_part = |b: &Believed| {
+        let segment = &b.fit.trail.segment;
+        if b.origin == Origin::Star {
+            return false;
+        }
+        segment.length_px() < 3.0 * sigma_eff || known.iter().any(|k| lies_along(segment, b.fit.snr, k))
+    };
+    let of = |which: &dyn Fn(&Believed) -> bool| -> Vec<Trail> {
+        trails.iter().filter(|b| which(b)).map(|b| b.fit.trail).collect()
+    };
+    backend.add_trails(&of(&is_part), 1.0)?;
+    let requests: Vec<FitRequest> =
+        trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
+    // A faint star is where its common vector fits: its own ends say less.
+    let held: Vec<bool> = trails.iter().map(|b| b.origin == Origin::Star && b.fit.snr < FREE_SNR).collect();
+    let which = |held_too: bool| held.iter().zip(&requests).filter(move |(h, _)| **h == held_too).map(|(_, r)| *r);
+    let mut free = backend.fit(&which(false).collect::<Vec<_>>(), &settings)?.into_iter();
+    let mut as_they_are =
+        backend.fit(&which(true).collect::<Vec<_>>(), &FitSettings { max_iterations: 0, ..settings })?.into_iter();
+    let in_turn = held.iter().map(|h| if *h { as_they_are.next() } else { free.next() });
+    let mut fits: Vec<LastFit> = in_turn.flatten().map(|fit| LastFit { fit, settings }).collect();
+    let other: Vec<usize> = (0..fits.len()).filter(|&i| !held[i] && fits[i].contradicts_prior()).collect();
+    let of_other: Vec<FitRequest> = other.iter().map(|&i| requests[i]).collect();
+    let without_prior = FitSettings { sigma_prior: None, ..settings };
+    for (i, fit) in other.into_iter().zip(backend.fit(&of_other, &without_prior)?) {
+        fits[i] = LastFit { fit, settings: without_prior };
+    }
+    let (mut usable, settings_of): (Vec<TrailFit>, Vec<FitSettings>) =
+        fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).map(|l| (l.fit, l.settings)).unzip();
+    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
+    // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
+    let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
+    let subjects: Vec<Option<FaintTrail>> = usable
+        .iter()
+        .enumerate()
+        .map(|(i, f)| {
+            let subject = FaintTrail { trail: f.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
+            (!held[i] && is_seen(f)).then_some(subject)
+        })
+        .collect();
+    let setting = EndSetting {
+        width: frame.width(),
+        height: frame.height(),
+        sigma_px: sigma_eff,
+        noise_excess: chains.noise_excess(),
+        photon_variance: settings.photon_variance,
+    };
+    let ends = ends::expected(backend, &subjects, &setting)?;
+    for (fit, ends) in usable.iter_mut().zip(&ends) {
+        if let Some(ends) = ends {
+            fit.trail.segment = ends.segment;
+        }
+    }
+    let on_track: Vec<Segment> =
+        usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
+    let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
+    // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
+    let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
+    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
+    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
+    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
+    let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    // A brighter trail that crosses is no star on this one.
+    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
+    let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
+    let profiles = tracks.iter().zip(&without_others).zip(&trails).map(|((segment, profile), believed)| {
+        let taken_out = is_out(believed).then_some(&believed.fit.trail);
+        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
+    });
+    backend.add_trails(&of(&is_out), 1.0)?;
+    let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
+    let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
+    Ok(usable
+        .iter()
+        .zip(&settings_of)
+        .zip(&trails)
+        .zip(taken_out.iter().map(Option::as_ref))
+        .zip(seen.zip(&ends))
+        .map(|((((fit, settings), believed), taken_out), ((((beside, on_track), profile), gain_over_stars), ends))| {
+            let snr = believed.fit.snr;
+            let along = AlongTrack {
+                segment: seen_segment(fit, frame),
+                trail: &fit.trail,
+                taken_out,
+                sigma_px: sigma_eff,
+                profiles: on_track,
+                snr,
+                photon_variance: settings.photon_variance,
+            };
+            let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
+            let Reported { mut detection, sigma_eff_err_px } =
+                detection(fit, settings, frame, field, snr, known, ends.map(|e| e.along));
+            add_shape(&mut detection, &along, frame);
+            match believed.origin {
+                Origin::Found => {}
+                Origin::Joined => detection.flags |= Flags::JOINED,
+                Origin::Parted | Origin::Star => detection.role = Role::Star,
+            }
+            Measured {
+                detection,
+                sigma_eff_px: fit.trail.sigma_eff_px,
+                sigma_eff_err_px,
+                profile,
+                trail: if believed.origin == Origin::Star { believed.fit.trail } else { fit.trail },
+                is_known_star: believed.origin == Origin::Star,
+                misfit: fit.misfit(settings),
+                surroundings: Surroundings::from_profiles(
+                    beside,
+                    if is_out(believed) { snr } else { 0.0 },
+                    chains.noise_excess(),
+                ),
+                gain_over_stars,
+            }
+        })
+        .collect())
+}
+
+/// How much more than a few stars each trail explains, in S/N²; where the stars are trails themselves, or a trail is
+/// too long for a few stars, no end of it. The trails are in the residual image.
+fn gains_over_stars(
+    backend: &mut dyn Backend,
+    fits: &[TrailFit],
+    mode: &TrackingMode,
+    chains: &ChainPrior,
+    sigma_eff: f64,
+) -> Result<Vec<f64>> {
+    let mut gains = vec![f64::INFINITY; fits.len()];
+    if *mode != TrackingMode::Sidereal {
+        return Ok(gains);
+    }
+    for doubles in &DOUBLES {
+        let could_be = |fit: &TrailFit| {
+            let [least, most] = doubles.snr;
+            (least..most).contains(&fit.snr) && fit.trail.segment.length_px() < doubles.longest_sigmas * sigma_eff
+        };
+        let some: Vec<usize> = (0..fits.len()).filter(|&i| could_be(&fits[i])).collect();
+        let trails: Vec<Trail> = some.iter().map(|&i| fits[i].trail).collect();
+        let of_some = doubles::gains_over_stars(backend, &trails, doubles, sigma_eff, chains.star_price())?;
+        for (i, gain) in some.into_iter().zip(of_some) {
+            gains[i] = gain;
+        }
+    }
+    Ok(gains)
+}
+
+fn add_shape(detection: &mut Detection, along: &AlongTrack<'_>, frame: &Frame<'_>) {
+    let to_flux = frame.gain_e_per_adu().unwrap_or(1.0);
+    let mut curve = along.light_curve();
+    curve.flux_per_px.iter_mut().chain(&mut curve.flux_per_px_err).for_each(|v| *v *= to_flux);
+    detection.light_curve = curve;
+    let bend = along.bend();
+    (detection.sagitta_px, detection.sagitta_err_px) = (bend.sagitta_px, bend.err_px);
+    if bend.is_clear() {
+        detection.flags |= Flags::CURVED;
+    }
+}
+
+/// Trails of this S/N and more stand out from any sky, and would light what lies beside them.
+const STANDS_OUT_SNR: f64 = 40.0;
+
+/// A width by so many of its errors and the prior's off what is expected is another one: out of focus, not through
+/// the optics.
+const OTHER_WIDTH: f64 = 2.5;
+
+/// The last fit of a trail, and what it was made with: only of a prior that was there can it be freed again.
+#[derive(Debug, Clone, Copy)]
+struct LastFit {
+    fit: TrailFit,
+    settings: FitSettings,
+}
+
+impl LastFit {
+    /// Whether the pixels alone say another width than is known beforehand.
+    fn contradicts_prior(&self) -> bool {
+        let Self { fit, settings } = self;
+        let (Some(prior), Some(errors)) = (settings.sigma_prior, fit.errors_with(settings, [false; 2])) else {
+            return false;
+        };
+        let own = fit.own_width(settings, errors.sigma_eff_err);
+        (own.sigma_eff_px - prior.sigma_px).abs() > OTHER_WIDTH * own.err_px.hypot(prior.spread_px)
+    }
+
+    /// Where it wandered off, the fit it started from, which held the background and had no prior.
+    fn or_steadier(self, believed: &Believed) -> Self {
+        let Self { fit, settings } = self;
+        let (a, b) = (&fit.trail.segment, &believed.fit.trail.segment);
+        let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
+        let sane = fit.trail.flux > 0.0 && fit.errors_with(&settings, [false; 2]).is_some() && overlaps;
+        let without_prior = FitSettings { sigma_prior: None, ..settings };
+        if sane { self } else { Self { fit: believed.fit.without_background(), settings: without_prior } }
+    }
+}
+
+/// A detection as far as the decision on the tracking needs it.
+pub(crate) fn as_seen(d: &Detection) -> Seen {
+    let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
+    Seen {
+        segment: d.segment,
+        snr: d.snr,
+        length_68_px: d.along_68_px.length_px,
+        whole: !cut.iter().any(|f| d.flags.contains(*f)),
+        wide: d.flags.contains(Flags::WIDE) || d.flags.contains(Flags::CURVED),
+    }
+}
