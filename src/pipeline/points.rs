@@ -16,7 +16,7 @@ use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::star_trails::noise_of_light;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
-use crate::pipeline::tracking::StarMotion;
+use crate::pipeline::tracking::{self, StarMotion};
 use crate::pipeline::weigh::{SourceClass, WeighConfig};
 
 /// The points of a frame, and what was not believed.
@@ -114,7 +114,8 @@ impl PointSearch<'_> {
         for (fit, (_, snr)) in free.iter().zip(believed) {
             match self.doubt_about(fit, snr, &last, sigma) {
                 None => {
-                    points.detections.push(detection(fit, &last, self.frame, self.field, snr, None, None).detection)
+                    let reported = detection(fit, &last, self.frame, self.field, snr, None, None);
+                    points.detections.push(reported.detection);
                 }
                 Some(reason) => points.rejected.push(rejected(fit, snr, reason)),
             }
@@ -146,7 +147,8 @@ impl PointSearch<'_> {
         let step = STEP_SIGMAS * sigma;
         let mut strip = Strip::around(backend, place, half_length, REACH_SIGMAS * sigma, step, sigma, &self.motion)?;
         let near = |t: &&Trail| t.segment.distance_to(place) < half_length + REACH_SIGMAS * sigma;
-        let known: Vec<Source> = self.trails.iter().filter(near).map(|t| strip.source(t)).collect();
+        let near: Vec<&Trail> = self.trails.iter().filter(near).collect();
+        let known: Vec<Source> = near.iter().map(|t| strip.source(t)).collect();
         known.iter().for_each(|s| strip.doubt_about(s));
         let holds_place = |s: &Source| {
             let end_px = s.begin_px + s.length_px;
@@ -163,7 +165,9 @@ impl PointSearch<'_> {
         }
         let point = Source { begin_px: 0.0, across_px: 0.0, length_px: 0.0, density: fit.trail.flux, snr: fit.snr };
         strip.add(&point, -1.0);
-        let beside: Vec<Source> = known.into_iter().filter(|s| in_line::is_beside(s, &point, &strip)).collect();
+        // A trail of another length or direction is no star, and in the strip not where it lies in the frame.
+        let stars = near.into_iter().zip(known).filter(|(t, _)| tracking::agrees(&t.segment, 0.0, &self.motion));
+        let beside: Vec<Source> = stars.map(|(_, s)| s).filter(|s| in_line::is_beside(s, &point, &strip)).collect();
         Ok(beside
             .iter()
             .any(|star| in_line::two_stars(&mut strip, &self.doubt, self.noise_excess, star, &point).is_some()))
