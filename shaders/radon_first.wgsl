@@ -1,5 +1,5 @@
-// One invocation: one node of a task's first level, the sum of one or three pixels.
-// In: an image, read through the octant's strides. Out: nodes [start, shift, column].
+// One invocation: one node of the first level that is kept, the sum over a digital line of 4 or 6 pixels.
+// In: an image, its rows those of the octant. Out: nodes [start, shift, column].
 // docs/algorithm.md, "Search". CPU twin: backend/cpu/radon/mod.rs, `Tile`.
 
 override WORKGROUP: u32;
@@ -8,9 +8,7 @@ struct Params {
     /// The octant's view of the frame.
     rows: i32,
     columns: i32,
-    origin: i32,
-    row_stride: i32,
-    column_stride: i32,
+    mirrored: u32,
     /// The level.
     height: i32,
     start_step: i32,
@@ -26,6 +24,15 @@ struct Params {
 @group(0) @binding(1) var<storage, read> image: array<f32>;
 @group(0) @binding(2) var<storage, read_write> nodes: array<f32>;
 
+/// A pixel of the octant's view.
+fn pixel(row: i32, column: i32) -> f32 {
+    if row >= params.rows || column < 0 || column >= params.columns {
+        return 0.0;
+    }
+    let x = select(column, params.columns - 1 - column, params.mirrored != 0u);
+    return clamp(image[row * params.columns + x], -params.limit, params.limit);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let x = i32(id.x);
@@ -33,15 +40,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     let shift = params.first_shift + i32(id.y);
-    let first_row = i32(id.z) * params.start_step;
-    var sum = 0.0;
-    for (var k = 0; k < min(params.height, params.rows - first_row); k++) {
-        // The digital line of one row, or of three: 0, ⌈shift / 2⌉, shift.
-        let column = x - params.pad + (k * shift + 1) / 2;
-        if column >= 0 && column < params.columns {
-            let value = image[params.origin + (first_row + k) * params.row_stride + column * params.column_stride];
-            sum += clamp(value, -params.limit, params.limit);
-        }
+    let row = i32(id.z) * params.start_step;
+    let half = params.height / 2;
+    let lower_shift = shift / 2;
+    var sums = vec2<f32>(0.0);
+    for (var k = 0; k < half; k++) {
+        // The digital line of half the height: one row, two or three.
+        let column = x - params.pad + (k * lower_shift + 1) / 2;
+        sums += vec2(pixel(row + k, column), pixel(row + half + k, column + (shift + 1) / 2));
     }
-    nodes[(i32(id.z) * params.n_shifts + i32(id.y)) * params.stride + x] = sum;
+    nodes[(i32(id.z) * params.n_shifts + i32(id.y)) * params.stride + x] = sums.x + sums.y;
 }

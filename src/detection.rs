@@ -505,6 +505,9 @@ pub struct Report {
     /// Time of each operation on the pixels, ms, summed over its calls: what the stages ask of the CPU or the GPU. Their
     /// sum is less than `total_ms` by what is computed between them.
     pub operations_ms: Vec<(&'static str, f64)>,
+    /// Time of each kernel on the GPU, ms, by the device's own clock, summed over its calls; empty on the CPU, and on
+    /// devices without timestamps. The wall times of the operations hold the way there and back as well.
+    pub kernels_ms: Vec<(&'static str, f64)>,
     /// Wall time from the raw pixels to the report, ms.
     pub total_ms: f64,
 }

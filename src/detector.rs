@@ -337,8 +337,9 @@ impl Detector {
         psf: Option<(f64, PsfSource)>,
     ) -> Result<Report> {
         backend.take_times();
+        backend.take_kernel_times()?;
         let report = self.run_stages(backend, frame, places, psf)?;
-        Ok(Report { operations_ms: backend.take_times(), ..report })
+        Ok(Report { operations_ms: backend.take_times(), kernels_ms: backend.take_kernel_times()?, ..report })
     }
 
     /// All stages in a row. With `places` they take the place of the coarse search, with `psf` that is the PSF's width.
@@ -524,6 +525,7 @@ impl Detector {
             total_ms: clock.begin.elapsed().as_secs_f64() * 1e3,
             stages_ms: clock.stages,
             operations_ms: Vec::new(),
+            kernels_ms: Vec::new(),
         }
     }
 }

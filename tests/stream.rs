@@ -30,6 +30,7 @@ fn timeless(mut report: Report) -> Report {
     report.total_ms = 0.0;
     report.stages_ms.clear();
     report.operations_ms.clear();
+    report.kernels_ms.clear();
     report
 }
 

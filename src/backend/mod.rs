@@ -68,6 +68,11 @@ pub(crate) trait Backend: Send {
         Vec::new()
     }
 
+    /// The same of each kernel by the clock of the device; empty where it has none.
+    fn take_kernel_times(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        Ok(Vec::new())
+    }
+
     /// Makes room for frames of this shape, reusing what is there.
     fn prepare(&mut self, width: usize, height: usize) -> Result<()>;
 

@@ -14,7 +14,7 @@ use crate::pipeline::search::{Peak, SearchRequest};
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::weigh::{CompactSource, Footprint};
 
-/// A backend that keeps wall times, unless the one inside knows better.
+/// A backend that keeps wall times.
 pub(crate) struct Timed {
     inner: Box<dyn Backend>,
     times: Times,
@@ -62,8 +62,11 @@ impl Backend for Timed {
     }
 
     fn take_times(&mut self) -> Vec<(&'static str, f64)> {
-        let (own, inner) = (self.times.take(), self.inner.take_times());
-        if inner.is_empty() { own } else { inner }
+        self.times.take()
+    }
+
+    fn take_kernel_times(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        self.inner.take_kernel_times()
     }
 
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {

@@ -39,6 +39,7 @@ pub fn report_line(frame_name: &str, report: &Report, include: Include) -> Strin
         flags: report.flags.iter().copied().map(FrameFlag::name).collect(),
         elapsed_ms: Elapsed { total_ms: Some(report.total_ms), parts: &report.stages_ms },
         operations_ms: Elapsed { total_ms: None, parts: &report.operations_ms },
+        kernels_ms: Some(Elapsed { total_ms: None, parts: &report.kernels_ms }).filter(|e| !e.parts.is_empty()),
         detections: report.detections.iter().map(|d| DetectionRecord::of(d, include)).collect(),
         rejected: include.rejected.then(|| report.rejected.iter().map(RejectedRecord::of).collect()),
     };
@@ -64,6 +65,8 @@ struct Line<'a> {
     flags: Vec<&'static str>,
     elapsed_ms: Elapsed<'a>,
     operations_ms: Elapsed<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernels_ms: Option<Elapsed<'a>>,
     detections: Vec<DetectionRecord<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<Vec<RejectedRecord>>,
@@ -267,7 +270,7 @@ mod tests {
         assert_eq!((&value["psf_source"], &value["exposure_s"]), (&json!("assumed"), &json!(5.0)));
         assert_eq!(value["times"], json!({"start_utc": "2026-01-01T00:00:00", "rule": "DATE-OBS"}));
         assert!(line.contains(r#""elapsed_ms":{"total":3.5,"upload":2.0,"condition":1.0}"#), "{line}");
-        assert!(line.contains(r#""operations_ms":{"ingest":1.5}"#), "{line}");
+        assert!(line.contains(r#""operations_ms":{"ingest":1.5},"kernels_ms":{"fit":0.25}"#), "{line}");
         let streak = &value["detections"][0];
         assert_eq!((&streak["kind"], &streak["role"]), (&json!("streak"), &json!("target")));
         assert_eq!((&streak["x"], &streak["y"]), (&json!(25.0), &json!(20.0)));

@@ -85,6 +85,7 @@ mod sample {
             flags: vec![FrameFlag::PsfAssumed],
             stages_ms: vec![("upload", 2.0), ("condition", 1.0)],
             operations_ms: vec![("ingest", 1.5)],
+            kernels_ms: vec![("fit", 0.25)],
             total_ms: 3.5,
         }
     }

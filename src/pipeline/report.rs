@@ -190,6 +190,7 @@ impl<'a> Findings<'a> {
             flags,
             stages_ms,
             operations_ms: Vec::new(),
+            kernels_ms: Vec::new(),
             total_ms: begin.elapsed().as_secs_f64() * 1e3,
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Method: docs/algorithm.md, "Search".
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
 
 use crate::Result;
@@ -56,19 +58,18 @@ pub(crate) struct Peak {
     pub(crate) snr: f64,
 }
 
-/// Puts peaks into their defined order: by descending significance, then by position.
+impl Peak {
+    /// The defined order: by descending significance, then by position.
+    fn order(&self, other: &Self) -> Ordering {
+        let place = |p: &Self| [p.segment.start.x, p.segment.start.y, p.segment.end.x, p.segment.end.y];
+        let by_place = || place(self).iter().zip(place(other)).map(|(x, y)| x.total_cmp(&y)).find(|o| o.is_ne());
+        other.snr.total_cmp(&self.snr).then_with(|| by_place().unwrap_or(Ordering::Equal))
+    }
+}
+
+/// Puts peaks into their defined order.
 pub(crate) fn sort_peaks(peaks: &mut [Peak]) {
-    let place = |p: &Peak| [p.segment.start.x, p.segment.start.y, p.segment.end.x, p.segment.end.y];
-    peaks.sort_unstable_by(|a, b| {
-        b.snr.total_cmp(&a.snr).then_with(|| {
-            place(a)
-                .iter()
-                .zip(place(b))
-                .map(|(x, y)| x.total_cmp(&y))
-                .find(|o| o.is_ne())
-                .unwrap_or(std::cmp::Ordering::Equal)
-        })
-    });
+    peaks.sort_unstable_by(Peak::order);
 }
 
 /// Correlation above which two templates stand for the same thing: at 0.2 real streaks begin to lose S/N, at 0.5
@@ -82,23 +83,29 @@ const EXPLAINED_BY: f64 = 1.5;
 const CELL_PX: f64 = 8.0;
 
 /// The best peak of every cell of midpoint and quarter turn, in their order: a bright streak or star excites tens of
-/// thousands of peaks, most of them side by side. Of a part of the peaks it leaves what the best of all may come from. `peaks` must be in their defined order.
+/// thousands of peaks, most of them side by side. Of a part of the peaks it leaves what the best of all may come from.
 pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
+    const NONE: u32 = u32::MAX;
     let cell = |p: &Peak| {
         let middle = p.segment.midpoint();
         let quarter = (4.0 * p.segment.angle_rad() / std::f64::consts::PI) as i32;
         [(middle.x / CELL_PX) as i32, (middle.y / CELL_PX) as i32, quarter]
     };
-    let cells: Vec<[i32; 3]> = peaks.par_iter().map(cell).collect();
+    let cells: Vec<[i32; 3]> = peaks.par_iter().with_min_len(MIN_TOGETHER).map(cell).collect();
     let first: [i32; 3] = std::array::from_fn(|k| cells.iter().map(|c| c[k]).min().unwrap_or(0));
     let last: [i32; 3] = std::array::from_fn(|k| cells.iter().map(|c| c[k]).max().unwrap_or(0));
     let sides: [usize; 3] = std::array::from_fn(|k| (last[k] - first[k]) as usize + 1);
-    let mut taken = vec![false; sides.iter().product()];
-    let mut take = |cell: &[i32; 3]| {
+    let mut best = vec![NONE; sides.iter().product()];
+    for (i, cell) in cells.iter().enumerate() {
         let index = (0..3).fold(0, |index, k| index * sides[k] + (cell[k] - first[k]) as usize);
-        !std::mem::replace(&mut taken[index], true)
-    };
-    peaks.iter().zip(&cells).filter(|(_, cell)| take(cell)).map(|(p, _)| *p).collect()
+        let best = &mut best[index];
+        if *best == NONE || peaks[i].order(&peaks[*best as usize]).is_lt() {
+            *best = i as u32;
+        }
+    }
+    let mut kept: Vec<Peak> = best.into_iter().filter(|i| *i != NONE).map(|i| peaks[i as usize]).collect();
+    sort_peaks(&mut kept);
+    kept
 }
 
 /// Keeps the best peak of every place, best first, `most` at most.

@@ -96,8 +96,9 @@ impl Level {
         self.shifts.len()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.n_starts * self.n_shifts() * self.stride
+    /// Rows from one start to the next of those that taller segments are made of.
+    pub(crate) fn kept_step(&self) -> usize {
+        self.height / 2
     }
 }
 
@@ -125,9 +126,17 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Nodes of the largest level.
-    pub(crate) fn max_level_len(&self) -> usize {
-        self.levels.iter().map(Level::len).max().unwrap_or(0)
+    /// The lowest level worth keeping, of 4 or 6 rows: those below are summed anew from the pixels.
+    #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "the CPU cuts its work otherwise"))]
+    pub(crate) fn first_kept(&self) -> usize {
+        self.levels.iter().position(|l| l.height >= 4).unwrap_or(0)
+    }
+
+    /// Nodes of the largest level that the next ones are made of: every second level, from the first one kept on,
+    /// without the starts that only peaks are looked for at.
+    pub(crate) fn max_kept_len(&self) -> usize {
+        let kept = self.levels[..self.levels.len().saturating_sub(1)].iter().skip(self.first_kept()).step_by(2);
+        kept.map(|l| self.rows.div_ceil(l.kept_step()) * l.n_shifts() * l.stride).max().unwrap_or(0)
     }
 
     /// The geometric segment a node stands for: half a row beyond its first and last row, inside the frame. That of a
@@ -173,7 +182,7 @@ pub(crate) struct SegmentSet {
 
 impl SegmentSet {
     /// The set for a frame, with slopes cut into so many wedges that no level of a task has more than
-    /// `max_nodes` nodes, and into at least `min_wedges`.
+    /// `max_nodes` nodes to keep, and into at least `min_wedges`.
     pub(crate) fn new(width: usize, height: usize, kernel: PsfKernel, min_wedges: usize, max_nodes: usize) -> Self {
         let mut tasks = Vec::new();
         // Those of the taller octants, whose levels the others share.
@@ -193,7 +202,7 @@ impl SegmentSet {
                         .filter(|t| !t.levels.is_empty())
                         .collect();
                     // More wedges than slopes at the top would cut nothing further.
-                    let small = cut.iter().all(|t| t.max_level_len() <= max_nodes);
+                    let small = cut.iter().all(|t| t.max_kept_len() <= max_nodes);
                     if small || wedges >= *heights.last().unwrap_or(&1) {
                         tasks.extend(cut);
                         break;

@@ -56,7 +56,7 @@ fn peaks_agree() {
         let set = |max_nodes| SegmentSet::new(size.0, size.1, PsfKernel::new(1.5), 1, max_nodes);
         let (whole, cut) = (set(pair.gpu.task_size().1), set(n * 3));
         assert!(n < 4_000 || cut.tasks.len() > whole.tasks.len());
-        for threshold in [12.0, 4.0] {
+        for threshold in [12.0, 7.0] {
             let plain = SearchRequest { threshold, limit: 1e9, weighted: false };
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &plain).unwrap());
             let again = pair.gpu.find_peaks(&whole, &plain).unwrap();

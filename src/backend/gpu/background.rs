@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{Access, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Kernel};
 use super::{GpuBackend, IMAGE_WORKGROUP};
 use crate::Result;
 use crate::backend::TileSource;
@@ -16,6 +17,7 @@ pub(super) static BACKGROUND: Kernel = Kernel {
     workgroup: 256,
     params_bytes: size_of::<TileParams>(),
     buffers: &[Access::Read, Access::Read, Access::Write],
+    constants: &[],
 };
 
 pub(super) static NORMALISE: Kernel = Kernel {
@@ -24,6 +26,7 @@ pub(super) static NORMALISE: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<MapParams>(),
     buffers: &[Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: &[],
 };
 
 pub(super) static LINES: Kernel = Kernel {
@@ -32,6 +35,7 @@ pub(super) static LINES: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<LineParams>(),
     buffers: &[Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -89,7 +93,7 @@ impl GpuBackend {
             max_rounds: MAX_CLIP_ROUNDS as u32,
             clip_sigmas: CLIP_SIGMAS,
         };
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         let buffers = [image, &self.weight, &self.small];
         commands.dispatch(&BACKGROUND, &params, &buffers, [mesh.nx as u32, mesh.ny as u32, 1])?;
         commands.submit()?;
@@ -116,7 +120,7 @@ impl GpuBackend {
             ny: map.mesh.ny as u32,
             noise_floor: map.noise_floor,
         };
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         let buffers = [&*level, &*noise, &self.residual, &self.weight];
         commands.dispatch(&NORMALISE, &params, &buffers, groups)?;
         commands.submit()
@@ -128,7 +132,7 @@ impl GpuBackend {
         offsets.upload(&self.context, &lines.offsets)?;
         factors.upload(&self.context, &lines.factors)?;
         let params = LineParams { width: self.width as u32, height: self.height as u32 };
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         let buffers = [&*offsets, &*factors, &self.residual, &self.weight];
         commands.dispatch(&LINES, &params, &buffers, groups)?;
         commands.submit()

@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{Access, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Kernel};
 use super::{GpuBackend, IMAGE_WORKGROUP};
 use crate::Result;
 use crate::backend::{MAX_WALK_PX, WALK_DIRECTIONS, walk_direction};
@@ -14,6 +15,7 @@ pub(super) static COMPACT: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write],
+    constants: &[],
 };
 
 pub(super) static HOT: Kernel = Kernel {
@@ -22,6 +24,7 @@ pub(super) static HOT: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<HotParams>(),
     buffers: &[Access::Read, Access::Write],
+    constants: &[],
 };
 
 pub(super) static WEIGH: Kernel = Kernel {
@@ -30,6 +33,7 @@ pub(super) static WEIGH: Kernel = Kernel {
     workgroup: 64,
     params_bytes: size_of::<WeighParams>(),
     buffers: &[Access::Read, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -99,7 +103,7 @@ impl GpuBackend {
                 unused_2: 0,
                 directions: std::array::from_fn(walk_direction),
             };
-            let mut commands = Commands::new(&self.context);
+            let mut commands = Commands::new(&self.context, &mut self.recorder);
             let buffers = [&self.filtered, &self.residual, &self.weight, list];
             commands.dispatch(&COMPACT, &params, &buffers, groups)?;
             commands.submit()
@@ -121,7 +125,7 @@ impl GpuBackend {
     pub(super) fn weigh_out_lone_pixels(&mut self, threshold: f32, ratio: f32) -> Result<()> {
         let groups = self.image_groups(&HOT);
         let params = HotParams { width: self.width as u32, height: self.height as u32, threshold, ratio };
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         commands.dispatch(&HOT, &params, &[&self.residual, &self.weight], groups)?;
         commands.submit()
     }
@@ -131,7 +135,7 @@ impl GpuBackend {
             footprints.iter().map(|f| DeviceFootprint { x: f.x, y: f.y, radius: f.radius_px }).collect();
         self.small.upload(&self.context, &list)?;
         let at_once = self.context.max_groups() as usize;
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         for first in (0..list.len()).step_by(at_once) {
             let params = WeighParams { width: self.width as u32, height: self.height as u32, first: first as u32 };
             let n = (list.len() - first).min(at_once) as u32;

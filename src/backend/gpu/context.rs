@@ -4,6 +4,7 @@
 //! reports, at the time or later, into [`Error::Device`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,6 +64,9 @@ pub(crate) struct Context {
     limits: wgpu::Limits,
     description: DeviceInfo,
     pipelines: Mutex<HashMap<&'static str, Pipeline>>,
+    /// Storage buffers made so far: what was bound before the last one may be gone.
+    buffers_made: AtomicU64,
+    has_timestamps: bool,
     /// What the device reported outside of any call, once and for all.
     fault: Arc<Mutex<Option<String>>>,
 }
@@ -100,8 +104,10 @@ impl Context {
             })
         })?;
         let limits = adapter.limits();
+        let timestamps = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         let request = wgpu::DeviceDescriptor {
             label: Some("skystreak"),
+            required_features: timestamps,
             required_limits: limits.clone(),
             ..wgpu::DeviceDescriptor::default()
         };
@@ -120,6 +126,8 @@ impl Context {
             limits,
             description: describe(&adapter),
             pipelines: Mutex::default(),
+            buffers_made: AtomicU64::new(0),
+            has_timestamps: !timestamps.is_empty(),
             fault,
             device,
             queue,
@@ -138,6 +146,19 @@ impl Context {
 
     pub(super) fn max_groups(&self) -> u32 {
         self.limits.max_compute_workgroups_per_dimension
+    }
+
+    /// The device can tell when a pass began and ended.
+    pub(super) fn has_timestamps(&self) -> bool {
+        self.has_timestamps
+    }
+
+    pub(super) fn count_new_buffer(&self) {
+        self.buffers_made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn buffers_made(&self) -> u64 {
+        self.buffers_made.load(Ordering::Relaxed)
     }
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
@@ -184,12 +205,14 @@ impl Context {
             });
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(buffer, first_byte, &staging, 0, bytes);
-            self.queue.submit([encoder.finish()]);
+            let submission = self.queue.submit([encoder.finish()]);
             let failed = |what: String| Error::Device(format!("{}: reading back: {what}", self.description.name));
             let (sender, receiver) = mpsc::channel();
             // Nobody listens only where the wait below has failed, and that is reported.
             staging.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
-            device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(e.to_string()))?;
+            // Other backends' work, submitted since, is not waited for.
+            let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+            device.poll(wait).map_err(|e| failed(e.to_string()))?;
             receiver.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
             let mapped = staging.get_mapped_range(..).map_err(|e| failed(e.to_string()))?;
             let mut values = vec![T::zeroed(); n];

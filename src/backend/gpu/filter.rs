@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::kernel::{Access, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Kernel};
 use super::{GpuBackend, IMAGE_WORKGROUP};
 use crate::Result;
 use crate::pipeline::psf::PsfKernel;
@@ -13,6 +14,7 @@ pub(super) static FILTER_ROWS: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: &[],
 };
 
 pub(super) static FILTER_COLUMNS: Kernel = Kernel {
@@ -21,6 +23,7 @@ pub(super) static FILTER_COLUMNS: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -47,12 +50,13 @@ impl GpuBackend {
             with_saturated: with_saturated.into(),
             clip,
         };
-        let [across, covered_across] = &self.across;
+        let [across, covered_across] = &self.scratch;
         let rows = [&self.small, &self.residual, &self.weight, across, covered_across];
         let columns = [&self.small, across, covered_across, &self.filtered, &self.coverage];
-        let mut commands = Commands::new(&self.context);
-        commands.dispatch(&FILTER_ROWS, &params, &rows, self.image_groups(&FILTER_ROWS))?;
-        commands.dispatch(&FILTER_COLUMNS, &params, &columns, self.image_groups(&FILTER_COLUMNS))?;
+        let groups = self.image_groups(&FILTER_ROWS);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
+        commands.dispatch(&FILTER_ROWS, &params, &rows, groups)?;
+        commands.dispatch(&FILTER_COLUMNS, &params, &columns, groups)?;
         commands.submit()
     }
 }

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::GpuBackend;
-use super::kernel::{Access, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Kernel};
 use super::trail::{DeviceModel, DeviceTrail, DeviceWalk};
 use crate::Result;
 use crate::geometry::{Point, Segment};
@@ -19,6 +20,7 @@ pub(super) static FIT: Kernel = Kernel {
     workgroup: 64,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -103,7 +105,7 @@ impl GpuBackend {
         self.small.reserve::<DeviceFit>(&self.context, requests.len())?;
 
         let buffers = [&self.residual, &self.weight, &*request_list, &*centre_list, &self.small];
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         let at_once = self.context.max_groups() as usize;
         for first in (0..requests.len()).step_by(at_once) {
             let params = params_of(settings, self.width, self.height, first);

@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::kernel::{Access, Buffer, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Buffer, Kernel};
 use super::{GpuBackend, IMAGE_WORKGROUP};
 use crate::Result;
 use crate::frame::{Frame, Pixels};
@@ -14,6 +15,7 @@ pub(super) static INGEST: Kernel = Kernel {
     workgroup: IMAGE_WORKGROUP,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -66,7 +68,7 @@ impl GpuBackend {
             has_blank: frame.blank().is_some().into(),
             blank: frame.blank().unwrap_or(0),
         };
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         let buffers = [&raw.pixels, &raw.mask, &self.residual, &self.weight];
         commands.dispatch(&INGEST, &params, &buffers, groups)?;
         commands.submit()

@@ -1,6 +1,4 @@
-//! Kernels, the buffers they work on, and lists of dispatches to be submitted.
-
-use std::collections::HashMap;
+//! Kernels, and the buffers they work on.
 
 use bytemuck::{NoUninit, Pod};
 
@@ -17,20 +15,16 @@ pub(super) enum Access {
 /// A shader and what it expects. Binding 0 of group 0 holds its `Params`, the bindings after it its buffers.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    /// The stem of the shader's file.
+    /// The stem of the shader's file, with what its constants make of it.
     pub(super) name: &'static str,
     pub(super) source: &'static str,
     /// Invocations of a workgroup, all along x: the shader's `WORKGROUP`.
     pub(super) workgroup: u32,
     pub(super) params_bytes: usize,
     pub(super) buffers: &'static [Access],
+    /// Further constants of the shader: one source for two kernels.
+    pub(super) constants: &'static [(&'static str, f64)],
 }
-
-/// Parameters of dispatches lie this far apart: what every device accepts as an offset.
-const PARAMS_ALIGNMENT: usize = 256;
-
-/// Dispatches in one submission: enough to keep a device busy, few enough for its watchdog.
-const DISPATCHES_PER_SUBMISSION: usize = 64;
 
 impl Kernel {
     /// Workgroups for `n` invocations along x.
@@ -64,13 +58,15 @@ pub(super) fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
         label: Some(kernel.name),
         source: wgpu::ShaderSource::Wgsl(kernel.source.into()),
     });
+    let mut constants = vec![("WORKGROUP", f64::from(kernel.workgroup))];
+    constants.extend_from_slice(kernel.constants);
     let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(kernel.name),
         layout: Some(&pipeline_layout),
         module: &module,
         entry_point: Some("main"),
         compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &[("WORKGROUP", f64::from(kernel.workgroup))],
+            constants: &constants,
             ..wgpu::PipelineCompilationOptions::default()
         },
         cache: None,
@@ -91,6 +87,10 @@ const MIN_BUFFER_BYTES: u64 = 256;
 impl Buffer {
     pub(super) fn new(context: &Context, label: &'static str) -> Result<Self> {
         Ok(Self { label, inner: create(context, label, MIN_BUFFER_BYTES)? })
+    }
+
+    pub(super) fn inner(&self) -> &wgpu::Buffer {
+        &self.inner
     }
 
     /// Makes room for `n` elements; what was in the buffer is lost where it had to grow.
@@ -133,6 +133,7 @@ fn create(context: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Bu
         let what = format!("the {label} buffer on {} (bytes)", context.description().name);
         return Err(Error::Limit { what, requested: bytes, allowed });
     }
+    context.count_new_buffer();
     context.guard(|device| {
         Ok(device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
@@ -183,118 +184,5 @@ impl<T: Pod> AppendList<T> {
             }
             self.grow(context, n.next_power_of_two())?;
         }
-    }
-}
-
-/// Dispatches to be submitted together; each sees what those before it wrote.
-#[derive(Debug)]
-pub(super) struct Commands<'a> {
-    context: &'a Context,
-    params: Vec<u8>,
-    dispatches: Vec<Dispatch>,
-}
-
-#[derive(Debug)]
-struct Dispatch {
-    pipeline: Pipeline,
-    kernel: &'static Kernel,
-    buffers: Vec<wgpu::Buffer>,
-    params_offset: u32,
-    groups: [u32; 3],
-}
-
-impl<'a> Commands<'a> {
-    pub(super) fn new(context: &'a Context) -> Self {
-        Self { context, params: Vec::new(), dispatches: Vec::new() }
-    }
-
-    /// Adds a dispatch of so many workgroups along each axis; none where one of them is zero.
-    pub(super) fn dispatch<P: NoUninit>(
-        &mut self,
-        kernel: &'static Kernel,
-        params: &P,
-        buffers: &[&Buffer],
-        groups: [u32; 3],
-    ) -> Result<()> {
-        if groups.contains(&0) {
-            return Ok(());
-        }
-        let (requested, allowed) = (groups[0].max(groups[1]).max(groups[2]), self.context.max_groups());
-        if requested > allowed {
-            let what = format!("a dispatch of {} (workgroups along one axis)", kernel.name);
-            return Err(Error::Limit { what, requested: requested.into(), allowed: allowed.into() });
-        }
-        let offset = self.params.len().next_multiple_of(PARAMS_ALIGNMENT);
-        self.params.resize(offset, 0);
-        self.params.extend_from_slice(bytemuck::bytes_of(params));
-        self.dispatches.push(Dispatch {
-            pipeline: self.context.pipeline(kernel)?,
-            kernel,
-            buffers: buffers.iter().map(|b| b.inner.clone()).collect(),
-            params_offset: offset as u32,
-            groups,
-        });
-        Ok(())
-    }
-
-    /// Hands everything to the device, in order, and returns without waiting for it.
-    pub(super) fn submit(self) -> Result<()> {
-        if self.dispatches.is_empty() {
-            return Ok(());
-        }
-        self.context.guard(|device| {
-            let params = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("params"),
-                size: self.params.len().next_multiple_of(PARAMS_ALIGNMENT) as u64,
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            self.context.queue().write_buffer(&params, 0, &self.params);
-            let mut groups = BindGroups { device, params: &params, known: HashMap::new() };
-            for part in self.dispatches.chunks(DISPATCHES_PER_SUBMISSION) {
-                let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                for dispatch in part {
-                    pass.set_pipeline(&dispatch.pipeline.compute);
-                    pass.set_bind_group(0, &groups.of(dispatch), &[dispatch.params_offset]);
-                    let [x, y, z] = dispatch.groups;
-                    pass.dispatch_workgroups(x, y, z);
-                }
-                drop(pass);
-                self.context.queue().submit([encoder.finish()]);
-            }
-            Ok(())
-        })
-    }
-}
-
-/// Bind groups of one submission: dispatches of one kernel on the same buffers share theirs.
-struct BindGroups<'a> {
-    device: &'a wgpu::Device,
-    params: &'a wgpu::Buffer,
-    known: HashMap<(&'static str, Vec<wgpu::Buffer>), wgpu::BindGroup>,
-}
-
-impl BindGroups<'_> {
-    fn of(&mut self, dispatch: &Dispatch) -> wgpu::BindGroup {
-        let make = || {
-            let params = wgpu::BufferBinding {
-                buffer: self.params,
-                offset: 0,
-                size: wgpu::BufferSize::new(dispatch.kernel.params_bytes as u64),
-            };
-            let mut entries =
-                vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
-            entries.extend(dispatch.buffers.iter().enumerate().map(|(i, buffer)| wgpu::BindGroupEntry {
-                binding: i as u32 + 1,
-                resource: buffer.as_entire_binding(),
-            }));
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(dispatch.kernel.name),
-                layout: &dispatch.pipeline.layout,
-                entries: &entries,
-            })
-        };
-        self.known.entry((dispatch.kernel.name, dispatch.buffers.clone())).or_insert_with(make).clone()
     }
 }

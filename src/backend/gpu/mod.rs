@@ -4,6 +4,8 @@
 //! fixed order, and lists that grow in no order are sorted here.
 
 mod background;
+mod clock;
+mod commands;
 mod compact;
 mod context;
 mod filter;
@@ -18,6 +20,7 @@ mod trail;
 
 use std::sync::Arc;
 
+use self::commands::Recorder;
 use self::compact::DeviceSource;
 pub(crate) use self::context::adapters;
 pub(in crate::backend) use self::context::{AdapterChoice, Context};
@@ -42,8 +45,9 @@ const IMAGE_WORKGROUP: u32 = 256;
 /// Compact sources there is room for at first.
 const FIRST_SOURCES: usize = 1 << 12;
 
-/// Most nodes of a level (128 MiB; the search holds four such buffers), however large the device's buffers may be.
-const MAX_NODES: u64 = 1 << 25;
+/// Most nodes of a kept level (256 MiB; the search holds two such buffers, four where pixels are masked), however large
+/// the device's buffers may be.
+const MAX_NODES: u64 = 1 << 26;
 
 /// An open device, which makes backends that share it.
 #[derive(Debug, Clone)]
@@ -95,13 +99,14 @@ pub(crate) struct GpuBackend {
     /// Fraction of the filtered noise variance that comes from usable pixels.
     coverage: Buffer,
     /// Filtered image and coverage between the two passes of the filter.
-    across: [Buffer; 2],
+    scratch: [Buffer; 2],
     raw: RawBuffers,
     radon: RadonBuffers,
     sources: AppendList<DeviceSource>,
     /// What a stage needs only while it runs: small tables up, results down.
     small: Buffer,
     lists: [Buffer; 2],
+    recorder: Recorder,
 }
 
 impl GpuBackend {
@@ -115,12 +120,13 @@ impl GpuBackend {
             weight: buffer("weight image")?,
             filtered: buffer("filtered image")?,
             coverage: buffer("coverage image")?,
-            across: [buffer("filter scratch")?, buffer("filter scratch")?],
+            scratch: [buffer("scratch")?, buffer("scratch")?],
             raw: RawBuffers::new(&context)?,
             radon: RadonBuffers::new(&context)?,
             sources: AppendList::new(&context, "source", FIRST_SOURCES)?,
             small: buffer("table")?,
             lists: [buffer("list")?, buffer("list")?],
+            recorder: Recorder::new(&context)?,
             context,
         })
     }
@@ -138,14 +144,21 @@ impl Backend for GpuBackend {
     }
 
     fn frame_bytes(&self, width: usize, height: usize) -> u64 {
-        // Six images, the raw pixels and their mask, and four levels of the transform.
+        // Six images, the raw pixels and their mask, and four levels of the transform: two for the weights where pixels
+        // are masked. A kept level has two starts for each shift, and is half as tall as the tallest, or less.
         let pixels = (width * height * size_of::<f32>()) as u64;
-        8 * pixels + 4 * (self.task_size().1 * size_of::<f32>()) as u64
+        let level = |rows: usize, columns: usize| 2 * rows * (columns + 2 * rows / 3);
+        let nodes = level(height, width).max(level(width, height)).min(self.task_size().1);
+        8 * pixels + 4 * (nodes * size_of::<f32>()) as u64
+    }
+
+    fn take_kernel_times(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        self.recorder.clock.as_mut().map_or(Ok(Vec::new()), |clock| Ok(clock.read(&self.context)?.take()))
     }
 
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
         let images = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
-        for image in images.into_iter().chain(&mut self.across) {
+        for image in images.into_iter().chain(&mut self.scratch) {
             image.reserve::<f32>(&self.context, width * height)?;
         }
         (self.width, self.height) = (width, height);

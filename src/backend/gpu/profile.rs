@@ -1,9 +1,11 @@
 //! Light along a track, bin by bin. CPU twin: backend/cpu/profile.rs.
 
 use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
 
 use super::GpuBackend;
-use super::kernel::{Access, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Kernel};
 use crate::Result;
 use crate::backend::{ProfileBins, TrackProfile};
 use crate::geometry::Segment;
@@ -14,6 +16,7 @@ pub(super) static PROFILE: Kernel = Kernel {
     workgroup: 64,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -21,7 +24,7 @@ pub(super) static PROFILE: Kernel = Kernel {
 pub(super) struct Params {
     pub(super) width: u32,
     pub(super) height: u32,
-    pub(super) n_bins: u32,
+    pub(super) n_parts: u32,
     pub(super) row_of_groups: u32,
     pub(super) sigma: f32,
 }
@@ -32,73 +35,105 @@ pub(super) struct DeviceTrack {
     pub(super) along_x: u32,
     pub(super) half_width: i32,
     pub(super) along: f32,
+    pub(super) slope: i32,
+    pub(super) slope_rest: f32,
 }
 
-/// Where a track passes a bin, worked out in double precision here.
+/// Bins of one workgroup, and where the track passes them: worked out in double precision here.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct DeviceBin {
+pub(super) struct DevicePart {
     pub(super) track: u32,
-    pub(super) axis: i32,
-    pub(super) middle: i32,
-    pub(super) from_centre: f32,
+    pub(super) n_bins: u32,
+    pub(super) first: i32,
+    pub(super) pixel: i32,
+    pub(super) beyond: i32,
+    pub(super) beyond_rest: f32,
 }
+
+/// Parts of a pixel that the device counts in.
+const FIXED: f64 = 65536.0;
 
 impl GpuBackend {
     pub(super) fn sum_profiles(&mut self, tracks: &[Segment], sigma_eff_px: f32) -> Result<Vec<TrackProfile>> {
-        let all_bins: Vec<ProfileBins> = tracks.iter().map(ProfileBins::of).collect();
-        let (mut device_tracks, mut device_bins) = (Vec::new(), Vec::new());
-        for (track, bins) in tracks.iter().zip(&all_bins) {
-            append_track(track, bins, sigma_eff_px, &mut device_tracks, &mut device_bins);
-        }
-        let n_bins = device_bins.len();
-        let [track_list, bin_list] = &mut self.lists;
+        let bins: Vec<ProfileBins> = tracks.par_iter().map(ProfileBins::of).collect();
+        let device_tracks: Vec<DeviceTrack> =
+            tracks.par_iter().zip(&bins).map(|(track, bins)| device_track(track, bins, sigma_eff_px)).collect();
+        let parts: Vec<DevicePart> =
+            tracks.par_iter().zip(&bins).enumerate().flat_map_iter(|(k, (track, bins))| parts(k, track, bins)).collect();
+        let [track_list, part_list] = &mut self.lists;
         track_list.upload(&self.context, &device_tracks)?;
-        bin_list.upload(&self.context, &device_bins)?;
-        self.small.reserve::<[f32; 2]>(&self.context, n_bins)?;
+        part_list.upload(&self.context, &parts)?;
+        let n_sums = parts.len() * PROFILE.workgroup as usize;
+        self.small.reserve::<[f32; 2]>(&self.context, n_sums)?;
 
-        let groups = PROFILE.groups(n_bins);
+        let groups = parts.len() as u32;
         let row_of_groups = groups.min(self.context.max_groups());
         let params = Params {
             width: self.width as u32,
             height: self.height as u32,
-            n_bins: n_bins as u32,
+            n_parts: groups,
             row_of_groups,
             sigma: sigma_eff_px,
         };
-        let mut commands = Commands::new(&self.context);
-        let buffers = [&self.residual, &self.weight, &*track_list, &*bin_list, &self.small];
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
+        let buffers = [&self.residual, &self.weight, &*track_list, &*part_list, &self.small];
         commands.dispatch(&PROFILE, &params, &buffers, [row_of_groups, groups.div_ceil(row_of_groups.max(1)), 1])?;
         commands.submit()?;
 
-        let sums: Vec<[f32; 2]> = self.small.read(&self.context, n_bins)?;
+        let sums: Vec<[f32; 2]> = self.small.read(&self.context, n_sums)?;
+        // Every track begins with a workgroup of its own.
         let mut rest = sums.as_slice();
-        let on_host = tracks.iter().zip(&all_bins).map(|(track, bins)| {
-            let (own, others) = rest.split_at(bins.n);
-            rest = others;
-            bins.profile(track, own.iter().map(|s| s[0]).collect(), own.iter().map(|s| s[1]).collect())
-        });
-        Ok(on_host.collect())
+        let of_track: Vec<&[[f32; 2]]> = bins
+            .iter()
+            .map(|bins| {
+                let (own, others) = rest.split_at(bins.n.next_multiple_of(PROFILE.workgroup as usize));
+                rest = others;
+                &own[..bins.n]
+            })
+            .collect();
+        let profile = |((track, bins), sums): ((&Segment, &ProfileBins), &&[[f32; 2]])| {
+            bins.profile(track, sums.iter().map(|s| s[0]).collect(), sums.iter().map(|s| s[1]).collect())
+        };
+        Ok(tracks.par_iter().zip(&bins).zip(&of_track).map(profile).collect())
     }
 }
 
-fn append_track(
-    track: &Segment,
-    bins: &ProfileBins,
-    sigma_eff_px: f32,
-    device_tracks: &mut Vec<DeviceTrack>,
-    device_bins: &mut Vec<DeviceBin>,
-) {
+/// Along and across the axis of its bins: the track's direction and its start.
+fn turned(track: &Segment, bins: &ProfileBins) -> ((f64, f64), (f64, f64)) {
     let (c, s) = track.direction();
-    let (along, across) = if bins.along_x { (c, s) } else { (s, c) };
-    let (a0, b0) = if bins.along_x { (track.start.x, track.start.y) } else { (track.start.y, track.start.x) };
-    let half_width = (3.0 * f64::from(sigma_eff_px) / along.abs()).ceil() as i32;
-    let own = device_tracks.len() as u32;
-    device_tracks.push(DeviceTrack { along_x: bins.along_x.into(), half_width, along: along as f32 });
-    device_bins.extend((0..bins.n).map(|bin| {
-        let axis = bins.first + bin as i64;
-        let centre = b0 + (axis as f64 - a0) * across / along;
-        let middle = centre.round();
-        DeviceBin { track: own, axis: axis as i32, middle: middle as i32, from_centre: (middle - centre) as f32 }
-    }));
+    if bins.along_x { ((c, s), (track.start.x, track.start.y)) } else { ((s, c), (track.start.y, track.start.x)) }
+}
+
+fn device_track(track: &Segment, bins: &ProfileBins, sigma_eff_px: f32) -> DeviceTrack {
+    let ((along, across), _) = turned(track, bins);
+    let slope = across / along;
+    let fixed = (slope * FIXED).round();
+    DeviceTrack {
+        along_x: bins.along_x.into(),
+        half_width: (3.0 * f64::from(sigma_eff_px) / along.abs()).ceil() as i32,
+        along: along as f32,
+        slope: fixed as i32,
+        slope_rest: (slope - fixed / FIXED) as f32,
+    }
+}
+
+/// The bins of one track, cut for the workgroups.
+fn parts(index: usize, track: &Segment, bins: &ProfileBins) -> impl Iterator<Item = DevicePart> {
+    let ((along, across), (a0, b0)) = turned(track, bins);
+    let slope = across / along;
+    let (first, n, at_once) = (bins.first, bins.n, PROFILE.workgroup as usize);
+    (0..n).step_by(at_once).map(move |bin| {
+        let axis = first + bin as i64;
+        let centre = b0 + (axis as f64 - a0) * slope;
+        let beyond = (centre - centre.floor()) * FIXED;
+        DevicePart {
+            track: index as u32,
+            n_bins: (n - bin).min(at_once) as u32,
+            first: axis as i32,
+            pixel: centre.floor() as i32,
+            beyond: beyond.floor() as i32,
+            beyond_rest: ((beyond - beyond.floor()) / FIXED) as f32,
+        }
+    })
 }

@@ -1,18 +1,33 @@
 //! The fast Radon transform over the segment set, with its peaks. CPU twin: backend/cpu/radon.rs.
 //!
-//! Levels of a task alternate between two buffers. All tasks are submitted at once; only the peaks come back.
+//! Two levels are made in one pass, in registers, from the last one that was kept; their peaks are found on the way.
+//! All passes are submitted at once; only the peaks come back.
 
 use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
 
 use super::GpuBackend;
+use super::commands::Commands;
 use super::context::Context;
-use super::kernel::{Access, AppendList, Buffer, Commands, Kernel};
+use super::kernel::{Access, AppendList, Buffer, Kernel};
 use crate::Result;
-use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest, best_of_cells, sort_peaks};
+use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest, best_of_cells};
 use crate::pipeline::segments::{Level, Node, SegmentSet, Task};
 
 /// Nodes of one row; rows are short in small frames.
 const WORKGROUP: u32 = 128;
+
+pub(super) static TRANSPOSE: Kernel = Kernel {
+    name: "transpose",
+    source: include_str!("../../../shaders/transpose.wgsl"),
+    workgroup: 256,
+    params_bytes: size_of::<TransposeParams>(),
+    buffers: &[Access::Read, Access::Write],
+    constants: &[],
+};
+
+/// Side of the squares in which an image is turned over.
+const SQUARE: usize = 32;
 
 pub(super) static RADON_FIRST: Kernel = Kernel {
     name: "radon_first",
@@ -20,32 +35,52 @@ pub(super) static RADON_FIRST: Kernel = Kernel {
     workgroup: WORKGROUP,
     params_bytes: size_of::<FirstParams>(),
     buffers: &[Access::Read, Access::Write],
+    constants: &[],
 };
 
 pub(super) static RADON_NEXT: Kernel = Kernel {
     name: "radon_next",
-    source: include_str!("../../../shaders/radon_next.wgsl"),
+    source: concat!(include_str!("../../../shaders/shared/radon.wgsl"), include_str!("../../../shaders/radon_next.wgsl")),
     workgroup: WORKGROUP,
     params_bytes: size_of::<NextParams>(),
-    buffers: &[Access::Read, Access::Write],
+    buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
+    constants: &[("WEIGHTED", 0.0)],
 };
 
 pub(super) static RADON_PEAKS: Kernel = Kernel {
     name: "radon_peaks",
-    source: include_str!("../../../shaders/radon_peaks.wgsl"),
+    source: concat!(
+        include_str!("../../../shaders/shared/radon.wgsl"),
+        include_str!("../../../shaders/radon_peaks.wgsl")
+    ),
     workgroup: WORKGROUP,
-    params_bytes: size_of::<PeaksParams>(),
-    buffers: &[Access::Read, Access::Read, Access::Read, Access::Write],
+    params_bytes: size_of::<NextParams>(),
+    buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: &[("WEIGHTED", 0.0)],
 };
+
+pub(super) static RADON_NEXT_WEIGHTED: Kernel =
+    Kernel { name: "radon_next_weighted", constants: &[("WEIGHTED", 1.0)], ..RADON_NEXT };
+
+pub(super) static RADON_PEAKS_WEIGHTED: Kernel =
+    Kernel { name: "radon_peaks_weighted", constants: &[("WEIGHTED", 1.0)], ..RADON_PEAKS };
+
+/// Workgroups that look at the places of a pass, one after the other where there are more.
+const LOOKERS: u32 = 256;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct TransposeParams {
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct FirstParams {
     pub(super) rows: i32,
     pub(super) columns: i32,
-    pub(super) origin: i32,
-    pub(super) row_stride: i32,
-    pub(super) column_stride: i32,
+    pub(super) mirrored: u32,
     pub(super) height: i32,
     pub(super) start_step: i32,
     pub(super) first_shift: i32,
@@ -55,41 +90,52 @@ pub(super) struct FirstParams {
     pub(super) limit: f32,
 }
 
+/// A level whose peaks are looked for.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct NextParams {
+pub(super) struct DeviceLevel {
+    pub(super) id: u32,
+    pub(super) height: i32,
     pub(super) start_step: i32,
     pub(super) first_shift: i32,
     pub(super) n_shifts: i32,
     pub(super) pad: i32,
-    pub(super) stride: i32,
-    pub(super) lower_height: i32,
-    pub(super) lower_start_step: i32,
-    pub(super) lower_n_starts: i32,
-    pub(super) lower_first_shift: i32,
-    pub(super) lower_n_shifts: i32,
-    pub(super) lower_pad: i32,
-    pub(super) lower_stride: i32,
+    pub(super) first_reported: i32,
+    pub(super) end_reported: i32,
+    pub(super) reported_starts: i32,
+    pub(super) n_paired_starts: i32,
+    pub(super) first_sd: i32,
+    pub(super) first_paired_sd: i32,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct PeaksParams {
-    pub(super) level: u32,
-    pub(super) height: i32,
-    pub(super) n_shifts: i32,
-    pub(super) stride: i32,
+pub(super) struct NextParams {
+    pub(super) levels: [DeviceLevel; 2],
+    pub(super) n_starts: i32,
     pub(super) first_shift: i32,
-    pub(super) first_reported: i32,
-    pub(super) first_sd: i32,
-    pub(super) first_paired_sd: i32,
-    pub(super) start_step: i32,
-    pub(super) n_paired_starts: i32,
-    pub(super) weighted: u32,
+    pub(super) n_shifts: i32,
+    pub(super) pad: i32,
+    pub(super) stride: i32,
+    pub(super) columns: i32,
+    pub(super) keep: u32,
+    pub(super) upper_stride: i32,
     pub(super) min_coverage: f32,
     pub(super) threshold: f32,
     pub(super) partner_threshold: f32,
-    pub(super) capacity: u32,
+    pub(super) most_places: u32,
+    pub(super) most_peaks: u32,
+    pub(super) turn: u32,
+}
+
+/// Where nodes are that may be peaks, see the shader.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct Place {
+    pub(super) start: i32,
+    pub(super) shift: i32,
+    pub(super) column: i32,
+    pub(super) bits: u32,
 }
 
 /// A peak as the device reports it.
@@ -99,17 +145,19 @@ pub(super) struct Found {
     pub(super) level: u32,
     pub(super) start: u32,
     pub(super) shift: u32,
-    pub(super) column: u32,
+    pub(super) column: i32,
     pub(super) significance: f32,
     pub(super) paired: u32,
 }
 
-/// Two levels of one task for values and for weights, and what goes with them.
+/// Two kept levels of one task for values and for weights, and what goes with them.
 #[derive(Debug)]
 pub(super) struct RadonBuffers {
     values: [Buffer; 2],
     weights: [Buffer; 2],
     inverse_sd: Buffer,
+    places: Buffer,
+    most_places: usize,
     peaks: AppendList<Found>,
 }
 
@@ -117,129 +165,169 @@ impl RadonBuffers {
     /// Peaks there is room for at first; above the usual threshold a frame has a few hundred.
     const FIRST_CAPACITY: usize = 1 << 14;
 
+    /// Room for places at first; three or four of 10 000 nodes of noise are noted.
+    const FIRST_PLACES: usize = 1 << 16;
+
     pub(super) fn new(context: &Context) -> Result<Self> {
         let pair = |label| Ok([Buffer::new(context, label)?, Buffer::new(context, label)?]);
         Ok(Self {
             values: pair("Radon")?,
             weights: pair("Radon weight")?,
             inverse_sd: Buffer::new(context, "Radon noise")?,
+            places: Buffer::new(context, "place")?,
+            most_places: Self::FIRST_PLACES,
             peaks: AppendList::new(context, "peak", Self::FIRST_CAPACITY)?,
         })
     }
 }
 
-/// One level in the order in which all are worked through.
-struct Step<'a> {
+/// A level that peaks are reported of, and where the device finds its inverse standard deviations.
+struct Reported<'a> {
     task: &'a Task,
     level_ix: usize,
-    /// Where its inverse standard deviations begin; those of pairs follow.
+    id: usize,
     first_sd: usize,
 }
 
-impl Step<'_> {
+impl Reported<'_> {
     fn level(&self) -> &Level {
         &self.task.levels[self.level_ix]
     }
+
+    fn on_device(&self) -> DeviceLevel {
+        let level = self.level();
+        DeviceLevel {
+            id: self.id as u32,
+            height: level.height as i32,
+            start_step: level.start_step as i32,
+            first_shift: level.shifts.start as i32,
+            n_shifts: level.n_shifts() as i32,
+            pad: level.pad as i32,
+            first_reported: level.reported.start as i32,
+            end_reported: level.reported.end as i32,
+            reported_starts: level.reported_starts as i32,
+            n_paired_starts: if level.is_paired() { level.n_starts as i32 - 1 } else { 0 },
+            first_sd: self.first_sd as i32,
+            first_paired_sd: (self.first_sd + level.inverse_sd.len()) as i32,
+        }
+    }
 }
+
+/// The shaders' header of the list of places: two counters, and the most there were.
+type PlacesHeader = [u32; 4];
 
 impl GpuBackend {
     pub(super) fn list_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>> {
         let context = &self.context;
-        let RadonBuffers { values, weights, inverse_sd, peaks } = &mut self.radon;
-        let largest = segments.tasks.iter().map(Task::max_level_len).max().unwrap_or(0);
+        let largest = segments.tasks.iter().map(Task::max_kept_len).max().unwrap_or(0);
+        let RadonBuffers { values, weights, inverse_sd, .. } = &mut self.radon;
         for buffer in values.iter_mut().chain(weights.iter_mut().filter(|_| request.weighted)) {
             buffer.reserve::<f32>(context, largest)?;
         }
-        let (steps, sds) = steps_of(segments);
+        let (reported, sds) = reported_levels(segments);
         inverse_sd.upload(context, &sds)?;
-
-        let found = peaks.fill(context, |list, capacity| {
-            let mut commands = Commands::new(context);
-            for (id, step) in steps.iter().enumerate() {
-                let (above, below) = (step.level_ix % 2, (step.level_ix + 1) % 2);
-                let filtered = Source { image: &self.filtered, width: self.width, limit: request.limit };
-                sum_nodes(&mut commands, step, filtered, &values[below], &values[above])?;
-                if request.weighted {
-                    let coverage = Source { image: &self.coverage, width: self.width, limit: 1.0 };
-                    sum_nodes(&mut commands, step, coverage, &weights[below], &weights[above])?;
-                }
-                let shares = if request.weighted { &weights[above] } else { &values[above] };
-                let params = peaks_params(step, id, request, capacity);
-                let level = step.level();
-                let groups =
-                    [RADON_PEAKS.groups(level.stride), level.reported.len() as u32, level.reported_starts as u32];
-                commands.dispatch(&RADON_PEAKS, &params, &[&values[above], shares, inverse_sd, list], groups)?;
+        let found = loop {
+            let most_places = self.radon.most_places;
+            let bytes = size_of::<PlacesHeader>() + most_places * size_of::<Place>();
+            self.radon.places.reserve::<u8>(&self.context, bytes)?;
+            let found = self.transform(segments, &reported, request)?;
+            let header: Vec<PlacesHeader> = self.radon.places.read(&self.context, 1)?;
+            let noted = header.first().map_or(0, |h| h[2] as usize);
+            if noted <= most_places {
+                break found;
             }
-            commands.submit()
-        })?;
-
+            self.radon.most_places = noted.next_power_of_two();
+        };
         let on_host = |f: Found| {
-            let step = &steps[f.level as usize];
-            let level = step.level();
-            let shift = level.shifts.start + f.shift as usize;
-            let column = i64::from(f.column) - level.pad as i64;
-            let (start, paired) = (f.start as usize, f.paired != 0);
-            let segment = step.task.segment(&Node { level: step.level_ix, start, shift, column, paired })?;
+            let Reported { task, level_ix, .. } = reported[f.level as usize];
+            let (start, shift, paired) = (f.start as usize, f.shift as usize, f.paired != 0);
+            let segment = task.segment(&Node { level: level_ix, start, shift, column: f.column.into(), paired })?;
             Some(Peak { segment, snr: f64::from(f.significance) })
         };
-        let mut peaks: Vec<Peak> = found.into_iter().filter_map(on_host).collect();
-        sort_peaks(&mut peaks);
+        let peaks: Vec<Peak> = found.into_par_iter().filter_map(on_host).collect();
         Ok(best_of_cells(&peaks))
+    }
+
+    /// All peaks, in no order; some are missing where there were too many places.
+    fn transform(
+        &mut self,
+        segments: &SegmentSet,
+        reported: &[Reported<'_>],
+        request: &SearchRequest,
+    ) -> Result<Vec<Found>> {
+        let (context, recorder) = (&self.context, &mut self.recorder);
+        let RadonBuffers { values, weights, inverse_sd, places, most_places, peaks } = &mut self.radon;
+        // The image and its coverage, as they are and turned over, each with the value that is its limit.
+        let upright = [(&self.filtered, request.limit), (&self.coverage, 1.0)];
+        let turned = [(&self.scratch[0], request.limit), (&self.scratch[1], 1.0)];
+        let (kinds, next_kernel, peaks_kernel) = if request.weighted {
+            (2, &RADON_NEXT_WEIGHTED, &RADON_PEAKS_WEIGHTED)
+        } else {
+            (1, &RADON_NEXT, &RADON_PEAKS)
+        };
+        let (width, height) = (self.width, self.height);
+        peaks.fill(context, |list, capacity| {
+            places.upload(context, &[PlacesHeader::default()])?;
+            let mut commands = Commands::new(context, recorder);
+            let squares = [width.div_ceil(SQUARE) as u32, height.div_ceil(SQUARE) as u32, 1];
+            let shape = TransposeParams { width: width as u32, height: height as u32 };
+            for (image, turned) in upright.iter().zip(&turned).take(kinds) {
+                commands.dispatch(&TRANSPOSE, &shape, &[image.0, turned.0], squares)?;
+            }
+            let mut turn = 0;
+            for task in &segments.tasks {
+                let first = task.first_kept();
+                let level = &task.levels[first];
+                let n_starts = task.rows.div_ceil(level.kept_step());
+                let groups = [RADON_FIRST.groups(level.stride), level.n_shifts() as u32, n_starts as u32];
+                let images = if task.octant.transposed { turned } else { upright };
+                for ((image, limit), nodes) in images.into_iter().zip([&values[0], &weights[0]]).take(kinds) {
+                    commands.dispatch(&RADON_FIRST, &first_params(task, level, limit), &[image, nodes], groups)?;
+                }
+                let above: Vec<&Reported<'_>> =
+                    reported.iter().filter(|r| std::ptr::eq(r.task, task) && r.level_ix > first).collect();
+                for (pass, made) in above.chunks(2).enumerate() {
+                    let (below, above) = (pass % 2, (pass + 1) % 2);
+                    let lower = &task.levels[made[0].level_ix - 1];
+                    let mut params = next_params(task, lower, made, request);
+                    (params.most_places, params.most_peaks, params.turn) = (*most_places as u32, capacity, turn);
+                    let shares = if request.weighted { &weights[below] } else { &values[below] };
+                    let groups = [
+                        next_kernel.groups(task.columns + 4 * lower.shifts.end),
+                        lower.n_shifts() as u32,
+                        params.n_starts as u32,
+                    ];
+                    let buffers = [&values[below], shares, &*inverse_sd, &*places, &values[above], &weights[above]];
+                    commands.dispatch(next_kernel, &params, &buffers, groups)?;
+                    let buffers = [&values[below], shares, &*inverse_sd, &*places, list];
+                    commands.dispatch(peaks_kernel, &params, &buffers, [LOOKERS, 1, 1])?;
+                    turn = 1 - turn;
+                }
+            }
+            commands.submit()
+        })
     }
 }
 
 /// All levels of all tasks, and their inverse standard deviations one after the other.
-fn steps_of(segments: &SegmentSet) -> (Vec<Step<'_>>, Vec<f32>) {
-    let (mut steps, mut sds) = (Vec::new(), Vec::new());
+fn reported_levels(segments: &SegmentSet) -> (Vec<Reported<'_>>, Vec<f32>) {
+    let (mut reported, mut sds) = (Vec::new(), Vec::new());
     for task in &segments.tasks {
         for (level_ix, level) in task.levels.iter().enumerate() {
-            steps.push(Step { task, level_ix, first_sd: sds.len() });
+            reported.push(Reported { task, level_ix, id: reported.len(), first_sd: sds.len() });
             sds.extend(level.inverse_sd.iter().chain(&level.inverse_sd_paired));
         }
     }
-    (steps, sds)
+    (reported, sds)
 }
 
-/// What the first levels are summed from.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    image: &'a Buffer,
-    width: usize,
-    pub(super) limit: f32,
-}
-
-/// Fills a level: from the image at the first, from the level below after that.
-fn sum_nodes(
-    commands: &mut Commands<'_>,
-    step: &Step<'_>,
-    source: Source<'_>,
-    lower: &Buffer,
-    upper: &Buffer,
-) -> Result<()> {
-    let level = step.level();
-    let groups = [RADON_FIRST.groups(level.stride), level.n_shifts() as u32, level.n_starts as u32];
-    match step.level_ix.checked_sub(1).map(|below| &step.task.levels[below]) {
-        None => {
-            commands.dispatch(&RADON_FIRST, &first_params(step.task, level, source), &[source.image, upper], groups)
-        }
-        Some(below) => commands.dispatch(&RADON_NEXT, &next_params(level, below), &[lower, upper], groups),
-    }
-}
-
-/// The frame is read through strides: an octant costs no copy of it.
-fn first_params(task: &Task, level: &Level, Source { width, limit, .. }: Source<'_>) -> FirstParams {
-    let (row_stride, column_stride) = if task.octant.transposed { (1, width as i32) } else { (width as i32, 1) };
-    let last_column = task.columns as i32 - 1;
-    let (origin, column_stride) =
-        if task.octant.mirrored { (last_column * column_stride, -column_stride) } else { (0, column_stride) };
+fn first_params(task: &Task, level: &Level, limit: f32) -> FirstParams {
     FirstParams {
         rows: task.rows as i32,
         columns: task.columns as i32,
-        origin,
-        row_stride,
-        column_stride,
+        mirrored: task.octant.mirrored.into(),
         height: level.height as i32,
-        start_step: level.start_step as i32,
+        start_step: level.kept_step() as i32,
         first_shift: level.shifts.start as i32,
         n_shifts: level.n_shifts() as i32,
         pad: level.pad as i32,
@@ -248,40 +336,31 @@ fn first_params(task: &Task, level: &Level, Source { width, limit, .. }: Source<
     }
 }
 
-fn next_params(level: &Level, below: &Level) -> NextParams {
+/// Of the pass that makes one level, or two, from the kept one below; what depends on the lists is left open.
+fn next_params(
+    task: &Task,
+    lower: &Level,
+    made: &[&Reported<'_>],
+    request: &SearchRequest,
+) -> NextParams {
+    let on_device = |k: usize| made.get(k).map_or_else(DeviceLevel::zeroed, |r| r.on_device());
+    let upper = made.get(1).map(|r| r.level());
+    let is_last = made.last().is_some_and(|r| r.level_ix + 1 == task.levels.len());
     NextParams {
-        start_step: level.start_step as i32,
-        first_shift: level.shifts.start as i32,
-        n_shifts: level.n_shifts() as i32,
-        pad: level.pad as i32,
-        stride: level.stride as i32,
-        lower_height: below.height as i32,
-        lower_start_step: below.start_step as i32,
-        lower_n_starts: below.n_starts as i32,
-        lower_first_shift: below.shifts.start as i32,
-        lower_n_shifts: below.n_shifts() as i32,
-        lower_pad: below.pad as i32,
-        lower_stride: below.stride as i32,
-    }
-}
-
-fn peaks_params(step: &Step<'_>, id: usize, request: &SearchRequest, capacity: u32) -> PeaksParams {
-    let level = step.level();
-    PeaksParams {
-        level: id as u32,
-        height: level.height as i32,
-        n_shifts: level.n_shifts() as i32,
-        stride: level.stride as i32,
-        first_shift: level.shifts.start as i32,
-        first_reported: level.reported.start as i32 - level.shifts.start as i32,
-        first_sd: step.first_sd as i32,
-        first_paired_sd: (step.first_sd + level.inverse_sd.len()) as i32,
-        start_step: level.start_step as i32,
-        n_paired_starts: if level.is_paired() { level.n_starts as i32 - 1 } else { 0 },
-        weighted: request.weighted.into(),
+        levels: [on_device(0), on_device(1)],
+        n_starts: task.rows.div_ceil(lower.kept_step()) as i32,
+        first_shift: lower.shifts.start as i32,
+        n_shifts: lower.n_shifts() as i32,
+        pad: lower.pad as i32,
+        stride: lower.stride as i32,
+        columns: task.columns as i32,
+        keep: (!is_last).into(),
+        upper_stride: upper.map_or(0, |l| l.stride as i32),
         min_coverage: MIN_COVERAGE,
         threshold: request.threshold,
         partner_threshold: PARTNER_SHARE * request.threshold,
-        capacity,
+        most_places: 0,
+        most_peaks: 0,
+        turn: 0,
     }
 }

@@ -9,7 +9,7 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use super::kernel::{Access, Kernel};
 use super::{background, compact, filter, fit, ingest, profile, radon, trail};
 
-const KERNELS: [&Kernel; 15] = [
+const KERNELS: [&Kernel; 18] = [
     &ingest::INGEST,
     &background::BACKGROUND,
     &background::NORMALISE,
@@ -19,9 +19,12 @@ const KERNELS: [&Kernel; 15] = [
     &compact::COMPACT,
     &compact::HOT,
     &compact::WEIGH,
+    &radon::TRANSPOSE,
     &radon::RADON_FIRST,
     &radon::RADON_NEXT,
+    &radon::RADON_NEXT_WEIGHTED,
     &radon::RADON_PEAKS,
+    &radon::RADON_PEAKS_WEIGHTED,
     &profile::PROFILE,
     &trail::TRAIL,
     &fit::FIT,
@@ -46,7 +49,8 @@ fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
 fn shaders_keep_to_the_least_limits() {
     for kernel in KERNELS {
         let (module, info) = parse(kernel);
-        let constants = [("WORKGROUP".to_owned(), f64::from(kernel.workgroup))].into_iter().collect();
+        let workgroup = ("WORKGROUP", f64::from(kernel.workgroup));
+        let constants = kernel.constants.iter().chain([&workgroup]).map(|(name, v)| ((*name).to_owned(), *v)).collect();
         let entry = Some((ShaderStage::Compute, "main"));
         let (module, _) = process_overrides(&module, &info, entry, &constants).unwrap();
         let size = module.entry_points[0].workgroup_size;
@@ -121,22 +125,27 @@ fn layouts() -> Vec<Layout> {
         layout!(compact::HOT, "Params" = compact::HotParams { width, height, threshold, ratio }),
         layout!(compact::WEIGH, "Params" = compact::WeighParams { width, height, first }),
         layout!(compact::WEIGH, "Footprint" = compact::DeviceFootprint { x, y, radius }),
+        layout!(radon::TRANSPOSE, "Params" = radon::TransposeParams { width, height }),
         layout!(radon::RADON_FIRST, "Params" = radon::FirstParams {
-            rows, columns, origin, row_stride, column_stride, height, start_step, first_shift, n_shifts, pad, stride,
-            limit
+            rows, columns, mirrored, height, start_step, first_shift, n_shifts, pad, stride, limit
+        }),
+        layout!(radon::RADON_NEXT, "Level" = radon::DeviceLevel {
+            id, height, start_step, first_shift, n_shifts, pad, first_reported, end_reported, reported_starts,
+            n_paired_starts, first_sd, first_paired_sd
         }),
         layout!(radon::RADON_NEXT, "Params" = radon::NextParams {
-            start_step, first_shift, n_shifts, pad, stride, lower_height, lower_start_step, lower_n_starts,
-            lower_first_shift, lower_n_shifts, lower_pad, lower_stride
+            levels, n_starts, first_shift, n_shifts, pad, stride, columns, keep, upper_stride, min_coverage,
+            threshold, partner_threshold, most_places, most_peaks, turn
         }),
-        layout!(radon::RADON_PEAKS, "Params" = radon::PeaksParams {
-            level, height, n_shifts, stride, first_shift, first_reported, first_sd, first_paired_sd, start_step,
-            n_paired_starts, weighted, min_coverage, threshold, partner_threshold, capacity
-        }),
+        layout!(radon::RADON_NEXT, "Place" = radon::Place { start, shift, column, bits }),
         layout!(radon::RADON_PEAKS, "Found" = radon::Found { level, start, shift, column, significance, paired }),
-        layout!(profile::PROFILE, "Params" = profile::Params { width, height, n_bins, row_of_groups, sigma }),
-        layout!(profile::PROFILE, "Track" = profile::DeviceTrack { along_x, half_width, along }),
-        layout!(profile::PROFILE, "Bin" = profile::DeviceBin { track, axis, middle, from_centre }),
+        layout!(profile::PROFILE, "Params" = profile::Params { width, height, n_parts, row_of_groups, sigma }),
+        layout!(profile::PROFILE, "Track" = profile::DeviceTrack {
+            along_x, half_width, along, slope, slope_rest
+        }),
+        layout!(profile::PROFILE, "Part" = profile::DevicePart {
+            track, n_bins, first, pixel, beyond, beyond_rest
+        }),
         layout!(trail::TRAIL, "Params" = trail::Params { width, height, trail, factor }),
         layout!(trail::TRAIL, "Walk" = trail::DeviceWalk {
             along_x, first, steps, half_width, first_centre, origin_x, origin_y

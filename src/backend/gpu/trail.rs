@@ -3,7 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::GpuBackend;
-use super::kernel::{Access, Commands, Kernel};
+use super::commands::Commands;
+use super::kernel::{Access, Kernel};
 use crate::Result;
 use crate::backend::{POINT_LENGTH_PX, trail_reach_px};
 use crate::pipeline::measure::{StampWalk, Trail};
@@ -14,6 +15,7 @@ pub(super) static TRAIL: Kernel = Kernel {
     workgroup: 64,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Write],
+    constants: &[],
 };
 
 #[repr(C)]
@@ -101,7 +103,7 @@ impl GpuBackend {
         let [trail_list, centre_list] = &mut self.lists;
         trail_list.upload(&self.context, &list)?;
         centre_list.upload(&self.context, &centres)?;
-        let mut commands = Commands::new(&self.context);
+        let mut commands = Commands::new(&self.context, &mut self.recorder);
         for (i, trail) in list.iter().enumerate() {
             let params = Params { width: self.width as u32, height: self.height as u32, trail: i as u32, factor };
             let across = 2 * trail.walk.half_width + 1;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use self::block::{FirstLevel, Job, Workspace};
 use self::plan::{Block, Phase, Stage, Wedge};
 use super::Image;
-use crate::pipeline::search::{Peak, SearchRequest, best_of_cells, sort_peaks};
+use crate::pipeline::search::{Peak, SearchRequest, best_of_cells};
 use crate::pipeline::segments::{Octant, SegmentSet, Task, line_offset};
 
 /// How the work is cut.
@@ -53,12 +53,6 @@ pub(super) struct Scratch {
     weights: Vec<f32>,
 }
 
-/// The best peak of every cell, in order.
-fn best(mut peaks: Vec<Peak>) -> Vec<Peak> {
-    sort_peaks(&mut peaks);
-    best_of_cells(&peaks)
-}
-
 thread_local! {
     /// Borrowed for the transform alone: a thread that waits in a parallel sort takes up another block meanwhile.
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
@@ -84,7 +78,7 @@ impl Scratch {
     ) -> Vec<Peak> {
         let peaks: Vec<Peak> =
             segments.tasks.iter().flat_map(|t| self.transform(t, [filtered, coverage], request, Cut::of(t))).collect();
-        best(peaks)
+        best_of_cells(&peaks)
     }
 
     /// Peaks of one task, of each block the best of every cell.
@@ -131,7 +125,7 @@ impl Scratch {
                     }
                     found
                 });
-                peaks.extend(best(found));
+                peaks.extend(best_of_cells(&found));
             }
             peaks
         });
@@ -159,7 +153,7 @@ impl Scratch {
             .collect();
         let found = jobs.par_iter().flat_map_iter(|(phase, block)| {
             let job = Job { phase, block, request };
-            best(WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights)))
+            best_of_cells(&WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights)))
         });
         found.collect()
     }
@@ -410,7 +404,6 @@ mod tests {
                 }
             }
         }
-        sort_peaks(&mut peaks);
         best_of_cells(&peaks)
     }
 
@@ -431,8 +424,7 @@ mod tests {
             for task in &set.tasks {
                 let expected = naive(task, [&frame, &weight], &request);
                 for cut in [SMALL, CUT, CUT_OF_TALL] {
-                    let mut got = Scratch::default().transform(task, [&frame, &weight], &request, cut);
-                    sort_peaks(&mut got);
+                    let got = Scratch::default().transform(task, [&frame, &weight], &request, cut);
                     assert_eq!(best_of_cells(&got), expected, "{:?} weighted {weighted} {cut:?}", task.octant);
                 }
                 n += expected.len();
