@@ -3,7 +3,7 @@
 // docs/algorithm.md, "Background". CPU twin: backend/cpu/background.rs.
 //
 // Order statistics are exact: a radix select over keys that sort as the values do, eight bits a pass, of those bits
-// in which the kept values differ at all.
+// in which the kept values differ at all. Every invocation keeps its first keys; the memory sees each pixel once.
 
 override WORKGROUP: u32;
 
@@ -35,6 +35,10 @@ const BINS = 256u;
 /// Bins one invocation adds up before the rank is looked for.
 const COARSE = 16u;
 const LARGEST = 3.4e38;
+/// Keys that an invocation keeps: of tiles of 64 × 64 px all.
+const OWN = 16u;
+/// Of a pixel that is not usable: greater than that of any value.
+const NO_KEY = 0xffffffffu;
 
 struct Tile {
     left: u32,
@@ -59,11 +63,13 @@ struct Ranked {
     equal: u32,
 }
 
+/// Keys of the least and the greatest value that are kept.
 struct Range {
-    low: f32,
-    high: f32,
+    low: u32,
+    high: u32,
 }
 
+var<private> own: array<u32, OWN>;
 var<workgroup> histogram: array<atomic<u32>, BINS>;
 var<workgroup> coarse: array<u32, COARSE>;
 var<workgroup> sums: array<vec2<f32>, WORKGROUP>;
@@ -84,12 +90,31 @@ fn value_of(key: u32) -> f32 {
     return bitcast<f32>(select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u));
 }
 
-fn index_of(tile: Tile, k: u32) -> u32 {
-    return (tile.top + k / tile.width) * params.width + tile.left + k % tile.width;
+fn keys_between(low: f32, high: f32) -> Range {
+    return Range(key_of(low), key_of(high));
 }
 
-fn is_kept(i: u32, range: Range) -> bool {
-    return weights[i] > 0.0 && values[i] >= range.low && values[i] <= range.high;
+/// Key of a pixel of the tile, as it is in memory.
+fn load_key(tile: Tile, k: u32) -> u32 {
+    let i = (tile.top + k / tile.width) * params.width + tile.left + k % tile.width;
+    return select(NO_KEY, key_of(values[i]), weights[i] > 0.0);
+}
+
+/// Key of an invocation's pixel; its pixels lie a workgroup apart.
+fn key_at(lid: u32, tile: Tile, turn: u32) -> u32 {
+    if turn < OWN {
+        return own[turn];
+    }
+    return load_key(tile, turn * WORKGROUP + lid);
+}
+
+/// Pixels of an invocation.
+fn n_turns(lid: u32, tile: Tile) -> u32 {
+    return (tile.n + WORKGROUP - 1u - lid) / WORKGROUP;
+}
+
+fn is_kept(key: u32, range: Range) -> bool {
+    return key >= range.low && key <= range.high;
 }
 
 /// Number, sums relative to the pivot, and extremes of the kept pixels.
@@ -104,11 +129,10 @@ fn survey(lid: u32, tile: Tile, range: Range, pivot: f32) -> Survey {
     var sum = vec2<f32>(0.0);
     var first_key = 0xffffffffu;
     var last_key = 0u;
-    for (var k = lid; k < tile.n; k += WORKGROUP) {
-        let i = index_of(tile, k);
-        if is_kept(i, range) {
-            let d = values[i] - pivot;
-            let key = key_of(values[i]);
+    for (var turn = 0u; turn < n_turns(lid, tile); turn++) {
+        let key = key_at(lid, tile, turn);
+        if is_kept(key, range) {
+            let d = value_of(key) - pivot;
             n += 1u;
             sum += vec2(d, d * d);
             first_key = min(first_key, key);
@@ -145,14 +169,23 @@ fn select_rank(lid: u32, tile: Tile, range: Range, seen: Survey, wanted: u32) ->
         }
         workgroupBarrier();
         let mask = (1u << (bits - shift)) - 1u;
-        for (var k = lid; k < tile.n; k += WORKGROUP) {
-            let i = index_of(tile, k);
-            if is_kept(i, range) {
-                let key = key_of(values[i]);
-                if bits == 32u || ((key ^ found.key) >> bits) == 0u {
-                    atomicAdd(&histogram[(key >> shift) & mask], 1u);
+        // Most keys share their first bits: a run of them is counted once.
+        var run_bin = 0u;
+        var run = 0u;
+        for (var turn = 0u; turn < n_turns(lid, tile); turn++) {
+            let key = key_at(lid, tile, turn);
+            if is_kept(key, range) && (bits == 32u || ((key ^ found.key) >> bits) == 0u) {
+                let bin = (key >> shift) & mask;
+                if bin != run_bin && run > 0u {
+                    atomicAdd(&histogram[run_bin], run);
+                    run = 0u;
                 }
+                run_bin = bin;
+                run += 1u;
             }
+        }
+        if run > 0u {
+            atomicAdd(&histogram[run_bin], run);
         }
         workgroupBarrier();
         let per_part = BINS / COARSE;
@@ -197,18 +230,17 @@ fn neighbours_of(lid: u32, tile: Tile, range: Range, key: u32) -> vec2<u32> {
         atomicStore(&greatest, 0u);
     }
     workgroupBarrier();
-    for (var k = lid; k < tile.n; k += WORKGROUP) {
-        let i = index_of(tile, k);
-        if is_kept(i, range) {
-            let other = key_of(values[i]);
-            if other < key {
-                atomicMax(&greatest, other);
-            }
-            if other > key {
-                atomicMin(&least, other);
-            }
+    var below = 0u;
+    var above = NO_KEY;
+    for (var turn = 0u; turn < n_turns(lid, tile); turn++) {
+        let other = key_at(lid, tile, turn);
+        if is_kept(other, range) {
+            below = max(below, select(0u, other, other < key));
+            above = min(above, select(NO_KEY, other, other > key));
         }
     }
+    atomicMax(&greatest, below);
+    atomicMin(&least, above);
     workgroupBarrier();
     if lid == 0u {
         let previous = atomicLoad(&greatest);
@@ -253,14 +285,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let tile = Tile(columns.x, rows.x, columns.y, columns.y * rows.y);
 
     var result = Statistics(0u, 0u, 0.0, 0.0, 0.0);
-    var range = Range(-LARGEST, LARGEST);
+    var range = keys_between(-LARGEST, LARGEST);
+    for (var turn = 0u; turn < min(OWN, n_turns(lid, tile)); turn++) {
+        own[turn] = load_key(tile, turn * WORKGROUP + lid);
+    }
     let all = survey(lid, tile, range, 0.0);
     if all.n > 0u {
         // Sums relative to the first median keep single precision exact on integer frames.
         let pivot = value_of(select_rank(lid, tile, range, all, (all.n - 1u) / 2u).key);
         let lower = pivot - value_of(select_rank(lid, tile, range, all, lower_rank(all.n - 1u)).key);
         if lower > 0.0 {
-            range = Range(pivot - 4.0 * lower, pivot + 4.0 * lower);
+            range = keys_between(pivot - 4.0 * lower, pivot + 4.0 * lower);
         }
         for (var round = 0u; round < params.max_rounds; round++) {
             let kept = survey(lid, tile, range, pivot);
@@ -274,7 +309,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if settled {
                 break;
             }
-            range = Range(result.median - params.clip_sigmas * sd, result.median + params.clip_sigmas * sd);
+            range = keys_between(result.median - params.clip_sigmas * sd, result.median + params.clip_sigmas * sd);
         }
     }
     if lid == 0u {

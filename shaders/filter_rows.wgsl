@@ -1,8 +1,11 @@
-// One invocation: one pixel of the first, horizontal pass of the PSF filter, for values and for coverage.
+// One workgroup: part of one row in the first, horizontal pass of the PSF filter, for values and for coverage.
 // In: residuals, weights, taps of the filter then of the coverage. Out: both, convolved along the rows.
 // docs/algorithm.md, "Search". CPU twin: backend/cpu/filter.rs.
 
 override WORKGROUP: u32;
+
+/// Widest kernel on either side that fits.
+const MOST_RADIUS = 64u;
 
 struct Params {
     width: u32,
@@ -19,26 +22,36 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> value_out: array<f32>;
 @group(0) @binding(5) var<storage, read_write> coverage_out: array<f32>;
 
+/// Residual / noise, clipped, and 1 where the pixel is usable: of the row's part and a radius on either side.
+var<workgroup> pixels: array<vec2<f32>, WORKGROUP + 2u * MOST_RADIUS>;
+
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x >= params.width {
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let row = group.y * params.width;
+    let first = i32(group.x * WORKGROUP) - i32(params.radius);
+    for (var k = lid; k < WORKGROUP + 2u * params.radius; k += WORKGROUP) {
+        let x = first + i32(k);
+        // Missing pixels and the outside count as zero.
+        var pixel = vec2(0.0);
+        if x >= 0 && x < i32(params.width) {
+            let i = row + u32(x);
+            let usable = select(max(weights[i], 0.0), abs(weights[i]), params.with_saturated != 0u);
+            if usable > 0.0 {
+                pixel = vec2(clamp(residual[i] * sqrt(usable), -params.clip, params.clip), 1.0);
+            }
+        }
+        pixels[k] = pixel;
+    }
+    workgroupBarrier();
+    let x = group.x * WORKGROUP + lid;
+    if x >= params.width {
         return;
     }
     let n_taps = 2u * params.radius + 1u;
-    let row = id.y * params.width;
-    var value = 0.0;
-    var coverage = 0.0;
-    // Missing pixels and the outside count as zero.
-    let first = params.radius - min(params.radius, id.x);
-    let last = min(n_taps, params.width + params.radius - id.x);
-    for (var k = first; k < last; k++) {
-        let i = row + id.x + k - params.radius;
-        let usable = select(max(weights[i], 0.0), abs(weights[i]), params.with_saturated != 0u);
-        if usable > 0.0 {
-            value += taps[k] * clamp(residual[i] * sqrt(usable), -params.clip, params.clip);
-            coverage += taps[n_taps + k];
-        }
+    var sums = vec2(0.0);
+    for (var k = 0u; k < n_taps; k++) {
+        sums += vec2(taps[k], taps[n_taps + k]) * pixels[lid + k];
     }
-    value_out[row + id.x] = value;
-    coverage_out[row + id.x] = coverage;
+    value_out[row + x] = sums.x;
+    coverage_out[row + x] = sums.y;
 }

@@ -6,6 +6,8 @@
 // relative to the pixel at the starting segment's middle, so that single precision suffices anywhere in the frame.
 
 override WORKGROUP: u32;
+/// Vectors that are added up at once: as many as fit into workgroup memory.
+override AT_ONCE: u32;
 
 const N = 7u;
 const N_TRIANGLE = 28u;
@@ -111,7 +113,8 @@ struct Proposal {
     gain: f32,
 }
 
-var<workgroup> parts: array<vec4<f32>, N_VECTORS * WORKGROUP>;
+var<workgroup> parts: array<vec4<f32>, AT_ONCE * WORKGROUP>;
+var<workgroup> partial: array<f32, WORKGROUP>;
 var<workgroup> sums: array<f32, N_SUMS>;
 var<workgroup> trial_sums: array<f32, N_SUMS>;
 var<workgroup> totals: array<f32, 5>;
@@ -187,19 +190,38 @@ fn best_flux(lid: u32, request: u32) {
             power += p.weight * t * t;
         }
     }
-    parts[lid] = vec4(signal, power, 0.0, 0.0);
-    reduce(lid, 1u);
+    var own = array<vec4<f32>, N_VECTORS>();
+    own[0] = vec4(signal, power, 0.0, 0.0);
+    reduce(lid, &own, 1u);
 }
 
-/// Adds up the parts of all invocations, each of `n` vectors, in their order: the same sum in every run.
-fn reduce(lid: u32, n: u32) {
-    workgroupBarrier();
-    for (var k = lid; k < 4u * n; k += WORKGROUP) {
-        var total = 0.0;
-        for (var part = 0u; part < WORKGROUP; part++) {
-            total += parts[part * n + k / 4u][k % 4u];
+/// Adds up the first `n` vectors of all invocations, in an order that is the same in every run, into `trial_sums`.
+fn reduce(lid: u32, own: ptr<function, array<vec4<f32>, N_VECTORS>>, n: u32) {
+    for (var first = 0u; first < n; first += AT_ONCE) {
+        let at_once = min(AT_ONCE, n - first);
+        for (var k = 0u; k < at_once; k++) {
+            parts[k * WORKGROUP + lid] = (*own)[first + k];
         }
-        trial_sums[k] = total;
+        workgroupBarrier();
+        // Each sum is made by several invocations, and their shares are put together.
+        let n_sums = 4u * at_once;
+        let sharers = WORKGROUP / n_sums;
+        if lid < sharers * n_sums {
+            let k = lid % n_sums;
+            var total = 0.0;
+            for (var part = lid / n_sums; part < WORKGROUP; part += sharers) {
+                total += parts[k / 4u * WORKGROUP + part][k % 4u];
+            }
+            partial[lid] = total;
+        }
+        workgroupBarrier();
+        if lid < n_sums {
+            var total = 0.0;
+            for (var sharer = 0u; sharer < sharers; sharer++) {
+                total += partial[sharer * n_sums + lid];
+            }
+            trial_sums[4u * first + lid] = total;
+        }
     }
     workgroupBarrier();
 }
@@ -234,16 +256,13 @@ fn accumulate(lid: u32, request: u32, state: State) {
             others += vec4(p.weight * rest * sample.curvature, power, 0.0);
         }
     }
-    let own = array(
+    var own = array(
         first[0], first[1], first[2], first[3],
         mixed[0], mixed[1], mixed[2], mixed[3],
         second[0], second[1], second[2], second[3],
         others,
     );
-    for (var k = 0u; k < N_VECTORS; k++) {
-        parts[lid * N_VECTORS + k] = own[k];
-    }
-    reduce(lid, N_VECTORS);
+    reduce(lid, &own, N_VECTORS);
     if lid == 0u {
         // What is known of the width beforehand counts like a pixel.
         let off = params.expected_sigma - state.sigma;
@@ -419,9 +438,10 @@ fn cover_ends(lid: u32, request: u32, state: State) {
             n_usable += usable;
         }
     }
-    parts[2u * lid] = ends;
-    parts[2u * lid + 1u] = vec4(n_usable, 0.0, 0.0, 0.0);
-    reduce(lid, 2u);
+    var own = array<vec4<f32>, N_VECTORS>();
+    own[0] = ends;
+    own[1] = vec4(n_usable, 0.0, 0.0, 0.0);
+    reduce(lid, &own, 2u);
     for (var k = lid; k < 5u; k += WORKGROUP) {
         totals[k] = trial_sums[k];
     }

@@ -1,5 +1,5 @@
-// One invocation: all nodes of the next two levels that begin in one place and are made of one shift of the level below
-// them: two of the middle level, and four of the upper one. Where one of them may be a peak the place is noted, every
+// One invocation: all nodes of the next two levels that begin in a few places and are made of one shift of the level below
+// them: in each two of the middle level, and four of the upper one. Where one of them may be a peak the place is noted, every
 // second start of the upper level is kept for what comes after it.
 // In: nodes of the lower level, nodes of its weights, 1 / standard deviation of each shift. Out: nodes of the upper level
 // [start, shift, column], and one Place for each that radon_peaks.wgsl shall look at, appended in no order.
@@ -8,11 +8,63 @@
 @group(0) @binding(5) var<storage, read_write> upper_nodes: array<f32>;
 @group(0) @binding(6) var<storage, read_write> upper_weight_nodes: array<f32>;
 
-/// Whether a node, alone or with its partner, may be a peak.
-fn may_be_peak(which: u32, shift: i32, node: Node) -> bool {
+/// Columns of one invocation, a workgroup apart.
+const COLUMNS = 4;
+/// No sum is as great.
+const NEVER = 3.4e38;
+/// What rounding may make of a limit.
+const SLACK = 1.0 - 1e-6;
+
+/// What all columns of an invocation share: the four nodes of the lower level that one of the upper level is made of,
+/// those below each other first.
+struct Rows {
+    /// Where column 0 is.
+    origins: array<i32, 4>,
+    /// Columns there are from the first one on; none beyond the last start.
+    lengths: array<u32, 4>,
+    shift: i32,
+}
+
+fn rows_of(start: i32, shift: i32) -> Rows {
+    var rows = Rows();
+    rows.shift = shift;
+    for (var k = 0; k < 4; k++) {
+        let row = start + 2 * k;
+        rows.origins[k] = (row * params.n_shifts + shift - params.first_shift) * params.stride + params.pad;
+        rows.lengths[k] = select(0u, u32(params.columns + shift), row < params.n_starts);
+    }
+    return rows;
+}
+
+/// A node of one of the rows.
+fn in_row(origin: i32, length: u32, shift: i32, column: i32) -> Node {
+    if u32(column + shift) >= length {
+        return Node(0.0);
+    }
+    if WEIGHTED {
+        return Node(nodes[origin + column], weight_nodes[origin + column]);
+    }
+    return Node(nodes[origin + column], 0.0);
+}
+
+/// The least sum of a node that may be a peak, alone or with its partner; with weights the least significance.
+fn least_of(which: u32, start: i32, shift: i32) -> f32 {
     let level = params.levels[which];
-    return shift >= level.first_reported && shift < level.end_reported
-        && significance_of(which, node, shift) >= params.partner_threshold;
+    if start / starts_apart(which) >= level.reported_starts || shift < level.first_reported
+        || shift >= level.end_reported {
+        return NEVER;
+    }
+    if WEIGHTED {
+        return params.partner_threshold;
+    }
+    return SLACK * params.partner_threshold / inverse_sd[level.first_sd + shift - level.first_shift];
+}
+
+fn reaches(least: f32, which: u32, shift: i32, node: Node) -> u32 {
+    if WEIGHTED {
+        return u32(least < NEVER && significance_of(which, node, shift) >= least);
+    }
+    return u32(node.x >= least);
 }
 
 fn keep(start: i32, shift: i32, column: i32, node: Node) {
@@ -28,61 +80,58 @@ fn keep(start: i32, shift: i32, column: i32, node: Node) {
     }
 }
 
-/// The four nodes of the upper level; a bit for each that may be a peak.
-fn upper_level(start: i32, shift: i32, column: i32, middle: array<Node, 2>) -> u32 {
-    var c = array<Node, 3>();
-    for (var k = 0; k < 3; k++) {
-        c[k] = lower_at(start + 4, shift, column + 2 * shift + k);
-    }
-    var d = array<Node, 4>();
-    for (var k = 0; k < 4; k++) {
-        d[k] = lower_at(start + 6, shift, column + 3 * shift + k);
-    }
-    let upper = array(
-        middle[0] + (c[0] + d[0]),
-        middle[0] + (c[1] + d[1]),
-        middle[1] + (c[1] + d[2]),
-        middle[1] + (c[2] + d[3]),
-    );
-    var bits = 0u;
-    if start / 2 < params.levels[UPPER].reported_starts {
-        for (var k = 0; k < 4; k++) {
-            bits |= u32(may_be_peak(UPPER, 4 * shift + k, upper[k])) << u32(k);
-        }
-    }
-    if params.keep != 0u && start % 4 == 0 {
-        for (var k = 0; k < 4; k++) {
-            keep(start, 4 * shift + k, column, upper[k]);
-        }
-    }
-    return bits;
-}
-
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let start = i32(id.z);
-    let shift = params.first_shift + i32(id.y);
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let start = i32(group.z);
+    let shift = params.first_shift + i32(group.y);
     let is_upper = params.levels[UPPER].n_shifts > 0 && start % 2 == 0;
+    let is_kept = is_upper && params.keep != 0u && start % 4 == 0;
+    let rows = rows_of(start, shift);
+    let least_1 = vec2(least_of(MIDDLE, start, 2 * shift), least_of(MIDDLE, start, 2 * shift + 1));
+    var least_2 = vec4(NEVER);
+    if is_upper {
+        for (var k = 0; k < 4; k++) {
+            least_2[k] = least_of(UPPER, start, 4 * shift + k);
+        }
+    }
     // Lines further left stay outside of the frame.
     let most_left = select(2 * shift + 1, 4 * shift + 3, is_upper);
-    let column = i32(id.x) - most_left;
-    if column >= params.columns {
-        return;
-    }
-    let a = lower_at(start, shift, column);
-    let b = array(lower_at(start + 2, shift, column + shift), lower_at(start + 2, shift, column + shift + 1));
-    let middle = array(a + b[0], a + b[1]);
-    var bits = 0u;
-    if start < params.levels[MIDDLE].reported_starts {
-        bits = u32(may_be_peak(MIDDLE, 2 * shift, middle[0])) | u32(may_be_peak(MIDDLE, 2 * shift + 1, middle[1])) << 1u;
-    }
-    if is_upper {
-        bits |= upper_level(start, shift, column, middle) << 2u;
-    }
-    if bits != 0u {
-        let slot = atomicAdd(&places.counts[params.turn], 1u);
-        if slot < params.most_places {
-            places.list[slot] = Place(start, shift, column, bits);
+    for (var turn = 0; turn < COLUMNS; turn++) {
+        let column = (i32(group.x) * COLUMNS + turn) * i32(WORKGROUP) + i32(lid) - most_left;
+        if column >= params.columns {
+            break;
+        }
+        let a = in_row(rows.origins[0], rows.lengths[0], shift, column);
+        let b0 = in_row(rows.origins[1], rows.lengths[1], shift, column + shift);
+        let b1 = in_row(rows.origins[1], rows.lengths[1], shift, column + shift + 1);
+        let middle = array(a + b0, a + b1);
+        var bits = reaches(least_1.x, MIDDLE, 2 * shift, middle[0])
+            | reaches(least_1.y, MIDDLE, 2 * shift + 1, middle[1]) << 1u;
+        if is_upper {
+            let c0 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift);
+            let c1 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift + 1);
+            let c2 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift + 2);
+            let d0 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift);
+            let d1 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 1);
+            let d2 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 2);
+            let d3 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 3);
+            let upper = array(middle[0] + (c0 + d0), middle[0] + (c1 + d1), middle[1] + (c1 + d2), middle[1] + (c2 + d3));
+            bits |= reaches(least_2.x, UPPER, 4 * shift, upper[0]) << 2u
+                | reaches(least_2.y, UPPER, 4 * shift + 1, upper[1]) << 3u
+                | reaches(least_2.z, UPPER, 4 * shift + 2, upper[2]) << 4u
+                | reaches(least_2.w, UPPER, 4 * shift + 3, upper[3]) << 5u;
+            if is_kept {
+                keep(start, 4 * shift, column, upper[0]);
+                keep(start, 4 * shift + 1, column, upper[1]);
+                keep(start, 4 * shift + 2, column, upper[2]);
+                keep(start, 4 * shift + 3, column, upper[3]);
+            }
+        }
+        if bits != 0u {
+            let slot = atomicAdd(&places.counts[params.turn], 1u);
+            if slot < params.most_places {
+                places.list[slot] = Place(start, shift, column, bits);
+            }
         }
     }
 }

@@ -41,18 +41,13 @@ fn significance_at(which: u32, paired: bool, start: i32, shift: i32, column: i32
 /// Reports a node, or a pair, if it is a peak.
 fn report_peak(which: u32, paired: bool, start: i32, shift: i32, column: i32) {
     let value = significance_at(which, paired, start, shift, column);
-    if value <= params.threshold {
-        return;
-    }
+    var is_peak = value > params.threshold;
     // Greater than the neighbours before it in (shift, column), not less than those after: a plateau counts once.
-    for (var dx = -1; dx <= 1; dx++) {
-        if value <= significance_at(which, paired, start, shift - 1, column + dx)
-            || value < significance_at(which, paired, start, shift + 1, column + dx) {
-            return;
-        }
+    for (var n = 0; n < 9 && is_peak; n++) {
+        let neighbour = significance_at(which, paired, start, shift + n / 3 - 1, column + n % 3 - 1);
+        is_peak = n == 4 || value > neighbour || (value == neighbour && n > 4);
     }
-    if value <= significance_at(which, paired, start, shift, column - 1)
-        || value < significance_at(which, paired, start, shift, column + 1) {
+    if !is_peak {
         return;
     }
     let slot = atomicAdd(&peaks.count, 1u);
@@ -65,6 +60,9 @@ fn report_peak(which: u32, paired: bool, start: i32, shift: i32, column: i32) {
 
 /// Reports what there is of a node.
 fn look(which: u32, start: i32, shift: i32, column: i32) {
+    if significance_of(which, node_at(which, start, shift, column), shift) < params.partner_threshold {
+        return;
+    }
     report_peak(which, false, start, shift, column);
     let apart = starts_apart(which);
     if start / apart < params.levels[which].n_paired_starts {
@@ -84,12 +82,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     }
     for (var i = id.x; i < min(noted, params.most_places); i += groups.x * WORKGROUP) {
         let place = places.list[i];
-        for (var k = 0u; k < 6u; k++) {
-            if (place.bits >> k & 1u) != 0u {
-                let which = select(MIDDLE, UPPER, k >= 2u);
-                let shift = select(2 * place.shift + i32(k), 4 * place.shift + i32(k) - 2, which == UPPER);
-                look(which, place.start, shift, place.column);
-            }
+        for (var bits = place.bits; bits != 0u; bits &= bits - 1u) {
+            let k = i32(firstTrailingBit(bits));
+            let which = select(MIDDLE, UPPER, k >= 2);
+            let shift = select(2 * place.shift + k, 4 * place.shift + k - 2, which == UPPER);
+            look(which, place.start, shift, place.column);
         }
     }
 }

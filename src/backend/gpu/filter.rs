@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 use super::commands::Commands;
 use super::kernel::{Access, Kernel};
 use super::{GpuBackend, IMAGE_WORKGROUP};
-use crate::Result;
 use crate::pipeline::psf::PsfKernel;
+use crate::{Error, Result};
 
 pub(super) static FILTER_ROWS: Kernel = Kernel {
     name: "filter_rows",
@@ -26,6 +26,12 @@ pub(super) static FILTER_COLUMNS: Kernel = Kernel {
     constants: &[],
 };
 
+/// Widest filter on either side: the shader's `MOST_RADIUS`, twice what the widest PSF needs.
+const MOST_RADIUS: usize = 64;
+
+/// Pixels below each other of one invocation of the second pass: the shader's `ROWS`.
+const ROWS_AT_ONCE: usize = 8;
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Params {
@@ -38,6 +44,10 @@ pub(super) struct Params {
 
 impl GpuBackend {
     pub(super) fn convolve(&mut self, kernel: &PsfKernel, clip: f32, with_saturated: bool) -> Result<()> {
+        if kernel.radius() > MOST_RADIUS {
+            let what = "the radius of the PSF filter on a GPU (px)".to_owned();
+            return Err(Error::Limit { what, requested: kernel.radius() as u64, allowed: MOST_RADIUS as u64 });
+        }
         let squares: Vec<f32> = kernel.taps.iter().map(|t| t * t).collect();
         let sum: f32 = squares.iter().sum();
         let mut taps = kernel.taps.clone();
@@ -56,6 +66,7 @@ impl GpuBackend {
         let groups = self.image_groups(&FILTER_ROWS);
         let mut commands = Commands::new(&self.context, &mut self.recorder);
         commands.dispatch(&FILTER_ROWS, &params, &rows, groups)?;
+        let groups = [groups[0], self.height.div_ceil(ROWS_AT_ONCE) as u32, 1];
         commands.dispatch(&FILTER_COLUMNS, &params, &columns, groups)?;
         commands.submit()
     }

@@ -16,12 +16,20 @@ use crate::pipeline::measure::{
 pub(super) static FIT: Kernel = Kernel {
     name: "fit",
     source: concat!(include_str!("../../../shaders/shared/trail.wgsl"), include_str!("../../../shaders/fit.wgsl")),
-    // 52 sums of each invocation have to fit into 16 KiB.
+    // 52 sums of each invocation fit into 16 KiB.
     workgroup: 64,
     params_bytes: size_of::<Params>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write],
-    constants: &[],
+    constants: &[("AT_ONCE", 13.0)],
 };
+
+/// The same for stamps of many pixels, whose invocations put their sums together in turns.
+pub(super) static FIT_LARGE: Kernel =
+    Kernel { name: "fit_large", workgroup: 256, constants: &[("AT_ONCE", 3.0)], ..FIT };
+
+/// Pixels of a stamp from which it is large. What others are fitted in the same call must not matter: sums of another
+/// order round otherwise.
+const LARGE_STAMP: u32 = 1 << 10;
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -83,7 +91,7 @@ pub(super) struct DeviceFit {
 impl GpuBackend {
     pub(super) fn fit_trails(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {
         let mut centres = Vec::new();
-        let device_requests: Vec<DeviceRequest> = requests
+        let made_ready: Vec<DeviceRequest> = requests
             .iter()
             .map(|request| {
                 let trail = &request.start;
@@ -99,6 +107,10 @@ impl GpuBackend {
                 }
             })
             .collect();
+        let is_large = |r: &DeviceRequest| r.walk.steps * (2 * r.walk.half_width as u32 + 1) >= LARGE_STAMP;
+        let (large, small): (Vec<usize>, Vec<usize>) = (0..requests.len()).partition(|i| is_large(&made_ready[*i]));
+        let order: Vec<usize> = small.iter().chain(&large).copied().collect();
+        let device_requests: Vec<DeviceRequest> = order.iter().map(|i| made_ready[*i]).collect();
         let [request_list, centre_list] = &mut self.lists;
         request_list.upload(&self.context, &device_requests)?;
         centre_list.upload(&self.context, &centres)?;
@@ -107,14 +119,19 @@ impl GpuBackend {
         let buffers = [&self.residual, &self.weight, &*request_list, &*centre_list, &self.small];
         let mut commands = Commands::new(&self.context, &mut self.recorder);
         let at_once = self.context.max_groups() as usize;
-        for first in (0..requests.len()).step_by(at_once) {
-            let params = params_of(settings, self.width, self.height, first);
-            let n = (requests.len() - first).min(at_once) as u32;
-            commands.dispatch(&FIT, &params, &buffers, [n, 1, 1])?;
+        for (kernel, range) in [(&FIT, 0..small.len()), (&FIT_LARGE, small.len()..requests.len())] {
+            for first in range.clone().step_by(at_once) {
+                let params = params_of(settings, self.width, self.height, first);
+                let n = (range.end - first).min(at_once) as u32;
+                commands.dispatch(kernel, &params, &buffers, [n, 1, 1])?;
+            }
         }
         commands.submit()?;
         let fits: Vec<DeviceFit> = self.small.read(&self.context, requests.len())?;
-        Ok(fits.iter().zip(&device_requests).map(|(fit, request)| on_host(fit, &request.walk)).collect())
+        let mut in_order: Vec<(usize, TrailFit)> =
+            order.iter().zip(&fits).map(|(i, fit)| (*i, on_host(fit, &made_ready[*i].walk))).collect();
+        in_order.sort_unstable_by_key(|(i, _)| *i);
+        Ok(in_order.into_iter().map(|(_, fit)| fit).collect())
     }
 }
 

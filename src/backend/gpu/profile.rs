@@ -59,8 +59,12 @@ impl GpuBackend {
         let bins: Vec<ProfileBins> = tracks.par_iter().map(ProfileBins::of).collect();
         let device_tracks: Vec<DeviceTrack> =
             tracks.par_iter().zip(&bins).map(|(track, bins)| device_track(track, bins, sigma_eff_px)).collect();
-        let parts: Vec<DevicePart> =
-            tracks.par_iter().zip(&bins).enumerate().flat_map_iter(|(k, (track, bins))| parts(k, track, bins)).collect();
+        let parts: Vec<DevicePart> = tracks
+            .par_iter()
+            .zip(&bins)
+            .enumerate()
+            .flat_map_iter(|(k, (track, bins))| parts(k, track, bins))
+            .collect();
         let [track_list, part_list] = &mut self.lists;
         track_list.upload(&self.context, &device_tracks)?;
         part_list.upload(&self.context, &parts)?;

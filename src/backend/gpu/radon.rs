@@ -40,7 +40,10 @@ pub(super) static RADON_FIRST: Kernel = Kernel {
 
 pub(super) static RADON_NEXT: Kernel = Kernel {
     name: "radon_next",
-    source: concat!(include_str!("../../../shaders/shared/radon.wgsl"), include_str!("../../../shaders/radon_next.wgsl")),
+    source: concat!(
+        include_str!("../../../shaders/shared/radon.wgsl"),
+        include_str!("../../../shaders/radon_next.wgsl")
+    ),
     workgroup: WORKGROUP,
     params_bytes: size_of::<NextParams>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
@@ -64,6 +67,9 @@ pub(super) static RADON_NEXT_WEIGHTED: Kernel =
 
 pub(super) static RADON_PEAKS_WEIGHTED: Kernel =
     Kernel { name: "radon_peaks_weighted", constants: &[("WEIGHTED", 1.0)], ..RADON_PEAKS };
+
+/// Columns of one invocation: the shader's `COLUMNS`.
+const COLUMNS_AT_ONCE: usize = 4;
 
 /// Workgroups that look at the places of a pass, one after the other where there are more.
 const LOOKERS: u32 = 256;
@@ -293,7 +299,7 @@ impl GpuBackend {
                     (params.most_places, params.most_peaks, params.turn) = (*most_places as u32, capacity, turn);
                     let shares = if request.weighted { &weights[below] } else { &values[below] };
                     let groups = [
-                        next_kernel.groups(task.columns + 4 * lower.shifts.end),
+                        next_kernel.groups((task.columns + 4 * lower.shifts.end).div_ceil(COLUMNS_AT_ONCE)),
                         lower.n_shifts() as u32,
                         params.n_starts as u32,
                     ];
@@ -337,12 +343,7 @@ fn first_params(task: &Task, level: &Level, limit: f32) -> FirstParams {
 }
 
 /// Of the pass that makes one level, or two, from the kept one below; what depends on the lists is left open.
-fn next_params(
-    task: &Task,
-    lower: &Level,
-    made: &[&Reported<'_>],
-    request: &SearchRequest,
-) -> NextParams {
+fn next_params(task: &Task, lower: &Level, made: &[&Reported<'_>], request: &SearchRequest) -> NextParams {
     let on_device = |k: usize| made.get(k).map_or_else(DeviceLevel::zeroed, |r| r.on_device());
     let upper = made.get(1).map(|r| r.level());
     let is_last = made.last().is_some_and(|r| r.level_ix + 1 == task.levels.len());

@@ -9,7 +9,7 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use super::kernel::{Access, Kernel};
 use super::{background, compact, filter, fit, ingest, profile, radon, trail};
 
-const KERNELS: [&Kernel; 18] = [
+const KERNELS: [&Kernel; 19] = [
     &ingest::INGEST,
     &background::BACKGROUND,
     &background::NORMALISE,
@@ -28,6 +28,7 @@ const KERNELS: [&Kernel; 18] = [
     &profile::PROFILE,
     &trail::TRAIL,
     &fit::FIT,
+    &fit::FIT_LARGE,
 ];
 
 /// The least that every WebGPU device offers.
