@@ -72,13 +72,9 @@ struct Range {
 var<private> own: array<u32, OWN>;
 var<workgroup> histogram: array<atomic<u32>, BINS>;
 var<workgroup> coarse: array<u32, COARSE>;
-var<workgroup> sums: array<vec2<f32>, WORKGROUP>;
-var<workgroup> counted: atomic<u32>;
-var<workgroup> least: atomic<u32>;
-var<workgroup> greatest: atomic<u32>;
-var<workgroup> surveyed: Survey;
+var<workgroup> surveys: array<Survey, WORKGROUP>;
+var<workgroup> extremes: array<vec2<u32>, WORKGROUP>;
 var<workgroup> chosen: vec3<u32>;
-var<workgroup> neighbours: vec2<u32>;
 
 /// Sorts as the values do. Zero has one key, whatever its sign.
 fn key_of(value: f32) -> u32 {
@@ -119,42 +115,33 @@ fn is_kept(key: u32, range: Range) -> bool {
 
 /// Number, sums relative to the pivot, and extremes of the kept pixels.
 fn survey(lid: u32, tile: Tile, range: Range, pivot: f32) -> Survey {
-    if lid == 0u {
-        atomicStore(&counted, 0u);
-        atomicStore(&least, 0xffffffffu);
-        atomicStore(&greatest, 0u);
-    }
-    workgroupBarrier();
-    var n = 0u;
-    var sum = vec2<f32>(0.0);
-    var first_key = 0xffffffffu;
-    var last_key = 0u;
+    var seen = Survey(0u, 0.0, 0.0, NO_KEY, 0u);
     for (var turn = 0u; turn < n_turns(lid, tile); turn++) {
         let key = key_at(lid, tile, turn);
         if is_kept(key, range) {
             let d = value_of(key) - pivot;
-            n += 1u;
-            sum += vec2(d, d * d);
-            first_key = min(first_key, key);
-            last_key = max(last_key, key);
+            seen.n += 1u;
+            seen.sum += d;
+            seen.squares += d * d;
+            seen.first_key = min(seen.first_key, key);
+            seen.last_key = max(seen.last_key, key);
         }
     }
-    atomicAdd(&counted, n);
-    atomicMin(&least, first_key);
-    atomicMax(&greatest, last_key);
-    sums[lid] = sum;
+    surveys[lid] = seen;
     // A tree of fixed shape: the same sum in every run.
     for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if lid < half {
-            sums[lid] += sums[lid + half];
+            let other = surveys[lid + half];
+            seen.n += other.n;
+            seen.sum += other.sum;
+            seen.squares += other.squares;
+            seen.first_key = min(seen.first_key, other.first_key);
+            seen.last_key = max(seen.last_key, other.last_key);
+            surveys[lid] = seen;
         }
     }
-    workgroupBarrier();
-    if lid == 0u {
-        surveyed = Survey(atomicLoad(&counted), sums[0].x, sums[0].y, atomicLoad(&least), atomicLoad(&greatest));
-    }
-    return workgroupUniformLoad(&surveyed);
+    return workgroupUniformLoad(&surveys[0]);
 }
 
 /// The kept value of a rank, counted from 0.
@@ -225,11 +212,6 @@ fn select_rank(lid: u32, tile: Tile, range: Range, seen: Survey, wanted: u32) ->
 
 /// Greatest kept key below the given one and least above it, or the key itself where there is none.
 fn neighbours_of(lid: u32, tile: Tile, range: Range, key: u32) -> vec2<u32> {
-    if lid == 0u {
-        atomicStore(&least, 0xffffffffu);
-        atomicStore(&greatest, 0u);
-    }
-    workgroupBarrier();
     var below = 0u;
     var above = NO_KEY;
     for (var turn = 0u; turn < n_turns(lid, tile); turn++) {
@@ -239,15 +221,18 @@ fn neighbours_of(lid: u32, tile: Tile, range: Range, key: u32) -> vec2<u32> {
             above = min(above, select(NO_KEY, other, other > key));
         }
     }
-    atomicMax(&greatest, below);
-    atomicMin(&least, above);
-    workgroupBarrier();
-    if lid == 0u {
-        let previous = atomicLoad(&greatest);
-        let next = atomicLoad(&least);
-        neighbours = vec2(select(previous, key, previous == 0u), select(next, key, next == 0xffffffffu));
+    extremes[lid] = vec2(below, above);
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if lid < half {
+            let other = extremes[lid + half];
+            below = max(below, other.x);
+            above = min(above, other.y);
+            extremes[lid] = vec2(below, above);
+        }
     }
-    return workgroupUniformLoad(&neighbours);
+    let found = workgroupUniformLoad(&extremes[0]);
+    return vec2(select(found.x, key, found.x == 0u), select(found.y, key, found.y == NO_KEY));
 }
 
 /// Median of grouped data, see the CPU twin.

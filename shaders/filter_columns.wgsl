@@ -1,11 +1,11 @@
-// One invocation: a few pixels below each other in the second, vertical pass of the PSF filter, for values and for coverage.
+// One invocation: four pixels below each other in the second, vertical pass of the PSF filter, for values and for coverage.
 // In: what filter_rows.wgsl gave, the same taps. Out: filtered image and coverage.
 // docs/algorithm.md, "Search". CPU twin: backend/cpu/filter.rs.
 
 override WORKGROUP: u32;
 
-/// Pixels of one invocation: each row is read for all of them at once.
-const ROWS = 8u;
+/// Pixels of one invocation: each row is read once for all of them.
+const ROWS = 4u;
 
 struct Params {
     width: u32,
@@ -27,27 +27,30 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x >= params.width {
         return;
     }
-    let n_taps = i32(2u * params.radius + 1u);
+    let n_taps = 2u * params.radius + 1u;
     let top = i32(id.y * ROWS);
-    var sums = array<vec2<f32>, ROWS>();
-    for (var k = 0; k < n_taps + i32(ROWS) - 1; k++) {
-        let y = top + k - i32(params.radius);
+    // Taps that the row at hand has for each of the four pixels: from row to row they move on by one.
+    var value_taps = vec4<f32>(0.0);
+    var coverage_taps = vec4<f32>(0.0);
+    var value = vec4<f32>(0.0);
+    var covered = vec4<f32>(0.0);
+    for (var k = 0u; k < n_taps + ROWS - 1u; k++) {
+        var next = vec2<f32>(0.0);
+        if k < n_taps {
+            next = vec2(taps[k], taps[n_taps + k]);
+        }
+        value_taps = vec4(next.x, value_taps.xyz);
+        coverage_taps = vec4(next.y, coverage_taps.xyz);
+        let y = top + i32(k) - i32(params.radius);
         if y >= 0 && y < i32(params.height) {
             let i = u32(y) * params.width + id.x;
-            let pixel = vec2(value_in[i], coverage_in[i]);
-            for (var row = 0; row < i32(ROWS); row++) {
-                let tap = k - row;
-                if tap >= 0 && tap < n_taps {
-                    sums[row] += vec2(taps[tap], taps[n_taps + tap]) * pixel;
-                }
-            }
+            value += value_taps * value_in[i];
+            covered += coverage_taps * coverage_in[i];
         }
     }
-    for (var row = 0u; row < ROWS; row++) {
-        let y = id.y * ROWS + row;
-        if y < params.height {
-            filtered[y * params.width + id.x] = sums[row].x;
-            coverage[y * params.width + id.x] = sums[row].y;
-        }
+    for (var row = 0u; row < min(ROWS, params.height - id.y * ROWS); row++) {
+        let i = (id.y * ROWS + row) * params.width + id.x;
+        filtered[i] = value[row];
+        coverage[i] = covered[row];
     }
 }

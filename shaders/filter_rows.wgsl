@@ -24,6 +24,7 @@ struct Params {
 
 /// Residual / noise, clipped, and 1 where the pixel is usable: of the row's part and a radius on either side.
 var<workgroup> pixels: array<vec2<f32>, WORKGROUP + 2u * MOST_RADIUS>;
+var<workgroup> both_taps: array<vec2<f32>, 2u * MOST_RADIUS + 1u>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
@@ -42,15 +43,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         pixels[k] = pixel;
     }
+    let n_taps = 2u * params.radius + 1u;
+    for (var k = lid; k < n_taps; k += WORKGROUP) {
+        both_taps[k] = vec2(taps[k], taps[n_taps + k]);
+    }
     workgroupBarrier();
     let x = group.x * WORKGROUP + lid;
     if x >= params.width {
         return;
     }
-    let n_taps = 2u * params.radius + 1u;
     var sums = vec2(0.0);
     for (var k = 0u; k < n_taps; k++) {
-        sums += vec2(taps[k], taps[n_taps + k]) * pixels[lid + k];
+        sums += both_taps[k] * pixels[lid + k];
     }
     value_out[row + x] = sums.x;
     coverage_out[row + x] = sums.y;

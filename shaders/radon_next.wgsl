@@ -54,10 +54,12 @@ fn least_of(which: u32, start: i32, shift: i32) -> f32 {
         || shift >= level.end_reported {
         return NEVER;
     }
+    // Where there are no pairs a node has to be a peak by itself.
+    let least = select(params.threshold, params.partner_threshold, level.n_paired_starts > 0);
     if WEIGHTED {
-        return params.partner_threshold;
+        return least;
     }
-    return SLACK * params.partner_threshold / inverse_sd[level.first_sd + shift - level.first_shift];
+    return SLACK * least / inverse_sd[level.first_sd + shift - level.first_shift];
 }
 
 fn reaches(least: f32, which: u32, shift: i32, node: Node) -> u32 {

@@ -193,7 +193,7 @@ struct Track {
     first_px: f64,
     bin_px: f64,
     prior: ChainPrior,
-    /// A point source: its light in the bins from its own outwards.
+    /// A point source: its light in the bins around its own.
     point: Vec<f64>,
     /// Variance of a point source's amplitude at every bin.
     point_variance: Vec<f64>,
@@ -215,21 +215,20 @@ impl Track {
         let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|v| f64::from(*v)).collect() };
         let (signal, variance) = (wide(&profile.signal), wide(&profile.variance));
         let reach = (3.5 * prior.sigma_px / profile.bin_px).ceil() as usize;
-        let point: Vec<f64> =
-            (0..=reach).map(|b| (-0.5 * (b as f64 * profile.bin_px / prior.sigma_px).powi(2)).exp()).collect();
-        let mut track = Self {
-            point_variance: Vec::new(),
+        let light = |bins: usize| (-0.5 * (bins as f64 * profile.bin_px / prior.sigma_px).powi(2)).exp();
+        let point: Vec<f64> = (0..=2 * reach).map(|b| light(b.abs_diff(reach))).collect();
+        let squares: Vec<f64> = point.iter().map(|g| g * g).collect();
+        let mut point_variance = vec![0.0; variance.len()];
+        correlate(&squares, &variance, 0, &mut point_variance);
+        Self {
+            point_variance,
             signal,
             variance,
             first_px: profile.first_px - beyond_px,
             bin_px: profile.bin_px,
             prior: *prior,
             point,
-        };
-        track.point_variance = (0..track.signal.len())
-            .map(|bin| track.lit(bin).map(|b| track.point[b.abs_diff(bin)].powi(2) * track.variance[b]).sum())
-            .collect();
-        track
+        }
     }
 
     fn places(&self) -> impl Iterator<Item = f64> + '_ {
@@ -238,8 +237,14 @@ impl Track {
 
     /// The bins a point source lights.
     fn lit(&self, bin: usize) -> Range<usize> {
-        let reach = self.point.len() - 1;
+        let reach = self.point.len() / 2;
         bin.saturating_sub(reach)..(bin + reach + 1).min(self.signal.len())
+    }
+
+    /// Its light in those bins.
+    fn light_of(&self, bin: usize) -> &[f64] {
+        let (reach, lit) = (self.point.len() / 2, self.lit(bin));
+        &self.point[lit.start + reach - bin..lit.end + reach - bin]
     }
 
     /// Light of an even trail between the track's ends.
@@ -299,9 +304,11 @@ impl Track {
     fn take_points(&self, signal: Vec<f64>) -> Points {
         let n = signal.len();
         let mut points = Points { light: vec![0.0; n], rest: signal, count: 0, taken: Vec::new() };
-        let matched =
-            |rest: &[f64], bin: usize| -> f64 { self.lit(bin).map(|b| self.point[b.abs_diff(bin)] * rest[b]).sum() };
-        let mut sums: Vec<f64> = (0..n).map(|bin| matched(&points.rest, bin)).collect();
+        let matched = |rest: &[f64], bin: usize| -> f64 {
+            self.light_of(bin).iter().zip(&rest[self.lit(bin)]).map(|(g, rest)| g * rest).sum()
+        };
+        let mut sums = vec![0.0; n];
+        correlate(&self.point, &points.rest, 0, &mut sums);
         let mut amplitudes = vec![0.0; n];
         let mut taken: Vec<usize> = Vec::new();
         let gain = |sums: &[f64], bin: usize| {
@@ -331,8 +338,8 @@ impl Track {
                 for &bin in &near {
                     let change = (matched(&points.rest, bin) / self.point_variance[bin]).max(-amplitudes[bin]);
                     amplitudes[bin] += change;
-                    for b in self.lit(bin) {
-                        let light = change * self.point[b.abs_diff(bin)];
+                    for (b, g) in self.lit(bin).zip(self.light_of(bin)) {
+                        let light = change * g;
                         points.light[b] += light;
                         points.rest[b] -= light * self.variance[b];
                     }
@@ -340,15 +347,29 @@ impl Track {
                 }
             }
             let touched = self.lit(first).start..self.lit(last - 1).end;
-            for (bin, sum) in touched.clone().zip(&mut sums[touched.clone()]) {
-                *sum = matched(&points.rest, bin);
-            }
+            correlate(&self.point, &points.rest, touched.start, &mut sums[touched.clone()]);
             let changed = touched.start / STRETCH..touched.end.div_ceil(STRETCH);
             for (k, best) in changed.clone().zip(&mut best[changed]) {
                 *best = best_of(&sums, stretch(k));
             }
         }
         points
+    }
+}
+
+/// Sums of values under a template around each of some bins, the first of them given; nothing lies beyond the ends.
+fn correlate(template: &[f64], values: &[f64], first: usize, sums: &mut [f64]) {
+    // Side by side, so that the sums are vectors; each of them in the order of the bins.
+    const LANES: usize = 8;
+    let reach = template.len() / 2;
+    let at = |i: usize| i.checked_sub(reach).and_then(|b| values.get(b)).copied().unwrap_or(0.0);
+    let padded: Vec<f64> = (first..first + sums.len().next_multiple_of(LANES) + 2 * reach).map(at).collect();
+    for (block, sums) in sums.chunks_mut(LANES).enumerate() {
+        let mut lanes = [0.0; LANES];
+        for (g, values) in template.iter().zip(padded[block * LANES..].windows(LANES)) {
+            lanes.iter_mut().zip(values).for_each(|(sum, v)| *sum += g * v);
+        }
+        sums.copy_from_slice(&lanes[..sums.len()]);
     }
 }
 

@@ -159,8 +159,9 @@ impl Kept {
     fn explains(&self, peak: &Peak) -> bool {
         let template = Template::of(&peak.segment);
         let explained_by = |k: usize| {
-            let rho = self.templates[k].correlation(&template, self.sigma_eff_px);
-            rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * self.peaks[k].snr
+            let (better, sigma) = (&self.templates[k], self.sigma_eff_px);
+            let is_enough = |rho: f64| rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * self.peaks[k].snr;
+            is_enough(better.most_correlation(&template, sigma)) && is_enough(better.correlation(&template, sigma))
         };
         self.circles.near(&peak.segment, (FAR_WIDTHS * self.sigma_eff_px) as f32).any(explained_by)
     }
@@ -233,6 +234,18 @@ impl Template {
         Self { segment: *segment, direction: segment.direction(), length_px: segment.length_px().max(1.0) }
     }
 
+    /// What the correlation is at most, by the lengths and the angle between the two: far less work.
+    fn most_correlation(&self, other: &Self, sigma_eff_px: f64) -> f64 {
+        const ROUNDING: f64 = 1.0 + 1e-9;
+        let ((c1, s1), (c2, s2)) = (self.direction, other.direction);
+        let (la, lb) = (self.length_px, other.length_px);
+        // The part of the other whose foot lies on this one.
+        let side_by_side = lb.min(la / (c1 * c2 + s1 * s2).abs());
+        // ∫ exp(−v²/4σ²) dl over a line that crosses at an angle.
+        let crossing = 2.0 * std::f64::consts::PI.sqrt() * sigma_eff_px / (c1 * s2 - s1 * c2).abs();
+        ROUNDING * side_by_side.min(crossing) / (la * lb).sqrt()
+    }
+
     /// See [`template_correlation`].
     fn correlation(&self, other: &Self, sigma_eff_px: f64) -> f64 {
         let (la, lb) = (self.length_px, other.length_px);
@@ -283,6 +296,24 @@ mod tests {
         assert!((template_correlation(&a, &across, 1.5) - expected).abs() < 1e-9);
         let apart = Segment::from_coordinates(0.0, 30.0, 100.0, 30.0);
         assert_eq!(template_correlation(&a, &apart, 1.5), 0.0);
+    }
+
+    #[test]
+    fn the_bound_on_correlation_holds() {
+        let noise = crate::simulate::gaussian_frame(8, 4000, 12, 1.0);
+        let (mut near, mut closest) = (0, 0.0_f64);
+        for v in noise.chunks_exact(8) {
+            let segment = |v: &[f32]| {
+                let [x, y, angle, length] = [v[0], v[1], v[2], v[3]].map(f64::from);
+                Segment::around(Point::new(10.0 * x, 10.0 * y), 20.0 * length.exp(), angle)
+            };
+            let [a, b] = [Template::of(&segment(&v[..4])), Template::of(&segment(&v[4..]))];
+            let (rho, most) = (a.correlation(&b, 1.5), a.most_correlation(&b, 1.5));
+            assert!(rho <= most, "{rho} {most} {a:?} {b:?}");
+            near += usize::from(rho > 0.05);
+            closest = closest.max(rho / most);
+        }
+        assert!(near > 500 && closest > 0.9, "{near} {closest}");
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(crate) const MIN_HEIGHT: usize = 8;
 /// loses counts for long streaks, which lose to the digital lines as well.
 const MIN_PAIRED_HEIGHT: usize = 48;
 
+/// More wedges would cut the lowest levels no further: these have a few shifts, and every wedge needs two of them.
+const MOST_WEDGES: usize = 32;
+
 /// How an octant's rows and columns lie in the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Octant {
@@ -201,9 +204,8 @@ impl SegmentSet {
                         .map(|k| build_task(octant, rows, columns, &heights, variances, k, wedges))
                         .filter(|t| !t.levels.is_empty())
                         .collect();
-                    // More wedges than slopes at the top would cut nothing further.
                     let small = cut.iter().all(|t| t.max_kept_len() <= max_nodes);
-                    if small || wedges >= *heights.last().unwrap_or(&1) {
+                    if small || wedges >= heights.last().map_or(1, |h| MOST_WEDGES.min(*h)) {
                         tasks.extend(cut);
                         break;
                     }

@@ -30,7 +30,7 @@ pub(super) static FILTER_COLUMNS: Kernel = Kernel {
 const MOST_RADIUS: usize = 64;
 
 /// Pixels below each other of one invocation of the second pass: the shader's `ROWS`.
-const ROWS_AT_ONCE: usize = 8;
+const ROWS_AT_ONCE: usize = 4;
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

@@ -45,9 +45,9 @@ const IMAGE_WORKGROUP: u32 = 256;
 /// Compact sources there is room for at first.
 const FIRST_SOURCES: usize = 1 << 12;
 
-/// Most nodes of a kept level (256 MiB; the search holds two such buffers, four where pixels are masked), however large
-/// the device's buffers may be.
-const MAX_NODES: u64 = 1 << 26;
+/// Most nodes of a kept level (768 MiB; the search holds two such buffers, four where pixels are masked), however large
+/// the device's buffers may be: a frame of 8192² is not cut.
+const MAX_NODES: u64 = 3 << 26;
 
 /// An open device, which makes backends that share it.
 #[derive(Debug, Clone)]
