@@ -36,7 +36,7 @@ const BINS = 256u;
 const COARSE = 16u;
 const LARGEST = 3.4e38;
 /// Keys that an invocation keeps: of tiles of 64 × 64 px all.
-const OWN = 16u;
+const OWN = 32u;
 /// Of a pixel that is not usable: greater than that of any value.
 const NO_KEY = 0xffffffffu;
 

@@ -38,13 +38,14 @@ fn rows_of(start: i32, shift: i32) -> Rows {
 
 /// A node of one of the rows.
 fn in_row(origin: i32, length: u32, shift: i32, column: i32) -> Node {
-    if u32(column + shift) >= length {
-        return Node(0.0);
-    }
+    // Without branches: all loads of a column are under way at once.
+    let outside = u32(column + shift) >= length;
+    let i = select(origin + column, 0, outside);
+    var node = Node(nodes[i], 0.0);
     if WEIGHTED {
-        return Node(nodes[origin + column], weight_nodes[origin + column]);
+        node.y = weight_nodes[i];
     }
-    return Node(nodes[origin + column], 0.0);
+    return select(node, Node(0.0), outside);
 }
 
 /// The least sum of a node that may be a peak, alone or with its partner; with weights the least significance.

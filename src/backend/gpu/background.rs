@@ -14,7 +14,7 @@ pub(super) static BACKGROUND: Kernel = Kernel {
     name: "background",
     source: include_str!("../../../shaders/background.wgsl"),
     // The shader's trees of sums need a power of two.
-    workgroup: 256,
+    workgroup: 128,
     params_bytes: size_of::<TileParams>(),
     buffers: &[Access::Read, Access::Read, Access::Write],
     constants: &[],
