@@ -85,7 +85,6 @@ const CELL_PX: f64 = 8.0;
 /// The best peak of every cell of midpoint and quarter turn, in their order: a bright streak or star excites tens of
 /// thousands of peaks, most of them side by side. Of a part of the peaks it leaves what the best of all may come from.
 pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
-    const NONE: u32 = u32::MAX;
     let cell = |p: &Peak| {
         let middle = p.segment.midpoint();
         let quarter = (4.0 * p.segment.angle_rad() / std::f64::consts::PI) as i32;
@@ -95,15 +94,16 @@ pub(crate) fn best_of_cells(peaks: &[Peak]) -> Vec<Peak> {
     let first: [i32; 3] = std::array::from_fn(|k| cells.iter().map(|c| c[k]).min().unwrap_or(0));
     let last: [i32; 3] = std::array::from_fn(|k| cells.iter().map(|c| c[k]).max().unwrap_or(0));
     let sides: [usize; 3] = std::array::from_fn(|k| (last[k] - first[k]) as usize + 1);
-    let mut best = vec![NONE; sides.iter().product()];
+    // One more than the index of the best; 0 where there is none.
+    let mut best = vec![0_u32; sides.iter().product()];
     for (i, cell) in cells.iter().enumerate() {
         let index = (0..3).fold(0, |index, k| index * sides[k] + (cell[k] - first[k]) as usize);
         let best = &mut best[index];
-        if *best == NONE || peaks[i].order(&peaks[*best as usize]).is_lt() {
-            *best = i as u32;
+        if *best == 0 || peaks[i].order(&peaks[*best as usize - 1]).is_lt() {
+            *best = i as u32 + 1;
         }
     }
-    let mut kept: Vec<Peak> = best.into_iter().filter(|i| *i != NONE).map(|i| peaks[i as usize]).collect();
+    let mut kept: Vec<Peak> = best.into_iter().filter(|i| *i > 0).map(|i| peaks[i as usize - 1]).collect();
     sort_peaks(&mut kept);
     kept
 }
@@ -141,18 +141,18 @@ struct Kept {
     sigma_eff_px: f64,
     peaks: Vec<Peak>,
     templates: Vec<Template>,
-    circles: Circles,
+    middles: Middles,
 }
 
 impl Kept {
     fn new(sigma_eff_px: f64) -> Self {
-        Self { sigma_eff_px, peaks: Vec::new(), templates: Vec::new(), circles: Circles::default() }
+        Self { sigma_eff_px, peaks: Vec::new(), templates: Vec::new(), middles: Middles::default() }
     }
 
     fn push(&mut self, peak: &Peak) {
         self.peaks.push(*peak);
         self.templates.push(Template::of(&peak.segment));
-        self.circles.push(&peak.segment);
+        self.middles.push(&peak.segment);
     }
 
     /// Whether a peak is the same as one of these, or made by its light.
@@ -163,52 +163,59 @@ impl Kept {
             let is_enough = |rho: f64| rho > SAME_CORRELATION || peak.snr < EXPLAINED_BY * rho * self.peaks[k].snr;
             is_enough(better.most_correlation(&template, sigma)) && is_enough(better.correlation(&template, sigma))
         };
-        self.circles.near(&peak.segment, (FAR_WIDTHS * self.sigma_eff_px) as f32).any(explained_by)
+        self.middles.near(&peak.segment, (FAR_WIDTHS * self.sigma_eff_px) as f32).any(explained_by)
     }
 }
 
-/// Circles around segments: most pairs are apart, and need no correlation. Each list has a chunk's worth of them, and
-/// is filled up with circles that nothing is near.
+/// Segments by their middles, directions and halves: most pairs are apart, and need no correlation. Each list has a
+/// chunk's worth of them, and is filled up with segments that nothing is near.
 #[derive(Debug, Default)]
-struct Circles {
-    chunks: Vec<[[f32; CIRCLES]; 3]>,
+struct Middles {
+    chunks: Vec<[[f32; AT_ONCE]; 5]>,
     n: usize,
 }
 
-/// Circles that are looked at together.
-const CIRCLES: usize = 16;
+/// Segments that are looked at together.
+const AT_ONCE: usize = 16;
 
-impl Circles {
-    /// x, y and radius, half a pixel to spare for rounding.
-    fn around(segment: &Segment) -> [f32; 3] {
-        let middle = segment.midpoint();
-        [middle.x, middle.y, 0.5 * segment.length_px() + 0.5].map(|v| v as f32)
+impl Middles {
+    /// x and y of the middle, direction, half the length, with half a pixel to spare for rounding.
+    fn of(segment: &Segment) -> [f32; 5] {
+        let (middle, (c, s)) = (segment.midpoint(), segment.direction());
+        [middle.x, middle.y, c, s, 0.5 * segment.length_px() + 0.5].map(|v| v as f32)
     }
 
     fn push(&mut self, segment: &Segment) {
-        if self.n.is_multiple_of(CIRCLES) {
-            self.chunks.push([[0.0; CIRCLES], [0.0; CIRCLES], [f32::NEG_INFINITY; CIRCLES]]);
+        if self.n.is_multiple_of(AT_ONCE) {
+            let mut empty = [[0.0; AT_ONCE]; 5];
+            empty[4] = [f32::NEG_INFINITY; AT_ONCE];
+            self.chunks.push(empty);
         }
         if let Some(chunk) = self.chunks.last_mut() {
-            let circle = Self::around(segment);
-            (0..3).for_each(|i| chunk[i][self.n % CIRCLES] = circle[i]);
+            let middle = Self::of(segment);
+            (0..5).for_each(|i| chunk[i][self.n % AT_ONCE] = middle[i]);
         }
         self.n += 1;
     }
 
-    /// Those that come nearer to a segment's circle than `reach`.
+    /// Those that come nearer to a segment than `reach`, and some more: neither's direction, nor the one across it,
+    /// tells the two apart.
     fn near(&self, segment: &Segment, reach: f32) -> impl Iterator<Item = usize> {
-        let [x, y, radius] = Self::around(segment);
-        let is_near = move |chunk: &[[f32; CIRCLES]; 3]| -> [bool; CIRCLES] {
+        let [x, y, c, s, half] = Self::of(segment);
+        let is_near = move |[xs, ys, cs, ss, halves]: &[[f32; AT_ONCE]; 5]| -> [bool; AT_ONCE] {
             std::array::from_fn(|i| {
-                let (dx, dy, most) = (chunk[0][i] - x, chunk[1][i] - y, chunk[2][i] + radius + reach);
-                (most > 0.0) & (dx * dx + dy * dy <= most * most)
+                let (dx, dy, other) = (xs[i] - x, ys[i] - y, halves[i]);
+                let (along, across) = ((c * cs[i] + s * ss[i]).abs(), (c * ss[i] - s * cs[i]).abs());
+                ((dx * cs[i] + dy * ss[i]).abs() <= other + half * along + reach)
+                    & ((dy * cs[i] - dx * ss[i]).abs() <= half * across + reach)
+                    & ((dx * c + dy * s).abs() <= half + other * along + reach)
+                    & ((dy * c - dx * s).abs() <= other * across + reach)
             })
         };
         let chunks = self.chunks.iter().enumerate().map(move |(k, chunk)| (k, is_near(chunk)));
         chunks
             .filter(|(_, near)| near.iter().fold(false, |any, n| any | n))
-            .flat_map(|(k, near)| (0..CIRCLES).filter(move |i| near[*i]).map(move |i| k * CIRCLES + i))
+            .flat_map(|(k, near)| (0..AT_ONCE).filter(move |i| near[*i]).map(move |i| k * AT_ONCE + i))
     }
 }
 
