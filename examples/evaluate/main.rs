@@ -27,6 +27,7 @@ mod scenes;
 mod star_field;
 mod statistics;
 mod table;
+mod trailed;
 mod trials;
 
 use std::process::ExitCode;
