@@ -6,9 +6,9 @@
 override WORKGROUP: u32;
 
 const INV_SQRT_TAU = 0.3989423;
-/// Places across the bins are counted in parts of a pixel, and what is left over: exact however long the track is.
-const FIXED_BITS = 16u;
-const FIXED = 65536;
+/// Places across the bins are counted in parts of a pixel, and what is left over: as good in the last bin as in the first.
+const FIXED_BITS = 24u;
+const FIXED = 16777216;
 
 struct Params {
     width: u32,

@@ -56,11 +56,11 @@ fn least_of(which: u32, start: i32, shift: i32) -> f32 {
         return NEVER;
     }
     // Where there are no pairs a node has to be a peak by itself.
-    let least = select(params.threshold, params.partner_threshold, level.n_paired_starts > 0);
+    let least = SLACK * select(params.threshold, params.partner_threshold, level.n_paired_starts > 0);
     if WEIGHTED {
         return least;
     }
-    return SLACK * least / inverse_sd[level.first_sd + shift - level.first_shift];
+    return least / inverse_sd[level.first_sd + shift - level.first_shift];
 }
 
 fn reaches(least: f32, which: u32, shift: i32, node: Node) -> u32 {
@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let b1 = in_row(rows.origins[1], rows.lengths[1], shift, column + shift + 1);
         let middle = array(a + b0, a + b1);
         var bits = reaches(least_1.x, MIDDLE, 2 * shift, middle[0])
-            | reaches(least_1.y, MIDDLE, 2 * shift + 1, middle[1]) << 1u;
+            | (reaches(least_1.y, MIDDLE, 2 * shift + 1, middle[1]) << 1u);
         if is_upper {
             let c0 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift);
             let c1 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift + 1);
@@ -119,10 +119,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let d2 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 2);
             let d3 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 3);
             let upper = array(middle[0] + (c0 + d0), middle[0] + (c1 + d1), middle[1] + (c1 + d2), middle[1] + (c2 + d3));
-            bits |= reaches(least_2.x, UPPER, 4 * shift, upper[0]) << 2u
-                | reaches(least_2.y, UPPER, 4 * shift + 1, upper[1]) << 3u
-                | reaches(least_2.z, UPPER, 4 * shift + 2, upper[2]) << 4u
-                | reaches(least_2.w, UPPER, 4 * shift + 3, upper[3]) << 5u;
+            bits |= (reaches(least_2.x, UPPER, 4 * shift, upper[0]) << 2u)
+                | (reaches(least_2.y, UPPER, 4 * shift + 1, upper[1]) << 3u)
+                | (reaches(least_2.z, UPPER, 4 * shift + 2, upper[2]) << 4u)
+                | (reaches(least_2.w, UPPER, 4 * shift + 3, upper[3]) << 5u);
             if is_kept {
                 keep(start, 4 * shift, column, upper[0]);
                 keep(start, 4 * shift + 1, column, upper[1]);

@@ -506,7 +506,7 @@ pub struct Report {
     /// sum is less than `total_ms` by what is computed between them.
     pub operations_ms: Vec<(&'static str, f64)>,
     /// Time of each kernel on the GPU, ms, by the device's own clock, summed over its calls; empty on the CPU, and on
-    /// devices without timestamps. The wall times of the operations hold the way there and back as well.
+    /// devices without timestamps, and short of some where there were thousands of calls. The wall times of the operations hold the way there and back as well.
     pub kernels_ms: Vec<(&'static str, f64)>,
     /// Wall time from the raw pixels to the report, ms.
     pub total_ms: f64,

@@ -18,15 +18,15 @@ pub struct StreamConfig {
     /// idle where its stages are not parallel; on a GPU others are uploaded and read back meanwhile.
     pub frames_in_flight: usize,
     /// Memory for the frames of the stream, bytes: raw pixels, images and tables of those being computed, and raw pixels
-    /// of those whose results wait for an earlier one. Fewer frames are in flight where it is not enough. 2 GiB by
-    /// default: four frames of 4096² on the CPU.
+    /// of those whose results wait for an earlier one. Fewer frames are in flight where it is not enough. 4 GiB by
+    /// default: four frames of 4096² on the CPU, where one takes 0.4 GiB, two on a GPU, where it takes 1.4 GiB at most.
     pub memory_limit_bytes: u64,
 }
 
 impl Default for StreamConfig {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self { frames_in_flight: cores.clamp(2, 4), memory_limit_bytes: 2 << 30 }
+        Self { frames_in_flight: cores.clamp(2, 4), memory_limit_bytes: 4 << 30 }
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn walk_direction(k: usize) -> [f32; 2] {
 /// Pixel weights are inverse variances, 0 for missing pixels; a saturated pixel has a negative weight, which counts
 /// as 0 except where sources are looked for.
 pub(crate) trait Backend: Send {
-    /// How the slopes are to be cut: at least so many wedges, and no level of more nodes than this.
+    /// How the slopes are to be cut: at least so many wedges, and no level to keep of more nodes than this.
     fn task_size(&self) -> (usize, usize);
 
     /// Memory for a frame of this shape, in bytes, at most; tables that every frame shares are left out.

@@ -179,7 +179,7 @@ struct Middles {
 const AT_ONCE: usize = 16;
 
 impl Middles {
-    /// x and y of the middle, direction, half the length, with half a pixel to spare for rounding.
+    /// x and y of the middle, direction, half the length and half a pixel more.
     fn of(segment: &Segment) -> [f32; 5] {
         let (middle, (c, s)) = (segment.midpoint(), segment.direction());
         [middle.x, middle.y, c, s, 0.5 * segment.length_px() + 0.5].map(|v| v as f32)
@@ -198,8 +198,8 @@ impl Middles {
         self.n += 1;
     }
 
-    /// Those that come nearer to a segment than `reach`, and some more: neither's direction, nor the one across it,
-    /// tells the two apart.
+    /// Those that neither the direction of one of the two nor the one across it shows to be further apart than `reach`:
+    /// all others have nothing in common, by definition.
     fn near(&self, segment: &Segment, reach: f32) -> impl Iterator<Item = usize> {
         let [x, y, c, s, half] = Self::of(segment);
         let is_near = move |[xs, ys, cs, ss, halves]: &[[f32; AT_ONCE]; 5]| -> [bool; AT_ONCE] {

@@ -247,6 +247,21 @@ fn start_step(height: usize) -> usize {
     }
 }
 
+/// Nodes of the largest level that a transform of such frames keeps, see [`Task::max_kept_len`], however it is cut.
+#[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "the CPU cuts its work otherwise"))]
+pub(crate) fn most_kept(width: usize, height: usize) -> usize {
+    let of_octant = |(rows, columns): (usize, usize)| {
+        let towers = [1, 3].map(|base| tower_heights(base, rows));
+        let kept = towers.iter().flat_map(|heights| heights.split_last().map_or(&[][..], |(_, kept)| kept));
+        let nodes = |height: usize| {
+            let shifts = height.min(most_shift(columns) + 1);
+            rows.div_ceil(height / 2) * shifts * (columns + shifts - 1)
+        };
+        kept.filter(|h| **h >= 4).map(|h| nodes(*h)).max().unwrap_or(0)
+    };
+    Octant::ALL.map(|octant| of_octant(octant.shape(width, height))).into_iter().max().unwrap_or(0)
+}
+
 /// A line that moves much further than the frame is wide spends most of its rows outside: shorter segments hold the
 /// part inside.
 fn most_shift(columns: usize) -> usize {
@@ -396,6 +411,18 @@ mod tests {
                 assert!(upper.start_step % lower.start_step == 0 && lower.height % lower.start_step == 0);
                 assert!(upper.shifts.clone().all(|d| lower.shifts.contains(&(d / 2))));
                 assert!(upper.shifts.start <= upper.reported.start || upper.reported.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn no_level_is_larger_than_was_said() {
+        for (width, height) in [(200, 90), (90, 200), (130, 97), (385, 384), (1000, 12), (5, 5)] {
+            let most = most_kept(width, height);
+            for wedges in [1, 3, 8] {
+                let largest = set(width, height, wedges).tasks.iter().map(Task::max_kept_len).max().unwrap_or(0);
+                assert!(largest <= most, "{width} x {height}, {wedges} wedges: {largest} {most}");
+                assert!(wedges > 1 || most <= 4 * largest, "{width} x {height}: {largest} {most}");
             }
         }
     }

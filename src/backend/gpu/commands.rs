@@ -37,16 +37,20 @@ impl Recorder {
         })
     }
 
+    /// Bind groups keep their buffers alive: before larger ones are made, those that they replace are let go.
+    pub(super) fn forget_buffers(&mut self) {
+        self.bind_groups.clear();
+    }
+
     /// Puts the parameters where the dispatches look for them.
     fn write_params(&mut self, context: &Context, params: &[u8]) -> Result<()> {
         if params.len() as u64 > self.params.size() {
             self.params = create_params(context, params.len().next_power_of_two())?;
             self.bind_groups.clear();
         }
-        // A bind group keeps its buffers alive: one that was outgrown shall not stay because of it.
         if self.buffers_made != context.buffers_made() {
             self.buffers_made = context.buffers_made();
-            self.bind_groups.clear();
+            self.forget_buffers();
         }
         context.queue().write_buffer(&self.params, 0, params);
         Ok(())

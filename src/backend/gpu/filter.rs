@@ -27,10 +27,10 @@ pub(super) static FILTER_COLUMNS: Kernel = Kernel {
 };
 
 /// Widest filter on either side: the shader's `MOST_RADIUS`, twice what the widest PSF needs.
-const MOST_RADIUS: usize = 64;
+pub(super) const MOST_RADIUS: usize = 64;
 
 /// Pixels below each other of one invocation of the second pass: the shader's `ROWS`.
-const ROWS_AT_ONCE: usize = 4;
+pub(super) const ROWS_AT_ONCE: usize = 4;
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]

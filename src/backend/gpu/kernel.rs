@@ -144,6 +144,12 @@ fn create(context: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Bu
     })
 }
 
+/// Room for `n` elements behind a header and for more, as far as the device allows it.
+pub(super) fn with_room_to_spare<T>(context: &Context, n: usize, header_bytes: usize) -> usize {
+    let allowed = (context.max_buffer_bytes() as usize).saturating_sub(header_bytes) / size_of::<T>();
+    n.next_power_of_two().min(allowed).max(n)
+}
+
 /// A list that kernels append to: a counter, then elements in no order.
 #[derive(Debug)]
 pub(super) struct AppendList<T> {
@@ -182,7 +188,7 @@ impl<T: Pod> AppendList<T> {
             if n <= self.capacity {
                 return context.read(&self.buffer.inner, Self::COUNTER_BYTES as u64, n);
             }
-            self.grow(context, n.next_power_of_two())?;
+            self.grow(context, with_room_to_spare::<T>(context, n, Self::COUNTER_BYTES))?;
         }
     }
 }

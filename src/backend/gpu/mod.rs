@@ -36,7 +36,7 @@ use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest};
-use crate::pipeline::segments::SegmentSet;
+use crate::pipeline::segments::{SegmentSet, most_kept};
 use crate::pipeline::weigh::{CompactSource, Footprint};
 
 /// Invocations of a workgroup of kernels that work pixel by pixel along a row.
@@ -98,7 +98,7 @@ pub(crate) struct GpuBackend {
     filtered: Buffer,
     /// Fraction of the filtered noise variance that comes from usable pixels.
     coverage: Buffer,
-    /// Filtered image and coverage between the two passes of the filter.
+    /// Filtered image and coverage between the two passes of the filter; both turned over for the transform.
     scratch: [Buffer; 2],
     raw: RawBuffers,
     radon: RadonBuffers,
@@ -131,6 +131,18 @@ impl GpuBackend {
         })
     }
 
+    /// So much room, and no more, for places where peaks may be: so that tests see it grow.
+    #[cfg(test)]
+    pub(in crate::backend) fn with_room_for_places(mut self, places: usize) -> Self {
+        self.radon.most_places = places;
+        self
+    }
+
+    #[cfg(test)]
+    pub(in crate::backend) fn room_for_places(&self) -> usize {
+        self.radon.most_places
+    }
+
     /// Workgroups for one invocation per pixel: along the rows, and one row each.
     fn image_groups(&self, kernel: &Kernel) -> [u32; 3] {
         [kernel.groups(self.width), self.height as u32, 1]
@@ -144,11 +156,10 @@ impl Backend for GpuBackend {
     }
 
     fn frame_bytes(&self, width: usize, height: usize) -> u64 {
-        // Six images, the raw pixels and their mask, and four levels of the transform: two for the weights where pixels
-        // are masked. A kept level has two starts for each shift, and is half as tall as the tallest, or less.
+        // Six images, the raw pixels and their mask, and four levels of the transform: two of them for the weights where
+        // pixels are masked.
         let pixels = (width * height * size_of::<f32>()) as u64;
-        let level = |rows: usize, columns: usize| 2 * rows * (columns + 2 * rows / 3);
-        let nodes = level(height, width).max(level(width, height)).min(self.task_size().1);
+        let nodes = most_kept(width, height).min(self.task_size().1);
         8 * pixels + 4 * (nodes * size_of::<f32>()) as u64
     }
 
@@ -157,6 +168,9 @@ impl Backend for GpuBackend {
     }
 
     fn prepare(&mut self, width: usize, height: usize) -> Result<()> {
+        if (width, height) != (self.width, self.height) {
+            self.recorder.forget_buffers();
+        }
         let images = [&mut self.residual, &mut self.weight, &mut self.filtered, &mut self.coverage];
         for image in images.into_iter().chain(&mut self.scratch) {
             image.reserve::<f32>(&self.context, width * height)?;

@@ -52,7 +52,7 @@ pub(super) struct DevicePart {
 }
 
 /// Parts of a pixel that the device counts in.
-const FIXED: f64 = 65536.0;
+pub(super) const FIXED: f64 = 16_777_216.0;
 
 impl GpuBackend {
     pub(super) fn sum_profiles(&mut self, tracks: &[Segment], sigma_eff_px: f32) -> Result<Vec<TrackProfile>> {

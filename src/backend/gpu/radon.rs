@@ -1,4 +1,4 @@
-//! The fast Radon transform over the segment set, with its peaks. CPU twin: backend/cpu/radon.rs.
+//! The fast Radon transform over the segment set, with its peaks. CPU twin: backend/cpu/radon/.
 //!
 //! Two levels are made in one pass, in registers, from the last one that was kept; their peaks are found on the way.
 //! All passes are submitted at once; only the peaks come back.
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::GpuBackend;
 use super::commands::Commands;
 use super::context::Context;
-use super::kernel::{Access, AppendList, Buffer, Kernel};
+use super::kernel::{Access, AppendList, Buffer, Kernel, with_room_to_spare};
 use crate::Result;
 use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest, best_of_cells};
 use crate::pipeline::segments::{Level, Node, SegmentSet, Task};
@@ -27,7 +27,7 @@ pub(super) static TRANSPOSE: Kernel = Kernel {
 };
 
 /// Side of the squares in which an image is turned over.
-const SQUARE: usize = 32;
+pub(super) const SQUARE: usize = 32;
 
 pub(super) static RADON_FIRST: Kernel = Kernel {
     name: "radon_first",
@@ -69,7 +69,7 @@ pub(super) static RADON_PEAKS_WEIGHTED: Kernel =
     Kernel { name: "radon_peaks_weighted", constants: &[("WEIGHTED", 1.0)], ..RADON_PEAKS };
 
 /// Columns of one invocation: the shader's `COLUMNS`.
-const COLUMNS_AT_ONCE: usize = 4;
+pub(super) const COLUMNS_AT_ONCE: usize = 4;
 
 /// Workgroups that look at the places of a pass, one after the other where there are more.
 const LOOKERS: u32 = 256;
@@ -163,7 +163,7 @@ pub(super) struct RadonBuffers {
     weights: [Buffer; 2],
     inverse_sd: Buffer,
     places: Buffer,
-    most_places: usize,
+    pub(super) most_places: usize,
     peaks: AppendList<Found>,
 }
 
@@ -220,7 +220,7 @@ impl Reported<'_> {
 }
 
 /// The shaders' header of the list of places: two counters, and the most there were.
-type PlacesHeader = [u32; 4];
+pub(super) type PlacesHeader = [u32; 4];
 
 impl GpuBackend {
     pub(super) fn list_peaks(&mut self, segments: &SegmentSet, request: &SearchRequest) -> Result<Vec<Peak>> {
@@ -242,7 +242,7 @@ impl GpuBackend {
             if noted <= most_places {
                 break found;
             }
-            self.radon.most_places = noted.next_power_of_two();
+            self.radon.most_places = with_room_to_spare::<Place>(&self.context, noted, size_of::<PlacesHeader>());
         };
         let on_host = |f: Found| {
             let Reported { task, level_ix, .. } = reported[f.level as usize];

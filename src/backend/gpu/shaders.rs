@@ -181,6 +181,26 @@ fn structures_are_laid_out_alike() {
 }
 
 #[test]
+fn constants_are_the_same_on_both_sides() {
+    let constants = [
+        (&radon::RADON_NEXT, format!("const COLUMNS = {};", radon::COLUMNS_AT_ONCE)),
+        (&radon::TRANSPOSE, format!("const SIDE = {}u;", radon::SQUARE)),
+        (&filter::FILTER_ROWS, format!("const MOST_RADIUS = {}u;", filter::MOST_RADIUS)),
+        (&filter::FILTER_COLUMNS, format!("const ROWS = {}u;", filter::ROWS_AT_ONCE)),
+        (&profile::PROFILE, format!("const FIXED = {};", profile::FIXED)),
+    ];
+    for (kernel, text) in constants {
+        assert!(kernel.source.contains(&text), "{}: {text}", kernel.name);
+    }
+    // The header of the list of places, of which the list itself has no length.
+    let (module, _) = parse(&radon::RADON_NEXT);
+    let places = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Places"));
+    let Some(TypeInner::Struct { members, .. }) = places.map(|(_, t)| &t.inner) else { panic!("no structure Places") };
+    let list = members.iter().find(|m| m.name.as_deref() == Some("list")).unwrap();
+    assert_eq!(list.offset as usize, size_of::<radon::PlacesHeader>());
+}
+
+#[test]
 fn every_shader_has_an_owner_and_names_its_twin() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
     for file in std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()) {
