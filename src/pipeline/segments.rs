@@ -130,7 +130,6 @@ pub(crate) struct Task {
 
 impl Task {
     /// The lowest level worth keeping, of 4 or 6 rows: those below are summed anew from the pixels.
-    #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "the CPU cuts its work otherwise"))]
     pub(crate) fn first_kept(&self) -> usize {
         self.levels.iter().position(|l| l.height >= 4).unwrap_or(0)
     }
@@ -248,7 +247,7 @@ fn start_step(height: usize) -> usize {
 }
 
 /// Nodes of the largest level that a transform of such frames keeps, see [`Task::max_kept_len`], however it is cut.
-#[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "the CPU cuts its work otherwise"))]
+#[cfg(any(feature = "gpu", test))]
 pub(crate) fn most_kept(width: usize, height: usize) -> usize {
     let of_octant = |(rows, columns): (usize, usize)| {
         let towers = [1, 3].map(|base| tower_heights(base, rows));
