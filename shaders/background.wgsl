@@ -3,7 +3,8 @@
 // docs/algorithm.md, "Background". CPU twin: backend/cpu/background.rs.
 //
 // Order statistics are exact: a radix select over keys that sort as the values do, eight bits a pass, of those bits
-// in which the kept values differ at all. Every invocation keeps its first keys; the memory sees each pixel once.
+// in which the kept values differ at all. Every invocation keeps its first keys: of most tiles the
+// memory is read once.
 
 override WORKGROUP: u32;
 

@@ -29,23 +29,10 @@ fn rows_of(start: i32, shift: i32) -> Rows {
     var rows = Rows();
     rows.shift = shift;
     for (var k = 0; k < 4; k++) {
-        let row = start + 2 * k;
-        rows.origins[k] = (row * params.n_shifts + shift - params.first_shift) * params.stride + params.pad;
-        rows.lengths[k] = select(0u, u32(params.columns + shift), row < params.n_starts);
+        rows.origins[k] = origin_of(start + 2 * k, shift);
+        rows.lengths[k] = length_of(start + 2 * k, shift);
     }
     return rows;
-}
-
-/// A node of one of the rows.
-fn in_row(origin: i32, length: u32, shift: i32, column: i32) -> Node {
-    // Without branches: all loads of a column are under way at once.
-    let outside = u32(column + shift) >= length;
-    let i = select(origin + column, 0, outside);
-    var node = Node(nodes[i], 0.0);
-    if WEIGHTED {
-        node.y = weight_nodes[i];
-    }
-    return select(node, Node(0.0), outside);
 }
 
 /// The least sum of a node that may be a peak, alone or with its partner; with weights the least significance.

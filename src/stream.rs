@@ -19,7 +19,7 @@ pub struct StreamConfig {
     pub frames_in_flight: usize,
     /// Memory for the frames of the stream, bytes: raw pixels, images and tables of those being computed, and raw pixels
     /// of those whose results wait for an earlier one. Fewer frames are in flight where it is not enough. 4 GiB by
-    /// default: four frames of 4096² on the CPU, where one takes 0.4 GiB, two on a GPU, where it takes 1.4 GiB at most.
+    /// default: four frames of 4096² on the CPU, where one takes 0.4 GiB, three on a GPU, where it takes 1.33 GiB at most.
     pub memory_limit_bytes: u64,
 }
 

@@ -78,16 +78,30 @@ alias Node = vec2<f32>;
 @group(0) @binding(3) var<storage, read> inverse_sd: array<f32>;
 @group(0) @binding(4) var<storage, read_write> places: Places;
 
-/// A node of the level below; nothing beyond its ends, and left of where lines come in through the side.
-fn lower_at(start: i32, shift: i32, column: i32) -> Node {
-    if start >= params.n_starts || column < -shift || column >= params.columns {
-        return Node(0.0);
-    }
-    let i = (start * params.n_shifts + shift - params.first_shift) * params.stride + column + params.pad;
+/// Where column 0 of a row of the level below is.
+fn origin_of(start: i32, shift: i32) -> i32 {
+    return (start * params.n_shifts + shift - params.first_shift) * params.stride + params.pad;
+}
+
+/// Columns of such a row, from the first on where a line comes in through the side; none beyond the last start.
+fn length_of(start: i32, shift: i32) -> u32 {
+    return select(0u, u32(params.columns + shift), start < params.n_starts);
+}
+
+/// A node of such a row; nothing beyond its ends.
+fn in_row(origin: i32, length: u32, shift: i32, column: i32) -> Node {
+    let outside = u32(column + shift) >= length;
+    let i = select(origin + column, 0, outside);
+    var node = Node(nodes[i], 0.0);
     if WEIGHTED {
-        return Node(nodes[i], weight_nodes[i]);
+        node.y = weight_nodes[i];
     }
-    return Node(nodes[i], 0.0);
+    return select(node, Node(0.0), outside);
+}
+
+/// A node of the level below.
+fn lower_at(start: i32, shift: i32, column: i32) -> Node {
+    return in_row(origin_of(start, shift), length_of(start, shift), shift, column);
 }
 
 /// A node of the middle level; starts are those of the lower level.

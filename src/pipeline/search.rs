@@ -337,13 +337,13 @@ mod tests {
     #[test]
     fn many_peaks_are_suppressed_as_one_by_one() {
         // Crowded, and more than are held against the others at once.
-        let noise = crate::simulate::gaussian_frame(4, 3 * TOGETHER, 11, 1.0);
+        let noise = crate::simulate::gaussian_frame(5, 3 * TOGETHER, 11, 1.0);
         let mut peaks: Vec<Peak> = noise
-            .chunks_exact(4)
+            .chunks_exact(5)
             .map(|v| {
-                let [x, y, angle, snr] = [v[0], v[1], v[2], v[3]].map(f64::from);
+                let [x, y, angle, snr, length] = [v[0], v[1], v[2], v[3], v[4]].map(f64::from);
                 let middle = Point::new(500.0 + 300.0 * x, 500.0 + 300.0 * y);
-                Peak { segment: Segment::around(middle, 60.0, angle), snr: 8.0 + snr }
+                Peak { segment: Segment::around(middle, 60.0 * length.exp(), angle), snr: 8.0 + snr }
             })
             .collect();
         sort_peaks(&mut peaks);
