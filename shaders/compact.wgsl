@@ -69,10 +69,10 @@ fn reach(x: i32, y: i32, direction: vec2<f32>, level: f32) -> u32 {
     return params.max_walk;
 }
 
-/// Whether a pixel or one of its neighbours is saturated.
+/// Whether a pixel, or one no more than two columns and two rows away, is saturated.
 fn touches_saturated(x: i32, y: i32) -> bool {
-    for (var row = max(y - 1, 0); row <= min(y + 1, i32(params.height) - 1); row++) {
-        for (var column = max(x - 1, 0); column <= min(x + 1, i32(params.width) - 1); column++) {
+    for (var row = max(y - 2, 0); row <= min(y + 2, i32(params.height) - 1); row++) {
+        for (var column = max(x - 2, 0); column <= min(x + 2, i32(params.width) - 1); column++) {
             if weights[u32(row) * params.width + u32(column)] < 0.0 {
                 return true;
             }

@@ -40,7 +40,7 @@ pub(crate) struct CompactSource {
     pub(crate) peak: f32,
     /// Residual / noise of the central pixel itself.
     pub(crate) centre: f32,
-    /// The central pixel or a neighbour is saturated: half of a saturated source may lie just below the level.
+    /// One of the central 5 x 5 pixels is saturated: half of a full column may lie just below the level.
     pub(crate) saturated: bool,
     /// Steps of a pixel to where the filtered image falls below a quarter of the peak.
     pub(crate) core_reach: [u8; WALK_DIRECTIONS],

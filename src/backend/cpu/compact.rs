@@ -106,10 +106,10 @@ fn measure(
     }
 }
 
-/// Whether a pixel or one of its neighbours is saturated.
+/// Whether a pixel, or one no more than two columns and two rows away, is saturated.
 fn touches_saturated(weight: &[f32], width: usize, x: usize, y: usize) -> bool {
-    let rows = y.saturating_sub(1)..(y + 2).min(weight.len() / width);
-    let columns = x.saturating_sub(1)..(x + 2).min(width);
+    let rows = y.saturating_sub(2)..(y + 3).min(weight.len() / width);
+    let columns = x.saturating_sub(2)..(x + 3).min(width);
     rows.flat_map(|y| &weight[y * width..][columns.clone()]).any(|w| *w < 0.0)
 }
 
