@@ -65,6 +65,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
     pub(crate) snr: f64,
+    /// An end lies among pixels that were left out.
+    pub(crate) end_masked: bool,
     /// S/N it needs to be significant.
     pub(crate) threshold_snr: f64,
     /// The last fit found light, and could tell how much.
@@ -137,8 +139,11 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     let longest_px = s.length_px() + evidence.length_68_px;
     let too_short = s.length_px() < 3.0 * evidence.sigma_eff_px || longest_px < scene.min_length_px;
+    let sticks_out =
+        scene.chains.is_crowded() && evidence.end_masked && s.length_px() < STICKS_OUT_SIGMAS * scene.psf_sigma_eff_px;
     let few_stars = scene.chains.are_few_stars(evidence.gain_over_stars, evidence.snr, evidence.threshold_snr);
     if too_short
+        || sticks_out
         || few_stars
         || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted)
     {
@@ -146,6 +151,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
 }
+
+/// What sticks out of the pixels left out around a star is no longer than this, in PSF widths.
+const STICKS_OUT_SIGMAS: f64 = 6.0;
 
 /// Part of a frame's excess variance that single pixels make: hot ones, which raise χ² as they raise the noise.
 const WHITE_PART: f64 = 0.5;
@@ -236,18 +244,30 @@ mod tests {
     }
 
     fn verdict(segment: Segment, sigma: f64, signal: Vec<f32>, stars: &[BrightStar]) -> Option<RejectReason> {
-        let profile = profile(signal);
+        verdict_in(segment, sigma, &profile(signal), stars, 60, false)
+    }
+
+    /// In a field of so many sources on 500 x 400 pixels.
+    fn verdict_in(
+        segment: Segment,
+        sigma: f64,
+        profile: &TrackProfile,
+        stars: &[BrightStar],
+        n_sources: usize,
+        end_masked: bool,
+    ) -> Option<RejectReason> {
         let evidence = Evidence {
             segment,
             length_68_px: 1.0,
             sigma_eff_px: sigma,
             sigma_eff_err_px: 0.02,
             snr: 12.0,
+            end_masked,
             threshold_snr: 6.2,
             has_light: true,
             misfit: 0.0,
             surroundings: Surroundings { own: 12.0, level: 0.0, scatter: 1.0 },
-            profile: &profile,
+            profile,
             gain_over_stars: f64::INFINITY,
         };
         let scene = Scene {
@@ -255,7 +275,7 @@ mod tests {
             height: 400,
             psf_sigma_eff_px: 1.5,
             min_length_px: 8.0,
-            chains: ChainPrior::new(60, 500 * 400, 1.5, 1.0),
+            chains: ChainPrior::new(n_sources, 500 * 400, 1.5, 1.0),
             noise_excess: 1.0,
             stars,
             trails: &[],
@@ -279,6 +299,26 @@ mod tests {
         let star = |i: i32, at: i32| 8.0 * (-0.5 * (f64::from(i - at) / 1.5).powi(2)).exp();
         let two_stars = (0..70).map(|i| (star(i, 6) + star(i, 62)) as f32).collect();
         assert_eq!(verdict(line, 1.5, two_stars, &[]), Some(RejectReason::StarResidual));
+    }
+
+    #[test]
+    fn in_a_crowd_what_sticks_out_of_a_mask_is_a_stars() {
+        // Evenly lit up to where the mask begins.
+        let cut = |length: f64| {
+            let lit = length as usize + 5;
+            let of = |seen: f32, i: usize| if (5..lit).contains(&i) { seen } else { 0.0 };
+            let variance = (0..lit + 4).map(|i| if i < lit { 1.0 } else { 0.0 }).collect();
+            let signal = (0..lit + 4).map(|i| of(30.0, i)).collect();
+            TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance }
+        };
+        let verdict = |length: f64, n_sources: usize, masked: bool| {
+            let segment = Segment::from_coordinates(100.0, 100.0, 100.0 + length, 101.0);
+            verdict_in(segment, 1.5, &cut(length), &[], n_sources, masked)
+        };
+        assert_eq!(verdict(8.5, 300, true), Some(RejectReason::StarResidual));
+        assert_eq!(verdict(8.5, 300, false), None);
+        assert_eq!(verdict(8.5, 2, true), None, "few stars");
+        assert_eq!(verdict(24.0, 300, true), None, "long enough");
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub(crate) fn clear_targets(
     bright: Option<&[Trail]>,
 ) -> Vec<Measured> {
     let blended = [Flags::WIDE, Flags::CURVED, Flags::JOINED];
+    let is_won = |m: &Measured| {
+        let slack_rad = CLEAR_SIGMAS * m.detection.angle_err_rad();
+        m.gain_over_trails > CLEAR_GAIN
+            && last_fits::as_seen(&m.detection).whole
+            && tracking::is_turned(&m.detection.segment, slack_rad, motion)
+    };
     let is_clear = |m: &Measured| {
         m.detection.snr >= least_snr
             && m.sigma_eff_px < clear_width(m.detection.snr) * sigma_eff_px
@@ -45,11 +51,18 @@ pub(crate) fn clear_targets(
             && m.is_target(&motion.mode())
             && (tracking::is_distinct(&m.detection.segment, motion)
                 || bright.is_some_and(|stars| {
-                    tracking::is_short_and_turned(&m.detection.segment, motion) && !m.is_remnant(stars, motion)
+                    is_won(m)
+                        || tracking::is_short_and_turned(&m.detection.segment, motion) && !m.is_remnant(stars, motion)
                 }))
     };
     measured.into_iter().filter(is_clear).collect()
 }
+
+/// A trail that explains so much more S/N² than stars in its place is none of them.
+const CLEAR_GAIN: f64 = 60.0;
+
+/// It must also be turned from the stars by so many of its errors: what is left of a bright one lies along it.
+const CLEAR_SIGMAS: f64 = 3.0;
 
 /// A candidate no longer than so many of its widths looks like a point.
 const POINT_WIDTHS: f64 = 6.0;
@@ -126,6 +139,8 @@ impl<'a> Findings<'a> {
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
+                end_masked: m.detection.flags.contains(Flags::END1_MASKED)
+                    || m.detection.flags.contains(Flags::END2_MASKED),
                 threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
                 has_light: m.detection.flux > m.detection.flux_err,
                 misfit: m.misfit,
