@@ -6,7 +6,7 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::detection::TrackingMode;
 use crate::geometry::{Segment, track_angle_difference};
-use crate::pipeline::measure::{Trail, TrailFit};
+use crate::pipeline::measure::{FitRequest, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin, Search};
 use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
@@ -18,8 +18,17 @@ const STAR_PRICE: f64 = 6.0;
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
 const TARGET_PRICE: f64 = 20.0;
 
+/// S/N² that each star costs besides which a row needs to go on: that it stands just there, and is just so bright. Any
+/// two stars lie on a line.
+const JUST_SO_PRICE: f64 = 6.0;
+const ON_ANY_LINE: usize = 2;
+
 /// Part of the S/N² that stars placed on a grid may lack.
-const GRID_LOSS: f64 = 0.03;
+const GRID_LOSS: f64 = 0.01;
+
+/// The same of bright ones, from this S/N on, whose light no model follows.
+const BRIGHT_LOSS: f64 = 0.03;
+const LOSSY_SNR: f64 = 40.0;
 
 /// Distance of the grid's tracks, in PSF widths.
 const STEP_SIGMAS: f64 = 0.5;
@@ -51,14 +60,19 @@ impl Search<'_> {
         for i in suspects {
             let whole = believed[i];
             // Either the trail, and stars beside it, or stars alone.
-            let (beside, power) = take_stars(&mut strip_around(self.backend, &whole.trail(), &motion)?, price);
-            let with_target =
-                (1.0 - GRID_LOSS) * whole.fit.snr.powi(2) - target_price + power - price * beside.len() as f64;
+            let mut without = strip_around(self.backend, &whole.trail(), &motion)?;
+            let (beside, beside_power) = take_stars(&mut without, price);
             self.backend.add_trails(&[whole.trail()], 1.0)?;
             let mut strip = strip_around(self.backend, &whole.trail(), &motion)?;
+            let (fit, power) = self.fit_beside(&whole, &beside, &mut strip, beside_power)?;
+            let with_target = power - loss(fit.snr) - target_price - price * beside.len() as f64;
             let (stars, power) = take_stars(&mut strip, price);
-            if power - price * stars.len() as f64 <= with_target {
-                self.backend.add_trails(&[whole.trail()], -1.0)?;
+            let in_row = stars.len().saturating_sub(beside.len() + ON_ANY_LINE);
+            let just_so = JUST_SO_PRICE * self.thresholds.noise_excess.powi(2);
+            let gain = with_target - (power - price * stars.len() as f64 - just_so * in_row as f64);
+            if gain >= 0.0 {
+                self.backend.add_trails(&[fit.trail], -1.0)?;
+                believed[i] = Believed { fit, gain_over_trails: gain, ..whole };
                 continue;
             }
             let fits: Vec<TrailFit> = stars
@@ -72,7 +86,7 @@ impl Search<'_> {
             self.backend.add_trails(&fits.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
             parted.push(i);
             parted.extend(believed.len()..believed.len() + fits.len() - 1);
-            let mut stars = fits.into_iter().map(|fit| Believed { fit, origin: Origin::Parted });
+            let mut stars = fits.into_iter().map(|fit| Believed::new(fit, Origin::Parted));
             believed[i] = stars.next().unwrap_or(whole);
             believed.extend(stars);
         }
@@ -80,6 +94,41 @@ impl Search<'_> {
         self.fit_again(believed, &parted)?;
         self.fit_again(believed, &parted)
     }
+
+    /// A trail fitted again with the stars beside it taken out, whose light its first fit had to follow, and what they
+    /// explain together, in S/N²; as it was where that is more. The strip and the residual image hold the light of all.
+    fn fit_beside(
+        &mut self,
+        whole: &Believed,
+        beside: &[Source],
+        strip: &mut Strip,
+        beside_power: f64,
+    ) -> Result<(TrailFit, f64)> {
+        let before = (whole.fit, whole.fit.snr.powi(2) + beside_power);
+        if beside.is_empty() {
+            return Ok(before);
+        }
+        let mut power = 0.0;
+        for star in beside {
+            strip.add(star, -1.0);
+            power += strip.power_of(star);
+        }
+        beside.iter().for_each(|star| strip.add(star, 1.0));
+        let trail = |s: &Source| Trail { segment: strip.segment(s), flux: s.flux(), ..whole.trail() };
+        let stars: Vec<Trail> = beside.iter().map(trail).collect();
+        self.backend.add_trails(&stars, -1.0)?;
+        let request = FitRequest { start: whole.trail(), subtracted: false };
+        let fits = self.backend.fit(&[request], &self.peel_settings())?;
+        self.backend.add_trails(&stars, 1.0)?;
+        let together = fits.into_iter().map(|fit| (fit, fit.snr.powi(2) + power));
+        Ok(together.fold(before, |best, new| if new.1 > best.1 { new } else { best }))
+    }
+}
+
+/// S/N² that stars in the place of a trail of this S/N may lack.
+fn loss(snr: f64) -> f64 {
+    let brightness = (snr / LOSSY_SNR).powi(2);
+    (GRID_LOSS + (BRIGHT_LOSS - GRID_LOSS) * brightness.min(1.0)) * snr.powi(2)
 }
 
 /// The stars that explain a strip's light, while each wins more S/N² than its price, and the S/N² of all together. They

@@ -59,6 +59,9 @@ pub(crate) struct Search<'a> {
 pub(crate) struct Believed {
     pub(crate) fit: TrailFit,
     pub(crate) origin: Origin,
+    /// S/N² by which it explains more than trails of stars in its place, prices included; no end of it where they were
+    /// not tried.
+    pub(crate) gain_over_trails: f64,
 }
 
 /// How a trail came to be believed in.
@@ -74,6 +77,10 @@ pub(crate) enum Origin {
 }
 
 impl Believed {
+    pub(crate) fn new(fit: TrailFit, origin: Origin) -> Self {
+        Self { fit, origin, gain_over_trails: f64::INFINITY }
+    }
+
     pub(crate) fn trail(&self) -> Trail {
         self.fit.trail
     }
@@ -452,7 +459,7 @@ impl Search<'_> {
             let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
             self.backend.add_trails(&trails, -1.0)?;
             self.sky_is_current &= trails.is_empty();
-            believed.extend(good.into_iter().map(|fit| Believed { fit, origin: Origin::Found }));
+            believed.extend(good.into_iter().map(|fit| Believed::new(fit, Origin::Found)));
             waiting = later.into_iter().map(|(f, _)| *f).collect();
         }
         Ok(believed)

@@ -44,7 +44,7 @@ impl Search<'_> {
                     let covers = fit.trail.segment.length_px() > 0.8 * span.length_px();
                     if fit.snr.powi(2) >= MIN_JOINT_POWER * separate && covers {
                         self.backend.add_trails(&[fit.trail], -1.0)?;
-                        believed[i] = Believed { fit, origin: Origin::Joined };
+                        believed[i] = Believed::new(fit, Origin::Joined);
                         believed.remove(j);
                         continue 'search;
                     }

@@ -241,7 +241,7 @@ impl StarTrails {
             fits[i] = fit;
         }
         let stars = fits.into_iter().zip(other).filter(|(_, other)| !other);
-        Ok(stars.map(|(fit, _)| Believed { fit, origin: Origin::Star }).collect())
+        Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
     }
 
     /// Neither a star nor a blend of some: where stars share their light, the ends of one say little.

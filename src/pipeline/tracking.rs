@@ -231,6 +231,11 @@ pub(crate) fn is_distinct(segment: &Segment, motion: &StarMotion) -> bool {
     turn > DISTINCT_ANGLE_RAD || (turn > ROW_ANGLE_RAD && segment.length_px() > DISTINCT_LENGTH * motion.length_px)
 }
 
+/// True where a trail points elsewhere than a row of stars, by more than so much.
+pub(crate) fn is_turned(segment: &Segment, slack_rad: f64, motion: &StarMotion) -> bool {
+    track_angle_difference(segment.angle_rad(), motion.angle_rad) > ROW_ANGLE_RAD + slack_rad
+}
+
 /// A trail alone that is shorter than this part of a star's is no star's; nor a row of some, if it points elsewhere by
 /// this, rad.
 const SHORT_LENGTH: f64 = 0.75;
@@ -307,6 +312,14 @@ mod tests {
         let mode = decide(Tracking::Auto, &streaks);
         assert!(matches!(mode, TrackingMode::Rate { n_stars: 10..=12, .. }), "{mode:?}");
         assert_eq!(decide(Tracking::Auto, &faint.collect::<Vec<_>>()), TrackingMode::Sidereal);
+    }
+
+    #[test]
+    fn rows_of_stars_point_along_the_stars() {
+        let motion = given(30.0, 0.02);
+        let at = |angle: f64| Segment::around(Point::new(100.0, 100.0), 40.0, angle);
+        assert!(!is_turned(&at(0.0), 0.0, &motion) && is_turned(&at(PI - 0.02), 0.0, &motion));
+        assert!(is_turned(&at(0.1), 0.04, &motion) && !is_turned(&at(0.1), 0.06, &motion));
     }
 
     #[test]
