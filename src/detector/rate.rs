@@ -22,8 +22,8 @@ use crate::pipeline::tracking::StarMotion;
 /// Trails of this S/N and more are told from stars before any star is known, and would pass for several.
 const BRIGHT_SNR: f64 = 20.0;
 
-/// Of this S/N and more a trail that stars explain less well is taken for a target before faint stars are known. Below it
-/// rows of stars pass for targets in most frames of a dense field.
+/// Of this S/N and more a trail that stars explain less well may be taken for a target before faint stars are known. Below
+/// it rows of stars pass for targets in most frames of a dense field.
 const CLEAR_SNR: f64 = 11.0;
 
 /// What is known once bright trails have told that the stars are trails.

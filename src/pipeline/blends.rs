@@ -6,28 +6,26 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::detection::TrackingMode;
 use crate::geometry::{Segment, track_angle_difference};
-use crate::pipeline::measure::{FitRequest, Trail, TrailFit};
+use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin, Search};
 use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 
-/// S/N² that a star must win: what its three parameters win of noise, twice. That one lies along a line through others
-/// is no rare thing.
+/// S/N² that a star must win: what its three parameters win of noise, twice. That two lie on a line is no rare thing.
 const STAR_PRICE: f64 = 6.0;
 
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
 const TARGET_PRICE: f64 = 20.0;
 
-/// S/N² that each star costs besides which a row needs to go on: that it stands just there, and is just so bright. Any
-/// two stars lie on a line.
-const JUST_SO_PRICE: f64 = 6.0;
+/// What each further star of a row costs besides: it has to stand just there, and be just so bright.
+const ROW_PRICE: f64 = 6.0;
 const ON_ANY_LINE: usize = 2;
 
-/// Part of the S/N² that stars placed on a grid may lack.
-const GRID_LOSS: f64 = 0.01;
-
-/// The same of bright ones, from this S/N on, whose light no model follows.
-const BRIGHT_LOSS: f64 = 0.03;
+/// Part of its S/N² that a trail may explain less than stars in its place, from the faintest up to [`LOSSY_SNR`] and
+/// beyond. The stars lie on a grid, which costs them as much on the whole; of bright light a model follows no more than
+/// this, and several stars follow it better than one trail.
+const LEAST_LOSS: f64 = 0.01;
+const MOST_LOSS: f64 = 0.03;
 const LOSSY_SNR: f64 = 40.0;
 
 /// Distance of the grid's tracks, in PSF widths.
@@ -54,25 +52,23 @@ impl Search<'_> {
             !tracking::is_star(mode, &b.as_seen()) && (turn < MOST_ANGLE_RAD || b.fit.snr < FAINT_SNR)
         };
         let suspects: Vec<usize> = (0..believed.len()).filter(|&i| could_be_blend(&believed[i])).collect();
-        let price = STAR_PRICE * self.thresholds.noise_excess.powi(2);
-        let target_price = TARGET_PRICE * self.thresholds.noise_excess.powi(2);
+        let noise2 = self.thresholds.noise_excess.powi(2);
+        let [price, row_price, target_price] = [STAR_PRICE, ROW_PRICE, TARGET_PRICE].map(|price| price * noise2);
         let mut parted = Vec::new();
         for i in suspects {
             let whole = believed[i];
             // Either the trail, and stars beside it, or stars alone.
-            let mut without = strip_around(self.backend, &whole.trail(), &motion)?;
-            let (beside, beside_power) = take_stars(&mut without, price);
+            let (beside, beside_power) = take_stars(&mut strip_around(self.backend, &whole.trail(), &motion)?, price);
             self.backend.add_trails(&[whole.trail()], 1.0)?;
             let mut strip = strip_around(self.backend, &whole.trail(), &motion)?;
             let (fit, power) = self.fit_beside(&whole, &beside, &mut strip, beside_power)?;
             let with_target = power - loss(fit.snr) - target_price - price * beside.len() as f64;
             let (stars, power) = take_stars(&mut strip, price);
             let in_row = stars.len().saturating_sub(beside.len() + ON_ANY_LINE);
-            let just_so = JUST_SO_PRICE * self.thresholds.noise_excess.powi(2);
-            let gain = with_target - (power - price * stars.len() as f64 - just_so * in_row as f64);
-            if gain >= 0.0 {
+            let gain = with_target - (power - price * stars.len() as f64 - row_price * in_row as f64);
+            if gain >= 0.0 || stars.is_empty() {
                 self.backend.add_trails(&[fit.trail], -1.0)?;
-                believed[i] = Believed { fit, gain_over_trails: gain, ..whole };
+                believed[i] = Believed { fit, gain_over_star_trails: Some(gain / noise2), ..whole };
                 continue;
             }
             let fits: Vec<TrailFit> = stars
@@ -118,17 +114,20 @@ impl Search<'_> {
         let stars: Vec<Trail> = beside.iter().map(trail).collect();
         self.backend.add_trails(&stars, -1.0)?;
         let request = FitRequest { start: whole.trail(), subtracted: false };
-        let fits = self.backend.fit(&[request], &self.peel_settings())?;
+        // One metric for both: that of the background's noise.
+        let settings = FitSettings { photon_variance: 0.0, ..self.peel_settings() };
+        let fits = self.backend.fit(&[request], &settings)?;
         self.backend.add_trails(&stars, 1.0)?;
-        let together = fits.into_iter().map(|fit| (fit, fit.snr.powi(2) + power));
+        let lit = fits.into_iter().filter(|fit| fit.converged && fit.snr > 0.0);
+        let together = lit.map(|fit| (fit, fit.snr.powi(2) + power));
         Ok(together.fold(before, |best, new| if new.1 > best.1 { new } else { best }))
     }
 }
 
-/// S/N² that stars in the place of a trail of this S/N may lack.
+/// S/N² that a trail may explain less than stars in its place.
 fn loss(snr: f64) -> f64 {
-    let brightness = (snr / LOSSY_SNR).powi(2);
-    (GRID_LOSS + (BRIGHT_LOSS - GRID_LOSS) * brightness.min(1.0)) * snr.powi(2)
+    let brightness = (snr / LOSSY_SNR).powi(2).min(1.0);
+    (LEAST_LOSS + (MOST_LOSS - LEAST_LOSS) * brightness) * snr.powi(2)
 }
 
 /// The stars that explain a strip's light, while each wins more S/N² than its price, and the S/N² of all together. They

@@ -53,9 +53,10 @@ const LEAST_PRICE: f64 = 6.0;
 /// streak per frame against one false alarm in a hundred.
 const TRAIL_SHARE: f64 = 0.75;
 
-/// The same where stars are many, whose rows are more than streaks are: of some 60 false trails in 456 frames of 1000 and
-/// 3000 stars a million pixels it leaves 11, of 704 streaks 668.
-const CROWDED_TRAIL_SHARE: f64 = 0.9;
+/// The same where a star costs no more than [`SPARSE_PRICE`], some 300 of all brightnesses a million pixels; beyond, it
+/// falls to the other with the price. Rows of stars are more than streaks are: of some 60 false trails in 456 frames of 1000
+/// and 3000 stars a million pixels this leaves 11, of 704 streaks that were found 668.
+const MANY_STARS_TRAIL_SHARE: f64 = 0.9;
 
 impl ChainPrior {
     /// For a field in which so many sources were weighed out. `noise_excess` as in
@@ -71,7 +72,7 @@ impl ChainPrior {
             star_price: star_price * excess2,
             point_price: star_price.max((star_price + JUST_SO_PRICE).min(SPARSE_PRICE)) * excess2,
             excess2,
-            trail_share: TRAIL_SHARE + crowding * (CROWDED_TRAIL_SHARE - TRAIL_SHARE),
+            trail_share: TRAIL_SHARE + crowding * (MANY_STARS_TRAIL_SHARE - TRAIL_SHARE),
             crowded: is_crowded(n_sources, pixels),
         }
     }

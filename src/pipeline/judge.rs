@@ -152,7 +152,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
 }
 
-/// What sticks out of the pixels left out around a star is no longer than this, in PSF widths.
+/// In a crowd most pixels left out are stars', and what sticks out of them is no longer than this, in PSF widths.
 const STICKS_OUT_SIGMAS: f64 = 6.0;
 
 /// Part of a frame's excess variance that single pixels make: hot ones, which raise χ² as they raise the noise.

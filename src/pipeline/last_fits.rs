@@ -34,7 +34,7 @@ pub(crate) struct Measured {
     pub(crate) surroundings: Surroundings,
     pub(crate) gain_over_stars: f64,
     /// See [`Believed`].
-    pub(crate) gain_over_trails: f64,
+    pub(crate) gain_over_star_trails: Option<f64>,
     /// One of the stars that were found with the common vector.
     pub(crate) is_known_star: bool,
 }
@@ -219,7 +219,7 @@ pub(crate) fn measure_trails(
                     chains.noise_excess(),
                 ),
                 gain_over_stars,
-                gain_over_trails: believed.gain_over_trails,
+                gain_over_star_trails: believed.gain_over_star_trails,
             }
         })
         .collect())

@@ -59,9 +59,9 @@ pub(crate) struct Search<'a> {
 pub(crate) struct Believed {
     pub(crate) fit: TrailFit,
     pub(crate) origin: Origin,
-    /// S/N² by which it explains more than trails of stars in its place, prices included; no end of it where they were
-    /// not tried.
-    pub(crate) gain_over_trails: f64,
+    /// S/N² by which it explains more than trails of stars in its place, prices included and in the frame's own noise;
+    /// none where these were not tried.
+    pub(crate) gain_over_star_trails: Option<f64>,
 }
 
 /// How a trail came to be believed in.
@@ -78,7 +78,7 @@ pub(crate) enum Origin {
 
 impl Believed {
     pub(crate) fn new(fit: TrailFit, origin: Origin) -> Self {
-        Self { fit, origin, gain_over_trails: f64::INFINITY }
+        Self { fit, origin, gain_over_star_trails: None }
     }
 
     pub(crate) fn trail(&self) -> Trail {

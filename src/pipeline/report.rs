@@ -29,7 +29,8 @@ fn clear_width(snr: f64) -> f64 {
 }
 
 /// Trails that are clearly none of the stars, nor made of them, of some S/N and more. They would be taken for several.
-/// Once the bright stars are known, short ones are too, unless they may be what is left of one.
+/// Once the bright stars are known, those that explain far more than stars would are too, and short ones, unless they may
+/// be what is left of one.
 pub(crate) fn clear_targets(
     measured: Vec<Measured>,
     motion: &StarMotion,
@@ -38,9 +39,10 @@ pub(crate) fn clear_targets(
     bright: Option<&[Trail]>,
 ) -> Vec<Measured> {
     let blended = [Flags::WIDE, Flags::CURVED, Flags::JOINED];
-    let is_won = |m: &Measured| {
+    let beats_stars = |m: &Measured| {
         let slack_rad = CLEAR_SIGMAS * m.detection.angle_err_rad();
-        m.gain_over_trails > CLEAR_GAIN
+        let least = CLEAR_GAIN.max(CLEAR_SHARE * m.detection.snr.powi(2));
+        m.gain_over_star_trails.is_some_and(|gain| gain > least)
             && last_fits::as_seen(&m.detection).whole
             && tracking::is_turned(&m.detection.segment, slack_rad, motion)
     };
@@ -51,17 +53,20 @@ pub(crate) fn clear_targets(
             && m.is_target(&motion.mode())
             && (tracking::is_distinct(&m.detection.segment, motion)
                 || bright.is_some_and(|stars| {
-                    is_won(m)
+                    beats_stars(m)
                         || tracking::is_short_and_turned(&m.detection.segment, motion) && !m.is_remnant(stars, motion)
                 }))
     };
     measured.into_iter().filter(is_clear).collect()
 }
 
-/// A trail that explains so much more S/N² than stars in its place is none of them.
+/// A trail that explains so much more S/N² than stars in its place, prices included, is none of them; of a bright one this
+/// part of its own, since no model follows its light.
 const CLEAR_GAIN: f64 = 60.0;
+const CLEAR_SHARE: f64 = 0.02;
 
-/// It must also be turned from the stars by so many of its errors: what is left of a bright one lies along it.
+/// It must also be turned further than rows of stars are, by so many errors of its angle: what is left of a bright star
+/// lies along it.
 const CLEAR_SIGMAS: f64 = 3.0;
 
 /// A candidate no longer than so many of its widths looks like a point.

@@ -231,7 +231,7 @@ pub(crate) fn is_distinct(segment: &Segment, motion: &StarMotion) -> bool {
     turn > DISTINCT_ANGLE_RAD || (turn > ROW_ANGLE_RAD && segment.length_px() > DISTINCT_LENGTH * motion.length_px)
 }
 
-/// True where a trail points elsewhere than a row of stars, by more than so much.
+/// True where a trail is turned from the stars' direction further than a row of them is, by more than so much.
 pub(crate) fn is_turned(segment: &Segment, slack_rad: f64, motion: &StarMotion) -> bool {
     track_angle_difference(segment.angle_rad(), motion.angle_rad) > ROW_ANGLE_RAD + slack_rad
 }

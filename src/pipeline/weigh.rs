@@ -40,7 +40,8 @@ pub(crate) struct CompactSource {
     pub(crate) peak: f32,
     /// Residual / noise of the central pixel itself.
     pub(crate) centre: f32,
-    /// One of the central 5 x 5 pixels is saturated: half of a full column may lie just below the level.
+    /// One of the central 5 x 5 pixels is saturated: half of a full column may lie just below the level, all of nine now
+    /// and then.
     pub(crate) saturated: bool,
     /// Steps of a pixel to where the filtered image falls below a quarter of the peak.
     pub(crate) core_reach: [u8; WALK_DIRECTIONS],

@@ -163,3 +163,20 @@ pub(super) fn weigh_out(weight: &mut Image, footprints: &[Footprint]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_pixel_two_columns_off_makes_a_source_saturated() {
+        let touches = |x: usize, y: usize| {
+            let mut weight = vec![1.0; 16 * 12];
+            weight[y * 16 + x] = -1.0;
+            touches_saturated(&weight, 16, 7, 5)
+        };
+        assert!(touches(7, 5) && touches(9, 5) && touches(5, 7) && touches(9, 3));
+        assert!(!touches(10, 5) && !touches(4, 5) && !touches(7, 8) && !touches(7, 2));
+        assert!(touches_saturated(&[-1.0, 1.0, 1.0, 1.0], 2, 1, 1), "at the border");
+    }
+}
