@@ -17,7 +17,8 @@ const STAR_PRICE: f64 = 6.0;
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
 const TARGET_PRICE: f64 = 20.0;
 
-/// What each further star of a row costs besides: it has to stand just there, and be just so bright.
+/// What each star of a row costs besides [`STAR_PRICE`], but for those that lie on any line: it has to stand just there, and
+/// be just so bright.
 const ROW_PRICE: f64 = 6.0;
 const ON_ANY_LINE: usize = 2;
 
