@@ -82,6 +82,8 @@ macro_rules! flags {
 ///
 /// let flags = Flags::END1_OFF_FRAME | Flags::NOT_CONVERGED;
 /// assert!(flags.contains(Flags::END1_OFF_FRAME) && !flags.contains(Flags::END2_OFF_FRAME));
+/// let both = Flags::END1_OFF_FRAME | Flags::END2_OFF_FRAME;
+/// assert!(flags.intersects(both) && !flags.contains(both) && !flags.intersects(Flags::WIDE));
 /// assert_eq!(flags.names().collect::<Vec<_>>(), ["end1_off_frame", "not_converged"]);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -105,6 +107,12 @@ impl Flags {
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// True when any bit of `other` is set.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// These bits without those of `other`.

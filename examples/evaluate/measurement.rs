@@ -108,8 +108,8 @@ fn compare(found: &Detection, truth: &Truth) -> AnyResult<Measured> {
     let (along_err, across_err) = found.midpoint_along_across_err_px();
     let end_floor = 26_f64.sqrt() * length / (truth.snr * truth.snr);
     let angle = ((last.1 - first.1) / (last.0 - first.0)).atan();
-    let unseen = [Flags::END1_MASKED, Flags::END2_MASKED, Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME];
-    let hidden_end = unseen.iter().any(|f| found.flags.contains(*f));
+    let unseen = Flags::END1_MASKED | Flags::END2_MASKED | Flags::END1_OFF_FRAME | Flags::END2_OFF_FRAME;
+    let hidden_end = found.flags.intersects(unseen);
     let value = |error, stated, bound| Value { error, stated, half_68: stated, bound, floor: 0.0 };
     let along_value = |error, (stated, half_68), bound, floor| Value { error, stated, half_68, bound, floor };
     let if_seen = |values: Vec<Value>| if hidden_end { Vec::new() } else { values };

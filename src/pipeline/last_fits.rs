@@ -303,12 +303,12 @@ impl LastFit {
 
 /// A detection as far as the decision on the tracking needs it.
 pub(crate) fn as_seen(d: &Detection) -> Seen {
-    let cut = [Flags::END1_OFF_FRAME, Flags::END2_OFF_FRAME, Flags::END1_MASKED, Flags::END2_MASKED];
+    let cut = Flags::END1_OFF_FRAME | Flags::END2_OFF_FRAME | Flags::END1_MASKED | Flags::END2_MASKED;
     Seen {
         segment: d.segment,
         snr: d.snr,
         length_68_px: d.along_68_px.length_px,
-        whole: !cut.iter().any(|f| d.flags.contains(*f)),
-        wide: d.flags.contains(Flags::WIDE) || d.flags.contains(Flags::CURVED),
+        whole: !d.flags.intersects(cut),
+        wide: d.flags.intersects(Flags::WIDE | Flags::CURVED),
     }
 }

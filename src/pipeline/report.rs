@@ -38,7 +38,7 @@ pub(crate) fn clear_targets(
     least_snr: f64,
     bright: Option<&[Trail]>,
 ) -> Vec<Measured> {
-    let blended = [Flags::WIDE, Flags::CURVED, Flags::JOINED];
+    let blended = Flags::WIDE | Flags::CURVED | Flags::JOINED;
     let beats_stars = |m: &Measured| {
         let slack_rad = CLEAR_SIGMAS * m.detection.angle_err_rad();
         let least = CLEAR_GAIN.max(CLEAR_SHARE * m.detection.snr.powi(2));
@@ -49,7 +49,7 @@ pub(crate) fn clear_targets(
     let is_clear = |m: &Measured| {
         m.detection.snr >= least_snr
             && m.sigma_eff_px < clear_width(m.detection.snr) * sigma_eff_px
-            && !blended.iter().any(|f| m.detection.flags.contains(*f))
+            && !m.detection.flags.intersects(blended)
             && m.is_target(&motion.mode())
             && (tracking::is_distinct(&m.detection.segment, motion)
                 || bright.is_some_and(|stars| {
@@ -144,8 +144,7 @@ impl<'a> Findings<'a> {
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
-                end_masked: m.detection.flags.contains(Flags::END1_MASKED)
-                    || m.detection.flags.contains(Flags::END2_MASKED),
+                end_masked: m.detection.flags.intersects(Flags::END1_MASKED | Flags::END2_MASKED),
                 threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
                 has_light: m.detection.flux > m.detection.flux_err,
                 misfit: m.misfit,
