@@ -20,6 +20,7 @@ pub(crate) struct ChainPrior {
     excess2: f64,
     /// Of the S/N² that a trail needs to be significant, the part it must still explain when points compete.
     trail_share: f64,
+    point_limit_snr: f64,
     crowded: bool,
 }
 
@@ -58,6 +59,16 @@ const TRAIL_SHARE: f64 = 0.75;
 /// and 3000 stars a million pixels this leaves 11, of 704 streaks that were found 668.
 const MANY_STARS_TRAIL_SHARE: f64 = 0.9;
 
+/// Where faint streaks are looked for, no place counts for more than a point source of this S/N. Sources just too
+/// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.
+const POINT_LIMIT_SNR: f64 = 5.0;
+
+/// The same where stars are so many that they make lines by fours and fives: from the second price of a star down, some
+/// 1000 sources a million pixels at σ = 1.5 px, and gradually from the first, some 400. Streaks shorter than 30 px lose by it
+/// (docs/accuracy.md, "Star fields").
+const CROWDED_POINT_LIMIT_SNR: f64 = 3.0;
+const LIMIT_PRICES: [f64; 2] = [9.0, 7.0];
+
 impl ChainPrior {
     /// For a field in which so many sources were weighed out. `noise_excess` as in
     /// [`Thresholds`](crate::pipeline::threshold::Thresholds).
@@ -66,6 +77,7 @@ impl ChainPrior {
         let within_psf = density * std::f64::consts::TAU * sigma_px * sigma_px;
         let star_price = (-2.0 * within_psf.ln()).max(LEAST_PRICE);
         let excess2 = noise_excess.powi(2);
+        let lowered = ((LIMIT_PRICES[0] - star_price) / (LIMIT_PRICES[0] - LIMIT_PRICES[1])).clamp(0.0, 1.0);
         let crowding = ((SPARSE_PRICE + JUST_SO_PRICE - star_price) / JUST_SO_PRICE).clamp(0.0, 1.0);
         Self {
             sigma_px,
@@ -73,6 +85,7 @@ impl ChainPrior {
             point_price: star_price.max((star_price + JUST_SO_PRICE).min(SPARSE_PRICE)) * excess2,
             excess2,
             trail_share: TRAIL_SHARE + crowding * (MANY_STARS_TRAIL_SHARE - TRAIL_SHARE),
+            point_limit_snr: POINT_LIMIT_SNR + lowered * (CROWDED_POINT_LIMIT_SNR - POINT_LIMIT_SNR),
             crowded: is_crowded(n_sources, pixels),
         }
     }
@@ -84,6 +97,11 @@ impl ChainPrior {
     /// S/N² that stands for the odds of a star within the PSF of a place.
     pub(crate) fn star_price(&self) -> f64 {
         self.star_price
+    }
+
+    /// S/N of a point source that no place may exceed where faint streaks are looked for, in the frame's own noise.
+    pub(crate) fn point_limit_snr(&self) -> f64 {
+        self.point_limit_snr * self.noise_excess()
     }
 
     /// Whether a short trail that explains so much more S/N² than stars at this price is rather a few stars.
@@ -258,7 +276,12 @@ impl Track {
 
     /// Light of an even trail between the track's ends.
     fn even_trail(&self, length_px: f64) -> Vec<f64> {
-        let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (self.prior.sigma_px * std::f64::consts::SQRT_2)));
+        // Most bins are further from either end than light is spread.
+        let step = |t: f64| match t / (self.prior.sigma_px * std::f64::consts::SQRT_2) {
+            t if t > DONE => 1.0,
+            t if t < -DONE => 0.0,
+            t => 0.5 * (1.0 + libm::erf(t)),
+        };
         self.places().map(|u| step(u) - step(u - length_px)).collect()
     }
 
@@ -372,15 +395,27 @@ fn correlate(template: &[f64], values: &[f64], first: usize, sums: &mut [f64]) {
     const LANES: usize = 8;
     let reach = template.len() / 2;
     let at = |i: usize| i.checked_sub(reach).and_then(|b| values.get(b)).copied().unwrap_or(0.0);
-    let padded: Vec<f64> = (first..first + sums.len().next_multiple_of(LANES) + 2 * reach).map(at).collect();
     for (block, sums) in sums.chunks_mut(LANES).enumerate() {
+        let from = first + block * LANES;
         let mut lanes = [0.0; LANES];
-        for (g, values) in template.iter().zip(padded[block * LANES..].windows(LANES)) {
-            lanes.iter_mut().zip(values).for_each(|(sum, v)| *sum += g * v);
+        match from.checked_sub(reach).and_then(|from| values.get(from..from + template.len() + LANES - 1)) {
+            Some(values) => {
+                for (g, values) in template.iter().zip(values.windows(LANES)) {
+                    lanes.iter_mut().zip(values).for_each(|(sum, v)| *sum += g * v);
+                }
+            }
+            None => {
+                for (i, g) in template.iter().enumerate() {
+                    lanes.iter_mut().enumerate().for_each(|(k, sum)| *sum += g * at(from + i + k));
+                }
+            }
         }
         sums.copy_from_slice(&lanes[..sums.len()]);
     }
 }
+
+/// The error function is one from here on, to the last bit.
+const DONE: f64 = 6.0;
 
 /// Bins whose best is looked for anew when one of them changes.
 const STRETCH: usize = 64;

@@ -356,16 +356,32 @@ impl StampWalk {
         (self.intercept + self.slope * (self.first + step as i64) as f64).round() as i64
     }
 
-    /// The rows of the frame that hold some of the pixels, each with its columns.
-    pub(crate) fn rows(&self, width: usize, height: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let walk = *self;
+    /// The rows of a frame that may hold some of the pixels.
+    pub(crate) fn row_range(&self, height: usize) -> Range<usize> {
         let (low, high) = if self.steps > 0 && self.along_x {
             let (a, b) = (self.centre(0), self.centre(self.steps - 1));
             (a.min(b) - self.half_width, a.max(b) + self.half_width)
         } else {
             (self.first, self.first + self.steps as i64 - 1)
         };
-        (low.max(0)..=high.min(height as i64 - 1)).filter_map(move |y| {
+        let inside = |row: i64| row.clamp(0, height as i64) as usize;
+        inside(low)..inside(high + 1)
+    }
+
+    /// The rows of a frame that hold some of the pixels, each with its columns.
+    pub(crate) fn rows(&self, width: usize, height: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        self.rows_in(width, self.row_range(height))
+    }
+
+    /// Those of some of the rows of [`row_range`](Self::row_range).
+    pub(crate) fn rows_in(
+        &self,
+        width: usize,
+        rows: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let walk = *self;
+        rows.filter_map(move |row| {
+            let y = row as i64;
             let (left, right) = if walk.along_x {
                 walk.steps_across(y)?
             } else {
@@ -373,7 +389,7 @@ impl StampWalk {
                 (centre - walk.half_width, centre + walk.half_width)
             };
             let (left, right) = (left.max(0), right.min(width as i64 - 1));
-            (left <= right).then(|| (y as usize, left as usize..right as usize + 1))
+            (left <= right).then(|| (row, left as usize..right as usize + 1))
         })
     }
 

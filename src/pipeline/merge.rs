@@ -119,10 +119,6 @@ const HIDING_SNR: f64 = 40.0;
 /// refinement.
 pub(crate) const BRIGHT_RECALL: f64 = 0.7 * BRIGHT_SNR;
 
-/// Where faint streaks are looked for, no place counts for more than a point source of this S/N. Sources just too
-/// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.
-const POINT_LIMIT_SNR: f64 = 5.0;
-
 /// Searches of one frame at most.
 const MAX_SEARCHES: usize = 3;
 
@@ -269,7 +265,7 @@ impl Search<'_> {
             return Ok(places.iter().filter_map(|place| self.candidate_at(place)).collect());
         }
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
-        let limit = POINT_LIMIT_SNR * self.segments.kernel.white_noise_sd() * self.noise_excess;
+        let limit = self.chains.point_limit_snr() * self.segments.kernel.white_noise_sd();
         let request = SearchRequest {
             threshold: uncut_above.unwrap_or(recall).max(recall) as f32,
             limit: if uncut_above.is_some() { f32::MAX } else { limit as f32 },

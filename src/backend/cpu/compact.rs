@@ -125,8 +125,7 @@ pub(super) fn weigh_out_hot(residual: &Image, weight: &mut Image, threshold: f32
                     continue;
                 }
                 for (i, (w, &value)) in weights.iter_mut().zip(values).enumerate() {
-                    let lone = |x: usize| value > ratio * median_around(residual, x, y).max(0.0);
-                    if stands_out(value, *w) && lone(k * STRETCH + i) {
+                    if stands_out(value, *w) && stands_alone(residual, k * STRETCH + i, y, ratio) {
                         *w = 0.0;
                     }
                 }
@@ -135,16 +134,17 @@ pub(super) fn weigh_out_hot(residual: &Image, weight: &mut Image, threshold: f32
     );
 }
 
-/// The upper median of the eight neighbours' residuals, whatever their weights: those may be changing. Beyond the
-/// border is dark.
-fn median_around(residual: &Image, x: usize, y: usize) -> f32 {
-    let mut around = [0.0_f32; 8];
+/// Whether a pixel exceeds so many times the upper median of its eight neighbours' residuals, whatever their weights:
+/// those may be changing. Beyond the border is dark.
+fn stands_alone(residual: &Image, x: usize, y: usize, ratio: f32) -> bool {
+    let value = residual.data[y * residual.width + x];
+    let exceeds = |(dx, dy): (i64, i64)| {
+        let neighbour = at(residual, x as i64 + dx, y as i64 + dy).unwrap_or(0.0);
+        value > ratio * neighbour.max(0.0)
+    };
+    // The upper median of eight is the fifth: it is exceeded where five of them are.
     let offsets = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))).filter(|o| *o != (0, 0));
-    for (slot, (dx, dy)) in around.iter_mut().zip(offsets) {
-        *slot = at(residual, x as i64 + dx, y as i64 + dy).unwrap_or(0.0);
-    }
-    around.sort_unstable_by(f32::total_cmp);
-    around[4]
+    offsets.filter(|o| exceeds(*o)).count() >= 5
 }
 
 /// Sets the weight of every pixel within the footprints to zero.

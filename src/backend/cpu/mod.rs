@@ -142,7 +142,7 @@ impl Backend for CpuBackend {
 
     fn profiles(&mut self, tracks: &[Segment], sigma_eff_px: f32) -> Result<Vec<TrackProfile>> {
         let (residual, weight) = (&self.residual, &self.weight);
-        Ok(tracks.par_iter().map(|t| profile::profile(residual, weight, t, sigma_eff_px)).collect())
+        Ok(profile::profiles(residual, weight, tracks, sigma_eff_px))
     }
 
     fn fit(&mut self, requests: &[FitRequest], settings: &FitSettings) -> Result<Vec<TrailFit>> {

@@ -1,6 +1,12 @@
-//! Light along a track, bin by bin. GPU twin: shaders/profile.wgsl.
+//! Light along tracks, bin by bin. GPU twin: shaders/profile.wgsl.
+//!
+//! A track comes to a new place in memory with every row, and there may be thousands of them. They are followed side by
+//! side, band of rows by band, so that what one has fetched serves the others.
+
+use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
+use rayon::prelude::*;
 
 use super::Image;
 use super::gauss::{INV_SQRT_TAU, bell};
@@ -8,85 +14,146 @@ use crate::backend::{ProfileBins, TrackProfile};
 use crate::geometry::Segment;
 use crate::pipeline::measure::StampWalk;
 
-/// Sums `w d G` and `w G²` over the pixels of every row (or column) the track passes, `G` the transverse profile.
-pub(super) fn profile(residual: &Image, weight: &Image, track: &Segment, sigma_eff_px: f32) -> TrackProfile {
-    let bins = ProfileBins::of(track);
-    let (signal, variance) = Arch::new().dispatch(Pass { residual, weight, track, sigma_eff_px, bins });
-    bins.profile(track, signal, variance)
+/// Sums `w d G` and `w G²` over the pixels of every row (or column) a track passes, `G` the transverse profile.
+pub(super) fn profiles(residual: &Image, weight: &Image, tracks: &[Segment], sigma_eff_px: f32) -> Vec<TrackProfile> {
+    // Each core reads the image once.
+    let together = tracks.len().div_ceil(rayon::current_num_threads()).max(1);
+    let some = |tracks: &[Segment]| -> Vec<TrackProfile> {
+        let mut passes: Vec<Pass> = tracks.iter().map(|t| Pass::new(t, sigma_eff_px, residual.height)).collect();
+        for first in (0..residual.height).step_by(BAND) {
+            let band = first..(first + BAND).min(residual.height);
+            Arch::new().dispatch(InBand { residual, weight, band, passes: &mut passes });
+        }
+        let done = passes.into_iter().zip(tracks);
+        done.map(|(pass, track)| pass.bins.profile(track, pass.signal, pass.variance)).collect()
+    };
+    tracks.par_chunks(together).flat_map_iter(some).collect()
 }
+
+/// Rows of a band: of both images they stay in a core's second cache up to 4096 columns.
+const BAND: usize = 32;
 
 /// Pixels of a row that are worked on side by side: most tracks have no more.
 const PART: usize = 16;
 
-/// The sums of all bins, in the order of the axis.
-struct Pass<'a> {
-    residual: &'a Image,
-    weight: &'a Image,
-    track: &'a Segment,
-    sigma_eff_px: f32,
+/// One track, and the sums of its bins in the order of the axis.
+struct Pass {
     bins: ProfileBins,
+    walk: StampWalk,
+    rows: Range<usize>,
+    /// Across the track, in PSF widths: from pixel to pixel of a row, and for a pixel across the walk.
+    step: f32,
+    across: f64,
+    /// Height of the transverse profile.
+    height: f32,
+    signal: Vec<f32>,
+    variance: Vec<f32>,
 }
 
-impl NullaryFnOnce for Pass<'_> {
-    type Output = (Vec<f32>, Vec<f32>);
-
-    #[inline(always)]
-    fn call(self) -> (Vec<f32>, Vec<f32>) {
-        let Self { residual, weight, track, sigma_eff_px, bins } = self;
+impl Pass {
+    fn new(track: &Segment, sigma_eff_px: f32, height: usize) -> Self {
+        let bins = ProfileBins::of(track);
         let (c, s) = track.direction();
         let (along, across) = if bins.along_x { (c, s) } else { (s, c) };
         let (a0, b0) = if bins.along_x { (track.start.x, track.start.y) } else { (track.start.y, track.start.x) };
-        let slope = across / along;
+        let (slope, sigma) = (across / along, f64::from(sigma_eff_px));
         let walk = StampWalk {
             along_x: bins.along_x,
             first: bins.first,
             steps: bins.n,
-            half_width: (3.0 * f64::from(sigma_eff_px) / along.abs()).ceil() as i64,
+            half_width: (3.0 * sigma / along.abs()).ceil() as i64,
             slope,
             intercept: b0 - slope * a0,
         };
-        let (along, slope) = (along as f32, slope as f32);
-        let inv_sigma = 1.0 / sigma_eff_px;
-        let (mut signal, mut variance) = (vec![0.0_f32; bins.n], vec![0.0_f32; bins.n]);
-        for (y, columns) in walk.rows(residual.width, residual.height) {
-            let first_x = columns.start as i64;
-            let row = y * residual.width + columns.start..y * residual.width + columns.end;
-            let (values, weights) = (&residual.data[row.clone()], &weight.data[row.clone()]);
-            if bins.along_x {
-                let pixels = values.iter().zip(weights).enumerate();
-                // How far the row lies from the track at the first column; each further one adds a slope.
-                let offset = (y as f64 - walk.intercept - walk.slope * first_x as f64) as f32;
-                let first_bin = (first_x - bins.first) as usize;
-                let sums = signal[first_bin..].iter_mut().zip(&mut variance[first_bin..]);
-                for ((k, (&d, &w)), (signal, variance)) in pixels.zip(sums) {
-                    let g = INV_SQRT_TAU * inv_sigma * bell((offset - slope * k as u32 as f32) * along * inv_sigma);
-                    let w = if w > 0.0 { w } else { 0.0 };
-                    *signal += w * d * g;
-                    *variance += w * g * g;
-                }
-            } else {
-                let offset = (first_x as f64 - walk.intercept - walk.slope * y as f64) as f32;
-                let bin = (y as i64 - bins.first) as usize;
-                for part in 0..values.len().div_ceil(PART) {
-                    // Side by side first, and summed in their order then. What lies beyond the row has weight zero.
-                    let (first, n) = (part * PART, (values.len() - part * PART).min(PART));
-                    let d = window(&residual.data, row.start + first);
-                    let mut w = window(&weight.data, row.start + first);
-                    w.iter_mut().enumerate().for_each(|(k, w)| *w = if k < n { *w } else { 0.0 });
-                    let (mut wdg, mut wgg) = ([0.0_f32; PART], [0.0_f32; PART]);
-                    for k in 0..PART {
-                        let from_first = (first + k) as u32 as f32;
-                        let g = INV_SQRT_TAU * inv_sigma * bell((offset + from_first) * along * inv_sigma);
-                        let w = if w[k] > 0.0 { w[k] } else { 0.0 };
-                        (wdg[k], wgg[k]) = (w * d[k] * g, w * g * g);
-                    }
-                    signal[bin] = wdg.iter().fold(signal[bin], |sum, v| sum + v);
-                    variance[bin] = wgg.iter().fold(variance[bin], |sum, v| sum + v);
+        Self {
+            bins,
+            walk,
+            rows: walk.row_range(height),
+            step: (along / sigma * if bins.along_x { -slope } else { 1.0 }) as f32,
+            across: along / sigma,
+            height: INV_SQRT_TAU / sigma_eff_px,
+            signal: vec![0.0; bins.n],
+            variance: vec![0.0; bins.n],
+        }
+    }
+}
+
+/// Adds what the rows of a band hold of some tracks.
+struct InBand<'a> {
+    residual: &'a Image,
+    weight: &'a Image,
+    band: Range<usize>,
+    passes: &'a mut [Pass],
+}
+
+impl NullaryFnOnce for InBand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { residual, weight, band, passes } = self;
+        for pass in passes {
+            let rows = pass.rows.start.max(band.start)..pass.rows.end.min(band.end);
+            for (y, columns) in pass.walk.rows_in(residual.width, rows) {
+                for x in columns.clone().step_by(PART) {
+                    let at = y * residual.width + x;
+                    let (d, w) = (window(&residual.data, at), window(&weight.data, at));
+                    pass.add(x, y, PART.min(columns.end - x), d, w);
                 }
             }
         }
-        (signal, variance)
     }
+}
+
+impl Pass {
+    /// Adds some pixels of a row, from column `x` on.
+    #[inline(always)]
+    fn add(&mut self, x: usize, y: usize, n: usize, d: [f32; PART], w: [f32; PART]) {
+        let (a, b) = if self.walk.along_x { (x as i64, y as i64) } else { (y as i64, x as i64) };
+        let first = ((b as f64 - self.walk.intercept - self.walk.slope * a as f64) * self.across) as f32;
+        let (mut wdg, mut wgg) = ([0.0_f32; PART], [0.0_f32; PART]);
+        for k in 0..PART {
+            let g = self.height * bell(first + self.step * k as u32 as f32);
+            let w = if (w[k] > 0.0) & (k < n) { w[k] } else { 0.0 };
+            (wdg[k], wgg[k]) = (w * d[k] * g, w * g * g);
+        }
+        // Of a steep track all pixels of a row are one bin's, of a shallow one each is the next one's.
+        let bin = (a - self.walk.first) as usize;
+        if self.walk.along_x {
+            add_to(&mut self.signal[bin..bin + n], &wdg);
+            add_to(&mut self.variance[bin..bin + n], &wgg);
+        } else {
+            self.signal[bin] += sum(wdg);
+            self.variance[bin] += sum(wgg);
+        }
+    }
+}
+
+/// Adds side by side where there are as many sums as values.
+#[inline(always)]
+fn add_to(sums: &mut [f32], more: &[f32; PART]) {
+    if let Ok(sums) = <&mut [f32; PART]>::try_from(&mut *sums) {
+        for (sum, more) in sums.iter_mut().zip(more) {
+            *sum += more;
+        }
+    } else {
+        for (sum, more) in sums.iter_mut().zip(more) {
+            *sum += more;
+        }
+    }
+}
+
+/// The sum of some values, halves together: side by side as long as there are many.
+#[inline(always)]
+fn sum(mut values: [f32; PART]) -> f32 {
+    let mut n = PART;
+    while n > 1 {
+        n /= 2;
+        for k in 0..n {
+            values[k] += values[k + n];
+        }
+    }
+    values[0]
 }
 
 /// So many pixels from one on; zeros beyond the last. A copy of known length needs no call.

@@ -41,8 +41,9 @@ pub(super) struct Workspace {
 struct Sums {
     values: Vec<f32>,
     weights: Vec<f32>,
-    /// Significances of three neighbouring shifts, with one column more on either side.
-    rows: [Vec<f32>; 3],
+    rows: Neighbours,
+    /// Where a shift's row has peaks.
+    columns: Vec<usize>,
     /// Shifts of one start that may hold a peak.
     promising: Vec<usize>,
     /// No significance of each reported shift is larger: of the start before, and of this one.
@@ -338,49 +339,48 @@ impl<'a> Start<'a> {
         level.inverse_sd[shift - level.shifts.start]
     }
 
-    /// Sums of the block's own columns, moved by some, and one more on either side.
-    fn own_sums<'n>(&self, nodes: &'n [f32], shift: usize, moved: isize) -> impl Iterator<Item = f32> + use<'n, 'a>
+    /// The two rows that the block's own columns, and one more on either side, are sums of; moved by some.
+    fn own_halves<'n>(&self, nodes: &'n [f32], shift: usize, moved: isize) -> [&'n [f32]; 2]
     where
         'a: 'n,
     {
         let Pass { job, stage, .. } = *self.pass;
         let first = (stage.left - 1).strict_add_signed(moved);
-        let own = first..first + job.block.n_columns + 2;
-        let [a, b] = self.halves(nodes, &(shift..shift + 1)).map(|half| &half[own.clone()]);
-        a.iter().zip(b).map(|(a, b)| a + b)
+        self.halves(nodes, &(shift..shift + 1)).map(|half| &half[first..first + job.block.n_columns + 2])
     }
 
     /// Significances of the block's own columns, and one more on either side; with a partner those of the pairs.
-    fn significances(&self, partner: Option<&Start<'_>>, shift: Option<usize>, out: &mut Vec<f32>) {
-        let Pass { job, stage, lower, .. } = *self.pass;
-        out.clear();
+    /// Returns the largest of them, or 0.
+    fn significances(&self, partner: Option<&Start<'_>>, shift: Option<usize>, out: &mut Significances) -> f32 {
+        let Pass { arch, job, stage, lower, .. } = *self.pass;
+        let Significances { values, weights } = out;
+        values.resize(job.block.n_columns + 2, 0.0);
         let Some(shift) = shift.filter(|s| stage.level.shifts.contains(s)) else {
-            out.resize(job.block.n_columns + 2, f32::NEG_INFINITY);
-            return;
+            values.fill(f32::NEG_INFINITY);
+            return 0.0;
         };
         let level = stage.level;
         let (scale, n_rows) = match partner {
             None => (self.inverse_sd(shift), level.height),
             Some(_) => (level.inverse_sd_paired[shift - level.shifts.start], 2 * level.height),
         };
-        let fill = |out: &mut Vec<f32>, nodes: &[f32]| {
-            out.extend(self.own_sums(nodes, shift, 0));
-            if let Some(partner) = partner {
-                let moved = self.partner_moved(partner, shift);
-                out.iter_mut().zip(partner.own_sums(nodes, shift, moved)).for_each(|(sum, more)| *sum += more);
+        let fill = |out: &mut [f32], nodes: &[f32], scale: f32| {
+            let own = self.own_halves(nodes, shift, 0);
+            match partner {
+                None => lanes::scaled_sums(arch, out, own, scale),
+                Some(partner) => {
+                    let of_partner = partner.own_halves(nodes, shift, self.partner_moved(partner, shift));
+                    lanes::scaled_sums_of_pairs(arch, out, own, of_partner, scale)
+                }
             }
         };
-        fill(out, &lower.values);
-        out.iter_mut().for_each(|v| *v *= scale);
-        if job.request.weighted {
-            let mut weights = Vec::new();
-            fill(&mut weights, &lower.weights);
-            let per_row = 1.0 / n_rows as f32;
-            for (value, weight) in out.iter_mut().zip(weights) {
-                let share = weight * per_row;
-                *value = if share > MIN_COVERAGE { *value / share.sqrt() } else { 0.0 };
-            }
+        let largest = fill(values, &lower.values, scale);
+        if !job.request.weighted {
+            return largest;
         }
+        weights.resize(values.len(), 0.0);
+        fill(weights, &lower.weights, 1.0 / n_rows as f32);
+        lanes::over_root(arch, values, weights, MIN_COVERAGE)
     }
 
     /// Columns between a node and its partner, as both lie in the block's memory.
@@ -420,28 +420,27 @@ impl<'a> Start<'a> {
 
     /// Peaks of the promising shifts.
     fn look_closer(&self, partner: Option<&Start<'_>>, sums: &mut Sums, peaks: &mut Vec<Peak>) {
-        let Pass { job, stage, .. } = *self.pass;
-        let rows = &mut sums.rows;
-        let mut last = None;
-        for &shift in &sums.promising {
-            if last == shift.checked_sub(1) && last.is_some() {
-                rows.rotate_left(1);
-            } else {
-                self.significances(partner, shift.checked_sub(1), &mut rows[0]);
-                self.significances(partner, Some(shift), &mut rows[1]);
+        let Pass { arch, job, stage, .. } = *self.pass;
+        let Sums { rows, promising, columns, .. } = sums;
+        rows.forget();
+        for &shift in &*promising {
+            // Most promises are not kept: neighbours are summed where they are.
+            if rows.fill(Some(shift), |row| self.significances(partner, Some(shift), row)) <= job.request.threshold {
+                continue;
             }
-            self.significances(partner, Some(shift + 1), &mut rows[2]);
-            last = Some(shift);
-            for x in stretches_above(&rows[1], job.request.threshold).filter(|x| (1..=job.block.n_columns).contains(x))
-            {
-                let value = rows[1][x];
-                let stands_out = value > job.request.threshold && is_peak(rows, x, value);
-                if stands_out && partner.is_none_or(|p| self.both_count(p, shift, x)) {
+            for beside in [shift.checked_sub(1), Some(shift + 1)] {
+                rows.fill(beside, |row| self.significances(partner, beside, row));
+            }
+            let around = [shift.checked_sub(1), Some(shift), Some(shift + 1)].map(|shift| rows.values(shift));
+            columns.clear();
+            lanes::find_peaks(arch, around, job.request.threshold, columns);
+            for &x in &*columns {
+                if partner.is_none_or(|p| self.both_count(p, shift, x)) {
                     let column = job.first_column(self.row) + x as i64 - 1;
                     let start = self.row / stage.level.start_step;
                     let node = Node { level: stage.index, start, shift, column, paired: partner.is_some() };
                     let segment = job.phase.task.segment(&node);
-                    peaks.extend(segment.map(|segment| Peak { segment, snr: f64::from(value) }));
+                    peaks.extend(segment.map(|segment| Peak { segment, snr: f64::from(around[1][x]) }));
                 }
             }
         }
@@ -451,7 +450,7 @@ impl<'a> Start<'a> {
     fn both_count(&self, partner: &Start<'_>, shift: usize, x: usize) -> bool {
         let least = PARTNER_SHARE * self.pass.job.request.threshold;
         let at = |start: &Start<'_>, moved: isize| {
-            let sum = |nodes: &[f32]| start.own_sums(nodes, shift, moved).nth(x).unwrap_or(0.0);
+            let sum = |nodes: &[f32]| start.own_halves(nodes, shift, moved).iter().map(|half| half[x]).sum::<f32>();
             let plain = sum(&self.pass.lower.values) * self.inverse_sd(shift);
             if !self.pass.job.request.weighted {
                 return plain;
@@ -463,15 +462,43 @@ impl<'a> Start<'a> {
     }
 }
 
-/// Values that are tested together: most are passed over in vectors.
-const STRETCH: usize = 16;
+/// Significances of one shift, with one column more on either side.
+#[derive(Default)]
+struct Significances {
+    values: Vec<f32>,
+    weights: Vec<f32>,
+}
 
-/// Indices of the stretches of a row in which something exceeds a threshold.
-fn stretches_above(row: &[f32], threshold: f32) -> impl Iterator<Item = usize> + use<> {
-    let any = |s: &[f32]| s.iter().fold(false, |any, v| any | (*v > threshold));
-    let found: Vec<usize> = row.chunks(STRETCH).enumerate().filter(|(_, s)| any(s)).map(|(k, _)| k).collect();
-    let n = row.len();
-    found.into_iter().flat_map(move |k| k * STRETCH..((k + 1) * STRETCH).min(n))
+/// Significances of three neighbouring shifts of a start: a shift's are summed once.
+#[derive(Default)]
+struct Neighbours {
+    rows: [Significances; 3],
+    /// The shift in each row, from 1 on: before the first one there is another. What it does not exceed.
+    held: [Option<(usize, f32)>; 3],
+}
+
+impl Neighbours {
+    fn forget(&mut self) {
+        self.held = [None; 3];
+    }
+
+    /// Fills in a shift's row, if it is not; returns what none of its significances exceeds.
+    fn fill(&mut self, shift: Option<usize>, sum: impl FnOnce(&mut Significances) -> f32) -> f32 {
+        let from_one = shift.map_or(0, |s| s + 1);
+        let row = from_one % 3;
+        match self.held[row] {
+            Some((held, largest)) if held == from_one => largest,
+            _ => {
+                let largest = sum(&mut self.rows[row]);
+                self.held[row] = Some((from_one, largest));
+                largest
+            }
+        }
+    }
+
+    fn values(&self, shift: Option<usize>) -> &[f32] {
+        &self.rows[shift.map_or(0, |s| s + 1) % 3].values
+    }
 }
 
 /// A rounding below a threshold, which a closer look applies.
@@ -485,10 +512,4 @@ fn twins(shifts: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         next = (first - first % 2 + 2).min(shifts.end);
         (first < shifts.end).then_some(first..next)
     })
-}
-
-fn is_peak(rows: &[Vec<f32>; 3], x: usize, value: f32) -> bool {
-    let before = [rows[0][x - 1], rows[0][x], rows[0][x + 1], rows[1][x - 1]];
-    let after = [rows[1][x + 1], rows[2][x - 1], rows[2][x], rows[2][x + 1]];
-    before.iter().all(|v| value > *v) && after.iter().all(|v| value >= *v)
 }

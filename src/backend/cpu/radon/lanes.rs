@@ -40,6 +40,33 @@ pub(super) fn largest_power(arch: Arch, v: &[f32], w: &[f32], least: f32) -> f32
     arch.dispatch(LargestPower { v, w, least })
 }
 
+/// `out = (a + b) · scale`; returns the largest, or 0.
+pub(super) fn scaled_sums(arch: Arch, out: &mut [f32], [a, b]: [&[f32]; 2], scale: f32) -> f32 {
+    arch.dispatch(ScaledSums { out, a, b, scale })
+}
+
+/// `out = ((a + b) + (c + d)) · scale`; returns the largest, or 0.
+pub(super) fn scaled_sums_of_pairs(
+    arch: Arch,
+    out: &mut [f32],
+    [a, b]: [&[f32]; 2],
+    [c, d]: [&[f32]; 2],
+    scale: f32,
+) -> f32 {
+    arch.dispatch(ScaledSumsOfPairs { out, a, b, c, d, scale })
+}
+
+/// `v = v / √w`, or 0 where w is no more than `least`; returns the largest, or 0.
+pub(super) fn over_root(arch: Arch, v: &mut [f32], w: &[f32], least: f32) -> f32 {
+    arch.dispatch(OverRoot { v, w, least })
+}
+
+/// Where the middle one of three rows has peaks above a threshold: greater than the neighbours before them (in rows,
+/// then in columns), not less than those after. The first and the last column have no neighbours, and are left out.
+pub(super) fn find_peaks(arch: Arch, rows: [&[f32]; 3], threshold: f32, found: &mut Vec<usize>) {
+    arch.dispatch(FindPeaks { rows, threshold, found });
+}
+
 // Types and functions, no closures: what is dispatched has to be inlined to get the machine's vectors, and closures
 // cannot say so.
 
@@ -79,6 +106,34 @@ struct LargestPower<'a> {
     v: &'a [f32],
     w: &'a [f32],
     least: f32,
+}
+
+struct ScaledSums<'a> {
+    out: &'a mut [f32],
+    a: &'a [f32],
+    b: &'a [f32],
+    scale: f32,
+}
+
+struct ScaledSumsOfPairs<'a> {
+    out: &'a mut [f32],
+    a: &'a [f32],
+    b: &'a [f32],
+    c: &'a [f32],
+    d: &'a [f32],
+    scale: f32,
+}
+
+struct OverRoot<'a> {
+    v: &'a mut [f32],
+    w: &'a [f32],
+    least: f32,
+}
+
+struct FindPeaks<'a> {
+    rows: [&'a [f32]; 3],
+    threshold: f32,
+    found: &'a mut Vec<usize>,
 }
 
 impl WithSimd for Add<'_> {
@@ -208,6 +263,115 @@ impl WithSimd for LargestPower<'_> {
         let rest = power(simd, simd.partial_load_f32s(v_rest), simd.partial_load_f32s(w_rest), least);
         simd.reduce_max_f32s(simd.max_f32s(most, rest))
     }
+}
+
+impl NullaryFnOnce for ScaledSums<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        for ((out, a), b) in self.out.iter_mut().zip(self.a).zip(self.b) {
+            *out = (a + b) * self.scale;
+        }
+        largest(self.out)
+    }
+}
+
+impl NullaryFnOnce for ScaledSumsOfPairs<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        for ((((out, a), b), c), d) in self.out.iter_mut().zip(self.a).zip(self.b).zip(self.c).zip(self.d) {
+            *out = ((a + b) + (c + d)) * self.scale;
+        }
+        largest(self.out)
+    }
+}
+
+impl NullaryFnOnce for OverRoot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        for (v, w) in self.v.iter_mut().zip(self.w) {
+            *v = if *w > self.least { *v / w.sqrt() } else { 0.0 };
+        }
+        largest(self.v)
+    }
+}
+
+/// The largest value, or 0.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let (side_by_side, rest) = values.as_chunks::<TOGETHER>();
+    let mut most = [0.0_f32; TOGETHER];
+    for some in side_by_side {
+        raise(&mut most, *some);
+    }
+    most.iter().chain(rest).fold(0.0, |most, v| if *v > most { *v } else { most })
+}
+
+/// Values that are looked at side by side.
+const TOGETHER: usize = 16;
+
+impl NullaryFnOnce for FindPeaks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { rows: [above, row, below], threshold, found } = self;
+        let inner = row.len().saturating_sub(2);
+        for first in (0..inner).step_by(TOGETHER) {
+            let v = side_by_side(row, first + 1);
+            let mut any = false;
+            for v in v {
+                any |= v > threshold;
+            }
+            if !any {
+                continue;
+            }
+            let (mut before, mut after) = ([threshold; TOGETHER], [f32::NEG_INFINITY; TOGETHER]);
+            for (row, left) in [(above, 0), (above, 1), (above, 2), (row, 0)] {
+                raise(&mut before, side_by_side(row, first + left));
+            }
+            for (row, left) in [(row, 2), (below, 0), (below, 1), (below, 2)] {
+                raise(&mut after, side_by_side(row, first + left));
+            }
+            let mut any = false;
+            for k in 0..TOGETHER {
+                any |= (v[k] > before[k]) & (v[k] >= after[k]);
+            }
+            if any {
+                for k in 0..TOGETHER.min(inner - first) {
+                    if v[k] > before[k] && v[k] >= after[k] {
+                        found.push(first + 1 + k);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The larger of each two.
+#[inline(always)]
+fn raise(most: &mut [f32; TOGETHER], values: [f32; TOGETHER]) {
+    for (most, value) in most.iter_mut().zip(values) {
+        *most = if value > *most { value } else { *most };
+    }
+}
+
+/// Values from one on; nothing beyond the last.
+#[inline(always)]
+fn side_by_side(row: &[f32], first: usize) -> [f32; TOGETHER] {
+    if let Some(values) = row[first..].first_chunk() {
+        return *values;
+    }
+    let mut values = [f32::NEG_INFINITY; TOGETHER];
+    for (value, v) in values.iter_mut().zip(&row[first..]) {
+        *value = *v;
+    }
+    values
 }
 
 #[inline(always)]
