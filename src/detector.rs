@@ -405,13 +405,13 @@ impl Detector {
         backend.ingest(frame)?;
         clock.stage("ingest");
 
-        let mut lines = lines::leave_dark_borders(backend, width, height)?;
+        let (mut lines, blocks) = lines::leave_dark_borders(backend, width, height)?;
         let mesh = Mesh::new(width, height, self.config.background.mesh_px);
         let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
         let sky = match BackgroundMap::from_tiles(mesh, &tiles) {
             Some(map) => {
                 backend.normalise(&map)?;
-                lines::take_off_steps(backend, width, height, &mut lines)?;
+                lines::take_off_steps(backend, &map, &blocks, &mut lines)?;
                 Ok((map, lines))
             }
             None if tiles.iter().any(|t| t.n_usable > 0) => Err(FrameFlag::NoNoise),

@@ -157,7 +157,7 @@ impl BackgroundMap {
         let mut sorted = tile_noise.clone();
         sorted.sort_unstable_by(f32::total_cmp);
         Self {
-            tile_level: tile_means(mesh, &level),
+            tile_level: tile_means(mesh, &level, mesh),
             level,
             noise: spline_coefficients(mesh, |x, y| tile_noise[mesh.nearest(x, y)]),
             noise_floor: 0.5 * sorted[0],
@@ -227,6 +227,11 @@ impl BackgroundMap {
         let level = (0..self.mesh.height).flat_map(|y| row(y, &self.level)).collect();
         let noise = (0..self.mesh.height).flat_map(|y| row(y, &self.noise)).map(|n| n.max(self.noise_floor)).collect();
         (level, noise)
+    }
+
+    /// Mean level over the pixels of each tile of another mesh of the frame.
+    pub(crate) fn means_over(&self, tiles: Mesh) -> Vec<f32> {
+        tile_means(self.mesh, &self.level, tiles)
     }
 
     /// Position of a pixel on one axis of the mesh: index of the first of four coefficients, and their weights.
@@ -502,28 +507,30 @@ fn spline_coefficients(mesh: Mesh, value: impl Fn(i64, i64) -> f32) -> Vec<f32> 
     coefficients
 }
 
-/// Mean of the spline over the pixels of each tile.
-fn tile_means(mesh: Mesh, coefficients: &[f32]) -> Vec<f32> {
-    // A tile meets five coefficients along each axis, the first of its own index.
-    let axis = |pixels: std::ops::Range<usize>, tile: usize, side: usize, tiles: usize| {
-        let mut mean = [0.0_f32; 5];
+/// Mean of a mesh's spline over the pixels of some tiles, which may be those of another mesh.
+fn tile_means(mesh: Mesh, coefficients: &[f32], tiles: Mesh) -> Vec<f32> {
+    // The first coefficient along an axis that some pixels meet, and the share of it and of the next ones in their mean.
+    let shares = |pixels: std::ops::Range<usize>, side: usize, n: usize| {
+        let weights = |pixel: usize| BackgroundMap::spline_weights(pixel, side, n);
+        let (first, last) = (weights(pixels.start).0, weights(pixels.end - 1).0 + 3);
+        let mut shares = vec![0.0_f32; last - first + 1];
         for pixel in pixels.clone() {
-            let (first, weights) = BackgroundMap::spline_weights(pixel, side, tiles);
-            weights.iter().enumerate().for_each(|(i, w)| mean[first + i - tile] += w / pixels.len() as f32);
+            let (at, weights) = weights(pixel);
+            shares[at - first..].iter_mut().zip(weights).for_each(|(s, w)| *s += w / pixels.len() as f32);
         }
-        mean
+        (first, shares)
     };
-    let across: Vec<[f32; 5]> = (0..mesh.nx).map(|ix| axis(mesh.columns(ix), ix, mesh.width, mesh.nx)).collect();
-    let down: Vec<[f32; 5]> = (0..mesh.ny).map(|iy| axis(mesh.rows(iy), iy, mesh.height, mesh.ny)).collect();
+    let across: Vec<_> = (0..tiles.nx).map(|ix| shares(tiles.columns(ix), mesh.width, mesh.nx)).collect();
+    let down: Vec<_> = (0..tiles.ny).map(|iy| shares(tiles.rows(iy), mesh.height, mesh.ny)).collect();
     let mean = |i: usize| {
-        let (ix, iy) = (i % mesh.nx, i / mesh.nx);
+        let ((x, across), (y, down)) = (&across[i % tiles.nx], &down[i / tiles.nx]);
         let line = |j: usize| -> f32 {
-            let at = (iy + j) * (mesh.nx + 4) + ix;
-            across[ix].iter().zip(&coefficients[at..]).map(|(w, c)| w * c).sum()
+            let at = (y + j) * (mesh.nx + 4) + x;
+            across.iter().zip(&coefficients[at..]).map(|(w, c)| w * c).sum()
         };
-        down[iy].iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, w)| w * line(j)).sum()
+        down.iter().enumerate().map(|(j, w)| w * line(j)).sum()
     };
-    (0..mesh.len()).map(mean).collect()
+    (0..tiles.len()).map(mean).collect()
 }
 
 /// Coefficients of the natural spline through `f`.
@@ -634,11 +641,14 @@ mod tests {
         let tiles: Vec<_> = (0..mesh.len()).map(|i| tile(100.0 + ((i * 37) % 11) as f32)).collect();
         let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
         let (level, _) = map.evaluate();
-        for i in 0..mesh.len() {
-            let (xs, ys) = (mesh.columns(i % mesh.nx), mesh.rows(i / mesh.nx));
-            let row = |y: usize| -> f64 { level[y * 200..][xs.clone()].iter().map(|v| f64::from(*v)).sum() };
-            let sum: f64 = ys.map(row).sum();
-            assert!((sum / mesh.area(i) as f64 - f64::from(map.tile_level[i])).abs() < 1e-3);
+        let other = Mesh { nx: 25, ny: 2, most_px: 70, ..mesh };
+        for (mesh, means) in [(mesh, &map.tile_level), (other, &map.means_over(other))] {
+            for (i, mean) in means.iter().enumerate() {
+                let (xs, ys) = (mesh.columns(i % mesh.nx), mesh.rows(i / mesh.nx));
+                let row = |y: usize| -> f64 { level[y * 200..][xs.clone()].iter().map(|v| f64::from(*v)).sum() };
+                let sum: f64 = ys.map(row).sum();
+                assert!((sum / mesh.area(i) as f64 - f64::from(*mean)).abs() < 1e-3, "{mesh:?} {i}");
+            }
         }
     }
 

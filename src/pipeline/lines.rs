@@ -5,7 +5,7 @@
 
 use crate::Result;
 use crate::backend::{Backend, TileSource};
-use crate::pipeline::background::{Mesh, TileStatistics, unclipped_sd};
+use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics, unclipped_sd};
 
 /// Lines looked at together at first: single ones only where there is something to see.
 const BLOCK: usize = 8;
@@ -74,10 +74,11 @@ impl Lines {
     }
 
     /// The borders without sky, from the blocks of columns and of rows.
-    fn without_borders(width: usize, height: usize, blocks: &[Vec<TileStatistics>; 2]) -> Self {
+    fn without_borders(width: usize, height: usize, blocks: &[Blocks; 2]) -> Self {
         let mut lines = Self::none(width, height);
         for (blocks, range) in blocks.iter().zip([0..width, width..width + height]) {
-            let (low, high) = dark_borders(blocks);
+            let blocks = blocks.whole();
+            let (low, high) = dark_borders(&blocks);
             let [low, high] = [low, high].map(|n| n * range.len() / blocks.len().max(1));
             lines.factors[range.start..range.start + low].fill(0.0);
             lines.factors[range.end - high..range.end].fill(0.0);
@@ -86,28 +87,96 @@ impl Lines {
     }
 }
 
-/// Gives weight zero to the borders of a frame, as ingested, that saw no sky.
-pub(crate) fn leave_dark_borders(backend: &mut dyn Backend, width: usize, height: usize) -> Result<Lines> {
-    let lines = Lines::without_borders(width, height, &measure(backend, width, height, BLOCK, MOST_PX)?);
+/// Blocks of lines, or single ones, part by part.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Blocks {
+    /// Columns, whose parts lie below each other; else rows, whose parts lie side by side.
+    are_columns: bool,
+    mesh: Mesh,
+    parts: Vec<TileStatistics>,
+}
+
+impl Blocks {
+    /// Statistics of blocks of so many columns, and of so many rows, on so many pixels of each part of a line.
+    fn measure(
+        backend: &mut dyn Backend,
+        width: usize,
+        height: usize,
+        block: usize,
+        most_px: usize,
+    ) -> Result<[Self; 2]> {
+        let columns = Mesh { width, height, nx: width.div_ceil(block), ny: PARTS.min(height), most_px };
+        let rows = Mesh { width, height, nx: PARTS.min(width), ny: height.div_ceil(block), most_px };
+        let mut of = |are_columns: bool, mesh: Mesh| {
+            let parts = backend.tile_statistics(mesh, TileSource::Values)?;
+            Ok(Self { are_columns, mesh, parts })
+        };
+        Ok([of(true, columns)?, of(false, rows)?])
+    }
+
+    /// What each block's parts have in common.
+    fn whole(&self) -> Vec<TileStatistics> {
+        if self.are_columns {
+            (0..self.mesh.nx).map(|x| whole_line(self.parts.iter().skip(x).step_by(self.mesh.nx))).collect()
+        } else {
+            self.parts.chunks(self.mesh.nx).map(whole_line).collect()
+        }
+    }
+
+    /// As they are once a smooth map has been taken off.
+    fn without(&self, map: &BackgroundMap) -> Self {
+        let less = |(part, level): (&TileStatistics, f32)| TileStatistics {
+            mean: part.mean - level,
+            median: part.median - level,
+            ..*part
+        };
+        Self { parts: self.parts.iter().zip(map.means_over(self.mesh)).map(less).collect(), ..self.clone() }
+    }
+
+    /// Pixels of one of its lines.
+    fn length(&self) -> usize {
+        if self.are_columns { self.mesh.height } else { self.mesh.width }
+    }
+}
+
+/// Gives weight zero to the borders of a frame, as ingested, that saw no sky. Returns the blocks that show them as well.
+pub(crate) fn leave_dark_borders(
+    backend: &mut dyn Backend,
+    width: usize,
+    height: usize,
+) -> Result<(Lines, [Blocks; 2])> {
+    let blocks = Blocks::measure(backend, width, height, BLOCK, MOST_PX)?;
+    let lines = Lines::without_borders(width, height, &blocks);
     if !lines.is_none() {
         backend.take_off_lines(&lines)?;
     }
-    Ok(lines)
+    Ok((lines, blocks))
 }
 
-/// Takes steps between the lines off a frame that has been normalised by a smooth map, and notes them.
-pub(crate) fn take_off_steps(backend: &mut dyn Backend, width: usize, height: usize, lines: &mut Lines) -> Result<()> {
-    let lengths = [height, width];
-    if lengths.iter().all(|length| *length < MIN_LENGTH) {
+/// Takes steps between the lines off a frame that has been normalised by a smooth map, and notes them. `blocks` are those of
+/// the frame as ingested.
+pub(crate) fn take_off_steps(
+    backend: &mut dyn Backend,
+    map: &BackgroundMap,
+    blocks: &[Blocks; 2],
+    lines: &mut Lines,
+) -> Result<()> {
+    let Mesh { width, height, .. } = map.mesh;
+    if blocks.iter().all(|b| b.length() < MIN_LENGTH) {
         return Ok(());
     }
-    let blocks = measure(backend, width, height, BLOCK, MOST_PX)?;
-    let seen = [0, 1].map(|i| lengths[i] >= MIN_LENGTH && step_offsets(&blocks[i], 0).is_some());
+    let blocks = if lines.is_none() {
+        [0, 1].map(|i| blocks[i].without(map))
+    } else {
+        // Borders were a part of them.
+        Blocks::measure(backend, width, height, BLOCK, MOST_PX)?
+    };
+    let seen = blocks.map(|b| b.length() >= MIN_LENGTH && step_offsets(&b.whole(), 0).is_some());
     if seen.contains(&true) {
-        let single = measure(backend, width, height, 1, width.max(height))?;
+        let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
         let mut steps = Lines::none(width, height);
         for (i, first) in [(0, 0), (1, width)] {
-            let offsets = if seen[i] { step_offsets(&single[i], HALF_WINDOW) } else { None };
+            let offsets = if seen[i] { step_offsets(&single[i].whole(), HALF_WINDOW) } else { None };
             for (place, offset) in steps.offsets[first..].iter_mut().zip(offsets.unwrap_or_default()) {
                 *place = offset;
             }
@@ -116,22 +185,6 @@ pub(crate) fn take_off_steps(backend: &mut dyn Backend, width: usize, height: us
         lines.offsets = steps.offsets;
     }
     Ok(())
-}
-
-/// Statistics of blocks of so many columns, and of so many rows, on so many pixels of each part of a line.
-fn measure(
-    backend: &mut dyn Backend,
-    width: usize,
-    height: usize,
-    block: usize,
-    most_px: usize,
-) -> Result<[Vec<TileStatistics>; 2]> {
-    let (nx, ny) = (width.div_ceil(block), height.div_ceil(block));
-    let (parts_x, parts_y) = (PARTS.min(width), PARTS.min(height));
-    let columns = backend.tile_statistics(Mesh { width, height, nx, ny: parts_y, most_px }, TileSource::Values)?;
-    let rows = backend.tile_statistics(Mesh { width, height, nx: parts_x, ny, most_px }, TileSource::Values)?;
-    let columns = (0..nx).map(|x| whole_line(columns.iter().skip(x).step_by(nx)));
-    Ok([columns.collect(), rows.chunks(parts_x).map(whole_line).collect()])
 }
 
 /// What a line's parts have in common.

@@ -1,7 +1,7 @@
 //! Values by rank: what medians of tiles are taken from.
 //!
-//! A rank needs order only where it lies. The values are counted into narrow bins, in one pass, and a bin is sorted
-//! when it is looked into; few ever are.
+//! A rank needs order only where it lies. The values are counted into narrow bins, and those of a bin are fetched and
+//! sorted when it is looked into; few ever are.
 
 use std::ops::Range;
 
@@ -12,60 +12,67 @@ const PER_BIN: usize = 4;
 const MOST_BINS: usize = 1024;
 
 /// Values that are looked at to see where the bins should lie.
-const SAMPLE: usize = 64;
+const SAMPLE: usize = 32;
 
-/// The bins reach so many times the half-width of the sample's central two thirds to either side of its median.
-const REACH: f32 = 6.0;
+/// The bins reach so many times the half-width of the sample's central two thirds to either side of its median: the
+/// ranks that are asked for lie within.
+const REACH: f32 = 2.5;
 
-/// Values in ascending order, so far as anybody has asked.
+/// Memory of one thread, kept from tile to tile.
 #[derive(Debug, Default)]
-pub(super) struct Ranked {
-    /// Bin by bin.
-    values: Vec<f32>,
-    /// The ranks at which the bins begin, and the number of values.
-    begins: Vec<u32>,
-    is_sorted: Vec<bool>,
-    scale: Scale,
+pub(super) struct Memory {
     /// Where each value goes.
     bin_of: Vec<u16>,
+    /// The ranks at which the bins begin, and the number of values.
+    begins: Vec<u32>,
+    /// The bins that were looked into, and where their sorted values lie in `fetched`.
+    looked_into: Vec<(usize, Range<usize>)>,
+    fetched: Vec<f32>,
 }
 
-impl Ranked {
-    /// Takes values in, in the place of those before.
-    pub(super) fn take(&mut self, values: &[f32]) {
-        let n_bins = (values.len() / PER_BIN).clamp(1, MOST_BINS);
-        self.scale = Scale::of(values, n_bins);
-        self.bin_of.resize(values.len(), 0);
-        Arch::new().dispatch(Sort { values, scale: self.scale, bin_of: &mut self.bin_of });
-        self.is_sorted.clear();
-        self.is_sorted.resize(n_bins, false);
-        self.begins.clear();
-        self.begins.resize(n_bins + 1, 0);
-        for bin in &self.bin_of {
-            self.begins[usize::from(*bin)] += 1;
-        }
-        let mut end = 0;
-        for begin in &mut self.begins {
-            end += *begin;
-            *begin = end;
-        }
-        // From the ends of the bins down to their beginnings.
-        self.values.resize(values.len(), 0.0);
-        for (value, bin) in values.iter().zip(&self.bin_of) {
-            let place = &mut self.begins[usize::from(*bin)];
-            *place -= 1;
-            self.values[*place as usize] = *value;
-        }
-    }
+/// Some values in ascending order, so far as anybody has asked.
+#[derive(Debug)]
+pub(super) struct Ranked<'a> {
+    values: &'a [f32],
+    scale: Scale,
+    memory: &'a mut Memory,
+}
 
-    pub(super) fn len(&self) -> usize {
-        self.values.len()
+impl<'a> Ranked<'a> {
+    pub(super) fn new(values: &'a [f32], memory: &'a mut Memory) -> Self {
+        let n_bins = (values.len() / PER_BIN).clamp(1, MOST_BINS);
+        let scale = Scale::of(values, n_bins);
+        let Memory { bin_of, begins, looked_into, fetched } = memory;
+        looked_into.clear();
+        fetched.clear();
+        bin_of.resize(values.len(), 0);
+        Arch::new().dispatch(Sort { values, scale, bin_of });
+        // Neighbours are counted apart, so that equal ones do not wait for each other.
+        let mut counts = [[0_u32; MOST_BINS]; 2];
+        let [even, odd] = &mut counts;
+        let (pairs, rest) = bin_of.as_chunks::<2>();
+        for [a, b] in pairs {
+            even[usize::from(*a) % MOST_BINS] += 1;
+            odd[usize::from(*b) % MOST_BINS] += 1;
+        }
+        for a in rest {
+            even[usize::from(*a) % MOST_BINS] += 1;
+        }
+        begins.clear();
+        begins.push(0);
+        let mut end = 0;
+        begins.extend(even[..n_bins].iter().zip(odd).map(|(even, odd)| {
+            end += *even + *odd;
+            end
+        }));
+        Self { values, scale, memory }
     }
 
     /// The value of a rank.
     pub(super) fn at(&mut self, rank: usize) -> f32 {
-        let (begin, bin) = self.sorted(self.bin_with(rank));
-        bin[rank - begin]
+        let bin = self.memory.begins.partition_point(|begin| *begin as usize <= rank) - 1;
+        let (begin, values) = self.sorted(bin);
+        values[rank - begin]
     }
 
     /// How many values are less than this one.
@@ -80,28 +87,18 @@ impl Ranked {
         begin + bin.partition_point(|v| *v <= value)
     }
 
-    /// The values of some ranks; in no order, but that no value outside is between them.
-    pub(super) fn among(&mut self, ranks: Range<usize>) -> &[f32] {
-        for edge in [ranks.start, ranks.end] {
-            if edge < self.len() {
-                self.sorted(self.bin_with(edge));
-            }
-        }
-        &self.values[ranks]
-    }
-
-    fn bin_with(&self, rank: usize) -> usize {
-        self.begins.partition_point(|begin| *begin as usize <= rank) - 1
-    }
-
     /// The rank of a bin's first value, and its values in order.
     fn sorted(&mut self, bin: usize) -> (usize, &[f32]) {
-        let (begin, end) = (self.begins[bin] as usize, self.begins[bin + 1] as usize);
-        let values = &mut self.values[begin..end];
-        if !std::mem::replace(&mut self.is_sorted[bin], true) {
-            values.sort_unstable_by(f32::total_cmp);
-        }
-        (begin, values)
+        let Memory { bin_of, begins, looked_into, fetched, .. } = &mut *self.memory;
+        let known = looked_into.iter().find(|(b, _)| *b == bin).map(|(_, range)| range.clone());
+        let range = known.unwrap_or_else(|| {
+            let first = fetched.len();
+            Arch::new().dispatch(Fetch { values: self.values, bin_of, bin: bin as u16, fetched });
+            fetched[first..].sort_unstable_by(f32::total_cmp);
+            looked_into.push((bin, first..fetched.len()));
+            first..fetched.len()
+        });
+        (begins[bin] as usize, &fetched[range])
     }
 }
 
@@ -113,9 +110,15 @@ struct Scale {
     last: f32,
 }
 
+/// Adding this leaves a float rounded to an integer, in its last bits.
+const ROUNDER: f32 = 8_388_608.0;
+
 impl Scale {
     fn of(values: &[f32], n_bins: usize) -> Self {
-        let mut sample: Vec<f32> = values.iter().step_by(values.len().div_ceil(SAMPLE).max(1)).copied().collect();
+        let mut sample = [0.0; SAMPLE];
+        let of_all = values.iter().step_by(values.len().div_ceil(SAMPLE).max(1));
+        let n = sample.iter_mut().zip(of_all).map(|(sample, value)| *sample = *value).count();
+        let sample = &mut sample[..n];
         sample.sort_unstable_by(f32::total_cmp);
         let quantile = |of_six: usize| sample.get(sample.len() * of_six / 6).copied().unwrap_or(0.0);
         let reach = REACH * 0.5 * (quantile(5) - quantile(1));
@@ -129,7 +132,8 @@ impl Scale {
     fn place(self, value: f32) -> u16 {
         let place = (value - self.low) * self.per_unit;
         let place = if place > 0.0 { place } else { 0.0 };
-        (if place < self.last { place } else { self.last }) as i32 as u16
+        let place = if place < self.last { place } else { self.last };
+        (place + ROUNDER).to_bits() as u16
     }
 }
 
@@ -151,6 +155,47 @@ impl NullaryFnOnce for Sort<'_> {
     }
 }
 
+/// Fetches the values of one bin.
+struct Fetch<'a> {
+    values: &'a [f32],
+    bin_of: &'a [u16],
+    bin: u16,
+    fetched: &'a mut Vec<f32>,
+}
+
+/// Bins that are looked at together: most hold nothing that is wanted.
+const STRETCH: usize = 16;
+
+impl NullaryFnOnce for Fetch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(mut self) {
+        let (stretches, rest) = self.bin_of.as_chunks::<STRETCH>();
+        for (k, bins) in stretches.iter().enumerate() {
+            let mut any = false;
+            for bin in bins {
+                any |= *bin == self.bin;
+            }
+            if any {
+                self.fetch(k * STRETCH, bins);
+            }
+        }
+        self.fetch(stretches.len() * STRETCH, rest);
+    }
+}
+
+impl Fetch<'_> {
+    #[inline(always)]
+    fn fetch(&mut self, first: usize, bins: &[u16]) {
+        for (bin, value) in bins.iter().zip(&self.values[first..]) {
+            if *bin == self.bin {
+                self.fetched.push(*value);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,10 +204,9 @@ mod tests {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f32::total_cmp);
         let n = sorted.len();
-        let mut ranked = Ranked::default();
-        ranked.take(&[3.0, 1.0, 2.0, 7.0, 7.0, 7.5, 8.0, 9.0]);
-        ranked.take(values);
-        assert_eq!(ranked.len(), n);
+        let mut memory = Memory::default();
+        assert_eq!(Ranked::new(&[3.0, 1.0, 2.0, 7.0, 7.0, 7.5, 8.0, 9.0], &mut memory).at(2), 3.0);
+        let mut ranked = Ranked::new(values, &mut memory);
         for rank in (0..n).step_by(n.div_ceil(57)).rev() {
             let value = sorted[rank];
             assert_eq!(ranked.at(rank), value);
@@ -171,11 +215,6 @@ mod tests {
             assert_eq!(ranked.count_below(value + 0.01), sorted.partition_point(|v| *v < value + 0.01));
         }
         assert_eq!((ranked.count_below(f32::NEG_INFINITY), ranked.count_up_to(f32::INFINITY)), (0, n));
-        let (from, to) = (n / 5, n - n / 3);
-        let mut among = ranked.among(from..to).to_vec();
-        among.sort_unstable_by(f32::total_cmp);
-        assert_eq!(among, sorted[from..to]);
-        assert_eq!(ranked.among(0..n).len(), n);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::ranked::Ranked;
+use super::ranked::{Memory, Ranked};
 use crate::pipeline::background::{CLIP_SIGMAS, MAX_CLIP_ROUNDS, Mesh, TileStatistics};
 
 /// Robust statistics of the usable pixels (weight > 0) of every tile.
@@ -19,10 +19,13 @@ pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Ve
         scratch.gathered.resize_with(together, Vec::new);
         let gathered = &mut scratch.gathered[..tiles.len()];
         Arch::new().dispatch(Gather { values, weights, mesh, iy: i / groups, tiles, gathered });
-        gathered.iter().map(|usable| clipped_statistics(usable, &mut scratch.ranked)).collect::<Vec<_>>()
+        gathered.iter().map(|usable| clipped_statistics(usable, &mut scratch.work)).collect::<Vec<_>>()
     };
     (0..groups * mesh.ny).into_par_iter().map_init(Scratch::default, of_group).flatten_iter().collect()
 }
+
+/// Width of the narrowest tiles: blocks of columns.
+const NARROW: usize = 8;
 
 /// Columns that are gathered at once, at least.
 const GATHERED_PX: usize = 64;
@@ -32,7 +35,14 @@ const GATHERED_PX: usize = 64;
 struct Scratch {
     /// The usable pixels of some tiles side by side.
     gathered: Vec<Vec<f32>>,
-    ranked: Ranked,
+    work: Work,
+}
+
+/// What one tile needs.
+#[derive(Debug, Default)]
+struct Work {
+    ranking: Memory,
+    core: Core,
 }
 
 /// Gathers the usable pixels of some tiles in a row of the mesh.
@@ -58,7 +68,11 @@ impl NullaryFnOnce for Gather<'_> {
                 let at = y * mesh.width + columns.start..y * mesh.width + columns.end;
                 let (values, weights) = (&values[at.clone()], &weights[at]);
                 if weights.iter().fold(true, |all, w| all & (*w > 0.0)) {
-                    usable.extend_from_slice(values);
+                    // A copy of known length needs no call.
+                    match <&[f32; NARROW]>::try_from(values) {
+                        Ok(values) => usable.extend_from_slice(values),
+                        Err(_) => usable.extend_from_slice(values),
+                    }
                 } else {
                     usable.extend(values.iter().zip(weights).filter(|(_, w)| **w > 0.0).map(|(v, _)| *v));
                 }
@@ -68,21 +82,28 @@ impl NullaryFnOnce for Gather<'_> {
 }
 
 /// Clips at ±3 standard deviations around the median until nothing more is clipped.
-fn clipped_statistics(usable: &[f32], ranked: &mut Ranked) -> TileStatistics {
+fn clipped_statistics(usable: &[f32], scratch: &mut Work) -> TileStatistics {
     if usable.is_empty() {
         return TileStatistics::default();
     }
-    ranked.take(usable);
+    let Work { ranking, core } = scratch;
+    let ranked = &mut Ranked::new(usable, ranking);
     // Sums relative to the first median keep single precision exact on integer frames.
     let pivot = ranked.at((usable.len() - 1) / 2);
-    let (mut low, mut high) = first_clip(ranked, pivot);
+    let half_width = pivot - ranked.at(((usable.len() - 1) as f64 * LOWER_QUANTILE) as usize);
+    // Where more than a third of the pixels are equal that width is zero, and nothing is clipped at first.
+    let around = |widths: f32| if half_width > 0.0 { widths * half_width } else { f32::INFINITY };
+    core.take(usable, pivot - around(CORE_WIDTHS), pivot + around(CORE_WIDTHS), pivot);
+    let (mut low, mut high) = (pivot - around(FIRST_CLIP_WIDTHS), pivot + around(FIRST_CLIP_WIDTHS));
     let mut statistics = TileStatistics::default();
     for _ in 0..MAX_CLIP_ROUNDS {
-        let kept = ranked.count_below(low)..ranked.count_up_to(high);
+        if low > core.low || high < core.high {
+            core.take(usable, low, high, pivot);
+        }
+        let Within { ranks: kept, sum, squares } = core.within(usable.len(), low, high, pivot);
         if kept.is_empty() {
             break;
         }
-        let (sum, squares) = Arch::new().dispatch(Sums { values: ranked.among(kept.clone()), pivot });
         let n = kept.len() as f64;
         let mean = sum / n;
         let sd = (squares / n - mean * mean).max(0.0).sqrt();
@@ -103,19 +124,18 @@ fn clipped_statistics(usable: &[f32], ranked: &mut Ranked) -> TileStatistics {
     statistics
 }
 
-/// First limits: four times the lower half-width, which stars leave alone. Where more than a third of the pixels are
-/// equal that width is zero, and nothing is clipped at first.
-fn first_clip(ranked: &mut Ranked, median: f32) -> (f32, f32) {
-    let lower = median - ranked.at(((ranked.len() - 1) as f64 * LOWER_QUANTILE) as usize);
-    if lower > 0.0 { (median - 4.0 * lower, median + 4.0 * lower) } else { (f32::NEG_INFINITY, f32::INFINITY) }
-}
+/// First limits, in lower half-widths: those stars leave alone.
+const FIRST_CLIP_WIDTHS: f32 = 4.0;
+
+/// Values this near, in half-widths, are summed once: of Gaussian noise no later round clips any of them.
+const CORE_WIDTHS: f32 = 2.5;
 
 /// Φ(−1): one standard deviation below the median.
 const LOWER_QUANTILE: f64 = 0.158_655;
 
 /// Median of the grouped data of some ranks: among equal values, the fraction of the group that lies below the middle
 /// counts, so that the median of integers is not bound to integers.
-fn grouped_median(ranked: &mut Ranked, ranks: Range<usize>) -> f32 {
+fn grouped_median(ranked: &mut Ranked<'_>, ranks: Range<usize>) -> f32 {
     let n = ranks.len();
     let middle = ranked.at(ranks.start + (n - 1) / 2);
     let group = ranked.count_below(middle)..ranked.count_up_to(middle);
@@ -136,39 +156,102 @@ const LANES: usize = 16;
 /// Values after which these are folded into double precision.
 const FOLD: usize = 64 * LANES;
 
-/// Sum and sum of squares, relative to `pivot`: the same bits with any vectors.
-struct Sums<'a> {
-    values: &'a [f32],
-    pivot: f32,
+/// Values within two limits, summed, and the others.
+#[derive(Debug, Default)]
+struct Core {
+    low: f32,
+    high: f32,
+    sum: f64,
+    squares: f64,
+    beyond: Vec<f32>,
 }
 
-impl WithSimd for Sums<'_> {
+/// What lies within two limits: its ranks, and its sums.
+struct Within {
+    ranks: Range<usize>,
+    sum: f64,
+    squares: f64,
+}
+
+impl Core {
+    /// Sums what lies within two limits, relative to `pivot`.
+    fn take(&mut self, values: &[f32], low: f32, high: f32, pivot: f32) {
+        self.beyond.clear();
+        (self.low, self.high) = (low, high);
+        (self.sum, self.squares) =
+            Arch::new().dispatch(Sums { values, low, high, pivot, lanes: [[0.0; LANES]; 2], beyond: &mut self.beyond });
+    }
+
+    /// Of `n` values those within limits that hold the core.
+    fn within(&self, n: usize, low: f32, high: f32, pivot: f32) -> Within {
+        let (mut below, mut above, mut sum, mut squares) = (0, 0, self.sum, self.squares);
+        for v in &self.beyond {
+            if *v < low {
+                below += 1;
+            } else if *v > high {
+                above += 1;
+            } else {
+                let d = f64::from(*v - pivot);
+                (sum, squares) = (sum + d, squares + d * d);
+            }
+        }
+        Within { ranks: below..n - above, sum, squares }
+    }
+}
+
+/// Sum and sum of squares of what lies within two limits, relative to `pivot`: the same bits with any vectors. Notes the
+/// others.
+struct Sums<'a> {
+    values: &'a [f32],
+    low: f32,
+    high: f32,
+    pivot: f32,
+    lanes: [[f32; LANES]; 2],
+    beyond: &'a mut Vec<f32>,
+}
+
+impl NullaryFnOnce for Sums<'_> {
     type Output = (f64, f64);
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
-        let pivot = simd.splat_f32s(self.pivot);
+    fn call(mut self) -> (f64, f64) {
         let (mut sum, mut squares) = (0.0, 0.0);
-        let (rows, rest) = self.values.as_chunks::<LANES>();
-        let mut last = [self.pivot; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        for rows in rows.chunks(FOLD / LANES).chain([&[last][..]]) {
-            let (rows, _) = S::as_simd_f32s(rows.as_flattened());
-            let mut lanes = [[0.0_f32; LANES]; 2];
-            let [of_sum, of_squares] = &mut lanes;
-            let (of_sum, of_squares) = (S::as_mut_simd_f32s(of_sum).0, S::as_mut_simd_f32s(of_squares).0);
-            let vectors = of_sum.len();
-            for (i, (of_sum, of_squares)) in of_sum.iter_mut().zip(of_squares).enumerate() {
-                for row in rows.chunks_exact(vectors) {
-                    let d = simd.sub_f32s(row[i], pivot);
-                    *of_sum = simd.add_f32s(*of_sum, d);
-                    *of_squares = simd.add_f32s(*of_squares, simd.mul_f32s(d, d));
-                }
+        for values in self.values.chunks(FOLD) {
+            let (rows, rest) = values.as_chunks::<LANES>();
+            self.lanes = [[0.0; LANES]; 2];
+            for row in rows {
+                self.add(row, LANES);
             }
-            sum += lanes[0].iter().map(|v| f64::from(*v)).sum::<f64>();
-            squares += lanes[1].iter().map(|v| f64::from(*v)).sum::<f64>();
+            let mut last = [self.pivot; LANES];
+            last[..rest.len()].copy_from_slice(rest);
+            self.add(&last, rest.len());
+            sum += self.lanes[0].iter().map(|v| f64::from(*v)).sum::<f64>();
+            squares += self.lanes[1].iter().map(|v| f64::from(*v)).sum::<f64>();
         }
         (sum, squares)
+    }
+}
+
+impl Sums<'_> {
+    /// Adds a row, of which so many values are there.
+    #[inline(always)]
+    fn add(&mut self, row: &[f32; LANES], n: usize) {
+        let mut all = true;
+        let [sums, squares] = &mut self.lanes;
+        for ((v, sum), squares) in row.iter().zip(sums).zip(squares) {
+            let within = (*v >= self.low) & (*v <= self.high);
+            all &= within;
+            let d = if within { *v - self.pivot } else { 0.0 };
+            *sum += d;
+            *squares += d * d;
+        }
+        if !all {
+            for v in &row[..n] {
+                if *v < self.low || *v > self.high {
+                    self.beyond.push(*v);
+                }
+            }
+        }
     }
 }
 
@@ -177,7 +260,7 @@ mod tests {
     use super::*;
 
     fn statistics_of(values: &[f32]) -> TileStatistics {
-        clipped_statistics(values, &mut Ranked::default())
+        clipped_statistics(values, &mut Work::default())
     }
 
     #[test]
