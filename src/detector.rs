@@ -23,7 +23,7 @@ use crate::pipeline::report::{self, Findings};
 use crate::pipeline::search::SearchConfig;
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::{self, StarField};
-use crate::pipeline::threshold::{self, Thresholds};
+use crate::pipeline::threshold::{Scatter, Thresholds};
 use crate::pipeline::tracking::{StarMotion, Tracking};
 use crate::pipeline::weigh::WeighConfig;
 use crate::reference::Reference;
@@ -259,8 +259,8 @@ impl Detector {
         self.on_backend(|backend| {
             let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
-            let sky = self.weigh(backend, sky, &field)?;
-            let peaks = self.begin_search(backend, frame, sky, &field, Look::First)?.find_candidates(Some(0.0))?;
+            let weighed = self.weigh(backend, sky, &field)?;
+            let peaks = self.begin_search(backend, frame, weighed, &field, Look::First)?.find_candidates(Some(0.0))?;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
         })
     }
@@ -422,13 +422,15 @@ impl Detector {
     }
 
     /// Weighs out the sources of the field, and measures the sky without them.
-    fn weigh(&self, backend: &mut dyn Backend, sky: BackgroundMap, field: &StarField) -> Result<BackgroundMap> {
+    fn weigh(&self, backend: &mut dyn Backend, sky: BackgroundMap, field: &StarField) -> Result<Weighed> {
         backend.weigh_out(&field.footprints)?;
-        if field.footprints.is_empty() && field.noise_excess == 1.0 {
-            return Ok(sky);
+        if field.footprints.is_empty() && field.scatter.excess == 1.0 {
+            return Ok(Weighed { sky, scatter: field.scatter });
         }
-        backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
-        Ok(background::measure_again(backend, &sky, false)?.unwrap_or(sky))
+        let kernel = PsfKernel::new(field.psf_sigma_px);
+        backend.filter(&kernel, self.config.search.clip_sigmas as f32, false)?;
+        let (again, filtered) = background::measure_again(backend, &sky, false)?;
+        Ok(Weighed { sky: again.unwrap_or(sky), scatter: Scatter::of(&filtered, &kernel) })
     }
 
     /// Finds and measures the trails in what has not been weighed out.
@@ -436,12 +438,12 @@ impl Detector {
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
-        sky: BackgroundMap,
+        weighed: Weighed,
         field: &StarField,
         places: Option<&[Segment]>,
     ) -> Result<Found> {
         let look = places.map_or(Look::First, |places| Look::At(places.to_vec()));
-        let mut search = self.begin_search(backend, frame, sky, field, look)?;
+        let mut search = self.begin_search(backend, frame, weighed, field, look)?;
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, .. } = search;
@@ -454,21 +456,19 @@ impl Detector {
         &'a self,
         backend: &'a mut dyn Backend,
         frame: &Frame<'_>,
-        sky: BackgroundMap,
+        weighed: Weighed,
         field: &StarField,
         look: Look,
     ) -> Result<Search<'a>> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
-        let tiles = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
-        let excess = threshold::noise_excess(&tiles, &segments.kernel);
+        let Weighed { sky, scatter: Scatter { excess, n_usable } } = weighed;
         let excess = match look {
             Look::AmongTrails(_, scatter) => excess.max(if scatter > 1.03 { scatter.min(MOST_SCATTER) } else { 1.0 }),
             _ => excess,
         };
-        let usable: u64 = tiles.iter().map(|t| u64::from(t.n_usable)).sum();
-        let masked = 1.0 - usable as f64 / (width * height) as f64;
+        let masked = 1.0 - n_usable as f64 / (width * height) as f64;
         let false_alarms = look.share() * self.config.false_alarms_per_frame;
         let thresholds = Thresholds::new(false_alarms, width, height, field.psf_sigma_px, excess);
         let segments_sigma = segments.kernel.sigma_eff_px;
@@ -557,6 +557,13 @@ fn normalise_anew(backend: &mut dyn Backend, frame: &Frame<'_>, sky: &Background
     backend.ingest(frame)?;
     backend.normalise(sky)?;
     if lines.is_none() { Ok(()) } else { backend.take_off_lines(lines) }
+}
+
+/// A frame whose sources have been weighed out.
+struct Weighed {
+    sky: BackgroundMap,
+    /// Of the filtered image that the sky was last measured on.
+    scatter: Scatter,
 }
 
 /// What a search is for.

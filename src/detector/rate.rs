@@ -160,9 +160,9 @@ impl Detector {
             0 => before.psf_source,
             count => PsfSource::Trails { count },
         };
-        let sky = self.weigh(backend, sky, &field)?;
+        let weighed = self.weigh(backend, sky, &field)?;
         let mut search =
-            self.begin_search(backend, frame, sky, &field, Look::AmongTrails(stars.motion, stars.scatter))?;
+            self.begin_search(backend, frame, weighed, &field, Look::AmongTrails(stars.motion, stars.scatter))?;
         let trails: Vec<Believed> = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, .. } = search;

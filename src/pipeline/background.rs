@@ -251,19 +251,20 @@ impl BackgroundMap {
     }
 }
 
-/// Measures the sky again on the backend's filtered residual, and normalises that anew; none where it cannot be.
+/// Measures the sky again on the backend's filtered residual, and normalises that anew; none where it cannot be. The tiles
+/// are those of the filtered image.
 pub(crate) fn measure_again(
     backend: &mut dyn Backend,
     sky: &BackgroundMap,
     noise_too: bool,
-) -> Result<Option<BackgroundMap>> {
+) -> Result<(Option<BackgroundMap>, Vec<TileStatistics>)> {
     let filtered = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
     let residual = if noise_too { Some(backend.tile_statistics(sky.mesh, TileSource::Values)?) } else { None };
     let again = sky.measured_again(&filtered, residual.as_deref());
     if let Some(again) = &again {
         backend.normalise(&again.after(sky))?;
     }
-    Ok(again)
+    Ok((again, filtered))
 }
 
 /// Standard deviation of the noise, what clipping took off it made good.

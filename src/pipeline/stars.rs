@@ -11,7 +11,7 @@ use crate::pipeline::judge::BrightStar;
 use crate::pipeline::last_fits::Measured;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
-use crate::pipeline::threshold;
+use crate::pipeline::threshold::Scatter;
 use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
@@ -22,8 +22,8 @@ pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
 pub(crate) struct StarField {
     pub(crate) psf_sigma_px: f64,
     pub(crate) psf_source: PsfSource,
-    /// Scatter of the filtered frame over that of white noise, before anything was weighed out.
-    pub(crate) noise_excess: f64,
+    /// Of the filtered frame, before anything was weighed out.
+    pub(crate) scatter: Scatter,
     pub(crate) footprints: Vec<Footprint>,
     /// Those along columns of spilled charge.
     pub(crate) spilled: Vec<Footprint>,
@@ -60,10 +60,12 @@ pub(crate) fn survey(
     // Of an unknown PSF the sharpest is assumed: none of its stars may be taken for hot pixels.
     backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(given.unwrap_or(SHARPEST_SIGMA_PX)))?;
     backend.filter(&kernel, UNCLIPPED, true)?;
-    let noise_excess = threshold::noise_excess(&backend.tile_statistics(mesh, TileSource::Filtered)?, &kernel);
+    let scatter = Scatter::of(&backend.tile_statistics(mesh, TileSource::Filtered)?, &kernel);
     // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.
-    let config =
-        &WeighConfig { source_snr: config.source_snr * noise_excess, wing_sigmas: config.wing_sigmas * noise_excess };
+    let config = &WeighConfig {
+        source_snr: config.source_snr * scatter.excess,
+        wing_sigmas: config.wing_sigmas * scatter.excess,
+    };
     let mut sources = find_filtered(backend, &kernel, config.source_snr, config)?;
     let (mut sigma, mut origin) = (first_guess, PsfSource::Given);
     if given.is_none() {
@@ -95,7 +97,7 @@ pub(crate) fn survey(
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
-        noise_excess,
+        scatter,
         elongated: classified
             .iter()
             .filter(|(_, class)| *class == SourceClass::Elongated)

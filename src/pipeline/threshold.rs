@@ -98,17 +98,30 @@ pub(crate) fn for_points(false_alarms: f64, pixels: usize, psf_sigma_px: f64, no
     noise_excess * falls_to(log_rate, false_alarms)
 }
 
-/// Scatter of the filtered image over what white noise of the measured rms would give: above 1 where neighbouring
-/// pixels are correlated (resampled frames, drizzling, interference) or the noise has tails. Never less than 1.
-///
-/// It is the frame's own null: faint sources and streaks cover too little of a tile to change its clipped scatter.
-pub(crate) fn noise_excess(filtered: &[TileStatistics], kernel: &PsfKernel) -> f64 {
-    let mut scatter: Vec<f64> = filtered.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
-    scatter.sort_unstable_by(f64::total_cmp);
-    let median = scatter.get(scatter.len() / 2).copied().unwrap_or(0.0);
-    let excess = median / CLIPPED_SD / kernel.white_noise_sd();
-    // What chance alone does to the median of a few tiles is left alone.
-    if excess > 1.03 { excess } else { 1.0 }
+/// What the tiles of a filtered image say of its noise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Scatter {
+    /// Scatter over what white noise of the measured rms would give: above 1 where neighbouring pixels are correlated
+    /// (resampled frames, drizzling, interference) or the noise has tails. Never less than 1.
+    ///
+    /// It is the frame's own null: faint sources and streaks cover too little of a tile to change its clipped scatter.
+    pub(crate) excess: f64,
+    /// Usable pixels.
+    pub(crate) n_usable: u64,
+}
+
+impl Scatter {
+    pub(crate) fn of(filtered: &[TileStatistics], kernel: &PsfKernel) -> Self {
+        let mut scatter: Vec<f64> = filtered.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
+        scatter.sort_unstable_by(f64::total_cmp);
+        let median = scatter.get(scatter.len() / 2).copied().unwrap_or(0.0);
+        let excess = median / CLIPPED_SD / kernel.white_noise_sd();
+        Self {
+            // What chance alone does to the median of a few tiles is left alone.
+            excess: if excess > 1.03 { excess } else { 1.0 },
+            n_usable: filtered.iter().map(|t| u64::from(t.n_usable)).sum(),
+        }
+    }
 }
 
 /// The `t` at which `rate_at_5 · (t / 5)⁵ · exp((25 − t²) / 2)` falls to `wanted`, not below 3.
