@@ -425,12 +425,10 @@ impl Detector {
     fn weigh(&self, backend: &mut dyn Backend, sky: BackgroundMap, field: &StarField) -> Result<Weighed> {
         backend.weigh_out(&field.footprints)?;
         if field.footprints.is_empty() && field.scatter.excess == 1.0 {
-            return Ok(Weighed { sky, scatter: field.scatter });
+            return Ok(Weighed { sky, scatter: Some(field.scatter) });
         }
-        let kernel = PsfKernel::new(field.psf_sigma_px);
-        backend.filter(&kernel, self.config.search.clip_sigmas as f32, false)?;
-        let (again, filtered) = background::measure_again(backend, &sky, false)?;
-        Ok(Weighed { sky: again.unwrap_or(sky), scatter: Scatter::of(&filtered, &kernel) })
+        backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
+        Ok(Weighed { sky: background::measure_again(backend, &sky, false)?.unwrap_or(sky), scatter: None })
     }
 
     /// Finds and measures the trails in what has not been weighed out.
@@ -463,7 +461,11 @@ impl Detector {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
-        let Weighed { sky, scatter: Scatter { excess, n_usable } } = weighed;
+        let Weighed { sky, scatter } = weighed;
+        let Scatter { excess, n_usable } = match scatter {
+            Some(scatter) => scatter,
+            None => Scatter::of(&backend.tile_statistics(sky.mesh, TileSource::Filtered)?, &segments.kernel),
+        };
         let excess = match look {
             Look::AmongTrails(_, scatter) => excess.max(if scatter > 1.03 { scatter.min(MOST_SCATTER) } else { 1.0 }),
             _ => excess,
@@ -562,8 +564,8 @@ fn normalise_anew(backend: &mut dyn Backend, frame: &Frame<'_>, sky: &Background
 /// A frame whose sources have been weighed out.
 struct Weighed {
     sky: BackgroundMap,
-    /// Of the filtered image that the sky was last measured on.
-    scatter: Scatter,
+    /// Of the filtered image, where that is known: nothing was weighed out since.
+    scatter: Option<Scatter>,
 }
 
 /// What a search is for.

@@ -251,20 +251,19 @@ impl BackgroundMap {
     }
 }
 
-/// Measures the sky again on the backend's filtered residual, and normalises that anew; none where it cannot be. The tiles
-/// are those of the filtered image.
+/// Measures the sky again on the backend's filtered residual, and normalises that anew; none where it cannot be.
 pub(crate) fn measure_again(
     backend: &mut dyn Backend,
     sky: &BackgroundMap,
     noise_too: bool,
-) -> Result<(Option<BackgroundMap>, Vec<TileStatistics>)> {
+) -> Result<Option<BackgroundMap>> {
     let filtered = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
     let residual = if noise_too { Some(backend.tile_statistics(sky.mesh, TileSource::Values)?) } else { None };
     let again = sky.measured_again(&filtered, residual.as_deref());
     if let Some(again) = &again {
         backend.normalise(&again.after(sky))?;
     }
-    Ok((again, filtered))
+    Ok(again)
 }
 
 /// Standard deviation of the noise, what clipping took off it made good.

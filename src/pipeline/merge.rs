@@ -245,7 +245,7 @@ impl Search<'_> {
         // Noise that is not white (unresolved sources, hot pixels) keeps its first, larger measure: the residual's
         // clipped scatter would leave its tails out.
         let noise_too = self.noise_excess == 1.0;
-        if let (Some(sky), _) = background::measure_again(self.backend, &self.sky, noise_too)? {
+        if let Some(sky) = background::measure_again(self.backend, &self.sky, noise_too)? {
             self.sky = sky;
         }
         Ok(())

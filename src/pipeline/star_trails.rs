@@ -116,7 +116,7 @@ pub(crate) fn find_bright(
     found.trails = found.fit_ends(backend, bright, &points)?;
     let kernel = PsfKernel::new(found.psf_sigma_px);
     backend.filter(&kernel, setting.clip_sigmas as f32, false)?;
-    if let (Some(again), _) = background::measure_again(backend, sky, true)? {
+    if let Some(again) = background::measure_again(backend, sky, true)? {
         *sky = again;
     }
     Ok(found)
