@@ -507,6 +507,14 @@ mod tests {
     }
 
     #[test]
+    fn points_count_for_less_where_stars_are_many() {
+        let limit = |n_sources: usize| ChainPrior::new(n_sources, 1_000_000, 1.53, 1.0).point_limit_snr();
+        assert_eq!([limit(0), limit(300), limit(1500)], [5.0, 5.0, 3.0]);
+        assert!((3.5..4.5).contains(&limit(650)), "{}", limit(650));
+        assert_eq!(ChainPrior::new(0, 1_000_000, 1.53, 1.2).point_limit_snr(), 6.0, "in the frame's own noise");
+    }
+
+    #[test]
     fn what_was_not_seen_is_no_trail() {
         let mut dark = profile(|_| 0.0);
         dark.variance.fill(0.0);

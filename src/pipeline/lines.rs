@@ -307,4 +307,31 @@ mod tests {
         let offsets = step_offsets(&step, HALF_WINDOW).unwrap();
         assert!((0..120).all(|i| (offsets[i] + 5.0).abs() < 0.3) && (120..300).all(|i| offsets[i].abs() < 0.3));
     }
+
+    #[test]
+    fn steps_show_when_the_map_is_taken_off() {
+        let (width, height) = (640, 520);
+        let sky = |x: f32, y: f32| 300.0 + 0.05 * x + 2e-4 * (y - 200.0).powi(2);
+        let mean = |mesh: Mesh, i: usize, step: f32| {
+            let (columns, rows) = (mesh.columns(i % mesh.nx), mesh.rows(i / mesh.nx));
+            let n = (columns.len() * rows.len()) as f32;
+            let pixels = rows.flat_map(|y| columns.clone().map(move |x| (x, y)));
+            pixels.map(|(x, y)| sky(x as f32, y as f32) + if x < 200 { step } else { 0.0 }).sum::<f32>() / n
+        };
+        let tiles = Mesh::new(width, height, 64);
+        let whole = |i: usize| TileStatistics { n_usable: 4096, n_clipped: 4085, ..line(mean(tiles, i, 0.0), 10.0) };
+        let smooth: Vec<TileStatistics> = (0..tiles.len()).map(whole).collect();
+        let map = BackgroundMap::from_tiles(tiles, &smooth).unwrap();
+        for (are_columns, nx, ny) in [(true, 80, 8), (false, 8, 65)] {
+            let mesh = Mesh { width, height, nx, ny, most_px: MOST_PX };
+            let blocks = |step: f32| {
+                let parts = (0..mesh.len()).map(|i| line(mean(mesh, i, step), 10.0)).collect();
+                Blocks { are_columns, mesh, parts }.without(&map).whole()
+            };
+            let flat = blocks(0.0);
+            assert!(flat.iter().all(|b| b.mean.abs() < 0.3), "{flat:?}");
+            assert_eq!(step_offsets(&flat, 0), None);
+            assert_eq!(step_offsets(&blocks(-4.0), 0).is_some(), are_columns, "a step between columns");
+        }
+    }
 }

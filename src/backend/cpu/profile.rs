@@ -164,3 +164,58 @@ fn window(pixels: &[f32], first: usize) -> [f32; PART] {
         None => std::array::from_fn(|k| pixels.get(first + k).copied().unwrap_or(0.0)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Point;
+
+    #[test]
+    fn profiles_are_sums_over_the_pixels_beside_the_track() {
+        let (width, height, sigma) = (150, 130, 1.6_f32);
+        let image =
+            |seed: u64| Image { width, height, data: crate::simulate::gaussian_frame(width, height, seed, 1.0) };
+        let residual = image(5);
+        // A third of the weights are negative, for saturated pixels, and count as none.
+        let mut weight = image(6);
+        weight.data.iter_mut().for_each(|w| *w += 0.4);
+        // Across bands of rows, out of the frame, and in either direction.
+        let tracks: Vec<Segment> = (0..40)
+            .map(|i| {
+                let (middle, angle) = (Point::new(30.0 + 2.3 * f64::from(i), 65.2), 9.0 * f64::from(i) + 0.5);
+                Segment::around(middle, 20.0 + 4.0 * f64::from(i), angle.to_radians())
+            })
+            .collect();
+        for (track, profile) in tracks.iter().zip(profiles(&residual, &weight, &tracks, sigma)) {
+            let bins = ProfileBins::of(track);
+            let (c, s) = track.direction();
+            let (along, across) = if bins.along_x { (c, s) } else { (s, c) };
+            let half_width = (3.0 * f64::from(sigma) / along.abs()).ceil() as i64;
+            let (a0, b0) = if bins.along_x { (track.start.x, track.start.y) } else { (track.start.y, track.start.x) };
+            let (mut signal, mut variance) = (vec![0.0; bins.n], vec![0.0; bins.n]);
+            for bin in 0..bins.n {
+                let a = bins.first + bin as i64;
+                let centre = b0 + across / along * (a as f64 - a0);
+                for b in centre.round() as i64 - half_width..=centre.round() as i64 + half_width {
+                    let (x, y) = if bins.along_x { (a, b) } else { (b, a) };
+                    if !((0..width as i64).contains(&x) && (0..height as i64).contains(&y)) {
+                        continue;
+                    }
+                    let at = y as usize * width + x as usize;
+                    let t = (b as f64 - centre) * along / f64::from(sigma);
+                    let g = (-0.5 * t * t).exp() / (f64::from(sigma) * std::f64::consts::TAU.sqrt());
+                    let w = f64::from(weight.data[at].max(0.0));
+                    signal[bin] += w * f64::from(residual.data[at]) * g;
+                    variance[bin] += w * g * g;
+                }
+            }
+            if bins.reversed {
+                signal.reverse();
+                variance.reverse();
+            }
+            assert_eq!(profile.signal.len(), bins.n);
+            let near = |a: &[f32], b: &[f64]| a.iter().zip(b).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5);
+            assert!(near(&profile.signal, &signal) && near(&profile.variance, &variance), "{track:?}");
+        }
+    }
+}

@@ -408,4 +408,44 @@ mod tests {
             assert_eq!(largest_power(arch, &expected[0], &expected[0], 3.0), power);
         }
     }
+
+    #[test]
+    fn scaled_sums_and_coverage() {
+        let arch = Arch::new();
+        for n in [0, 1, 15, 16, 53] {
+            let row = |k: usize| -> Vec<f32> { (0..n).map(|i| ((i * k) % 11) as f32 - 6.0).collect() };
+            let [a, b, c, d] = [37, 5, 7, 3].map(row);
+            let largest = |values: &[f32]| values.iter().copied().fold(0.0, f32::max);
+            let expected: Vec<f32> = (0..n).map(|i| (a[i] + b[i]) * 0.3).collect();
+            let mut out = vec![0.0; n];
+            assert_eq!(scaled_sums(arch, &mut out, [&a, &b], 0.3), largest(&expected));
+            assert_eq!(out, expected);
+            let expected: Vec<f32> = (0..n).map(|i| ((a[i] + b[i]) + (c[i] + d[i])) * 0.3).collect();
+            assert_eq!(scaled_sums_of_pairs(arch, &mut out, [&a, &b], [&c, &d], 0.3), largest(&expected));
+            assert_eq!(out, expected);
+            let expected: Vec<f32> = (0..n).map(|i| if c[i] > 1.0 { out[i] / c[i].sqrt() } else { 0.0 }).collect();
+            assert_eq!(over_root(arch, &mut out, &c, 1.0), largest(&expected));
+            assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn peaks_are_those_found_one_by_one() {
+        for n in [2, 3, 17, 18, 19, 80] {
+            // Few values, so that there are plateaus.
+            let row = |k: usize| -> Vec<f32> { (0..n).map(|i| ((i * i * k + i) % 7) as f32).collect() };
+            let rows = [row(3), row(5), row(2)];
+            let is_peak = |x: &usize| {
+                let v = rows[1][*x];
+                let before = [rows[0][x - 1], rows[0][*x], rows[0][x + 1], rows[1][x - 1]];
+                let after = [rows[1][x + 1], rows[2][x - 1], rows[2][*x], rows[2][x + 1]];
+                v > 3.0 && before.iter().all(|b| v > *b) && after.iter().all(|a| v >= *a)
+            };
+            let expected: Vec<usize> = (1..n - 1).filter(is_peak).collect();
+            assert!(n < 80 || !expected.is_empty());
+            let mut found = Vec::new();
+            find_peaks(Arch::new(), [&rows[0], &rows[1], &rows[2]], 3.0, &mut found);
+            assert_eq!(found, expected, "{n}");
+        }
+    }
 }
