@@ -425,7 +425,9 @@ impl Detector {
     fn weigh(&self, backend: &mut dyn Backend, sky: BackgroundMap, field: &StarField) -> Result<Weighed> {
         backend.weigh_out(&field.footprints)?;
         if field.footprints.is_empty() && field.scatter.excess == 1.0 {
-            return Ok(Weighed { sky, scatter: Some(field.scatter) });
+            // Where the PSF was measured on stars, it was that of another width.
+            let is_current = !matches!(field.psf_source, PsfSource::Stars { .. });
+            return Ok(Weighed { sky, scatter: is_current.then_some(field.scatter) });
         }
         backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
         Ok(Weighed { sky: background::measure_again(backend, &sky, false)?.unwrap_or(sky), scatter: None })
@@ -467,7 +469,7 @@ impl Detector {
             None => Scatter::of(&backend.tile_statistics(sky.mesh, TileSource::Filtered)?, &segments.kernel),
         };
         let excess = match look {
-            Look::AmongTrails(_, scatter) => excess.max(if scatter > 1.03 { scatter.min(MOST_SCATTER) } else { 1.0 }),
+            Look::AmongTrails(_, light) => excess.max(if light > 1.03 { light.min(MOST_SCATTER) } else { 1.0 }),
             _ => excess,
         };
         let masked = 1.0 - n_usable as f64 / (width * height) as f64;
@@ -564,7 +566,7 @@ fn normalise_anew(backend: &mut dyn Backend, frame: &Frame<'_>, sky: &Background
 /// A frame whose sources have been weighed out.
 struct Weighed {
     sky: BackgroundMap,
-    /// Of the filtered image, where that is known: nothing was weighed out since.
+    /// Of the filtered image, where that is known: nothing was weighed out since, and the PSF is the same.
     scatter: Option<Scatter>,
 }
 

@@ -229,9 +229,10 @@ impl BackgroundMap {
         (level, noise)
     }
 
-    /// Mean level over the pixels of each tile of another mesh of the frame.
-    pub(crate) fn means_over(&self, tiles: Mesh) -> Vec<f32> {
-        tile_means(self.mesh, &self.level, tiles)
+    /// Mean level and mean noise over the pixels of each tile of another mesh of the frame.
+    pub(crate) fn means_over(&self, tiles: Mesh) -> impl Iterator<Item = (f32, f32)> {
+        let mean = |coefficients: &[f32]| tile_means(self.mesh, coefficients, tiles);
+        mean(&self.level).into_iter().zip(mean(&self.noise))
     }
 
     /// Position of a pixel on one axis of the mesh: index of the first of four coefficients, and their weights.
@@ -640,9 +641,12 @@ mod tests {
         let mesh = Mesh::new(200, 330, 64);
         let tiles: Vec<_> = (0..mesh.len()).map(|i| tile(100.0 + ((i * 37) % 11) as f32)).collect();
         let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
-        let (level, _) = map.evaluate();
+        let (level, noise) = map.evaluate();
         let other = Mesh { nx: 25, ny: 2, most_px: 70, ..mesh };
-        for (mesh, means) in [(mesh, &map.tile_level), (other, &map.means_over(other))] {
+        let (of_other, noise_of_other): (Vec<f32>, Vec<f32>) = map.means_over(other).unzip();
+        for (level, mesh, means) in
+            [(&level, mesh, &map.tile_level), (&level, other, &of_other), (&noise, other, &noise_of_other)]
+        {
             for (i, mean) in means.iter().enumerate() {
                 let (xs, ys) = (mesh.columns(i % mesh.nx), mesh.rows(i / mesh.nx));
                 let row = |y: usize| -> f64 { level[y * 200..][xs.clone()].iter().map(|v| f64::from(*v)).sum() };

@@ -63,11 +63,14 @@ const MANY_STARS_TRAIL_SHARE: f64 = 0.9;
 /// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.
 const POINT_LIMIT_SNR: f64 = 5.0;
 
-/// The same where stars are so many that they make lines by fours and fives: from the second price of a star down, some
-/// 1000 sources a million pixels at σ = 1.5 px, and gradually from the first, some 400. Streaks shorter than 30 px lose by it
-/// (docs/accuracy.md, "Star fields").
+/// The same where stars are so many that they make lines by fours and fives: where one costs no more than
+/// [`CROWDED_PRICE`]. Short bright streaks are cut by that (docs/accuracy.md, "Star fields").
 const CROWDED_POINT_LIMIT_SNR: f64 = 3.0;
-const LIMIT_PRICES: [f64; 2] = [9.0, 7.0];
+
+/// The limit falls from the first price of a star to the second: from 400 to 1000 sources that are weighed out a million
+/// pixels, at σ = 1.5 px.
+const CROWDING_PRICE: f64 = 9.0;
+const CROWDED_PRICE: f64 = 7.0;
 
 impl ChainPrior {
     /// For a field in which so many sources were weighed out. `noise_excess` as in
@@ -77,8 +80,10 @@ impl ChainPrior {
         let within_psf = density * std::f64::consts::TAU * sigma_px * sigma_px;
         let star_price = (-2.0 * within_psf.ln()).max(LEAST_PRICE);
         let excess2 = noise_excess.powi(2);
-        let lowered = ((LIMIT_PRICES[0] - star_price) / (LIMIT_PRICES[0] - LIMIT_PRICES[1])).clamp(0.0, 1.0);
-        let crowding = ((SPARSE_PRICE + JUST_SO_PRICE - star_price) / JUST_SO_PRICE).clamp(0.0, 1.0);
+        // How far the price of a star has fallen from one to another.
+        let fallen = |from: f64, to: f64| ((from - star_price) / (from - to)).clamp(0.0, 1.0);
+        let lowered = fallen(CROWDING_PRICE, CROWDED_PRICE);
+        let crowding = fallen(SPARSE_PRICE + JUST_SO_PRICE, SPARSE_PRICE);
         Self {
             sigma_px,
             star_price: star_price * excess2,
@@ -97,6 +102,11 @@ impl ChainPrior {
     /// S/N² that stands for the odds of a star within the PSF of a place.
     pub(crate) fn star_price(&self) -> f64 {
         self.star_price
+    }
+
+    /// What is left of a bright trail's S/N under the limit, over what is left under the one where stars are few.
+    pub(crate) fn share_under_limit(&self) -> f64 {
+        self.point_limit_snr / POINT_LIMIT_SNR
     }
 
     /// S/N of a point source that no place may exceed where faint streaks are looked for, in the frame's own noise.
@@ -173,7 +183,14 @@ impl ChainPrior {
         let track = Track::new(profile, beyond_px, self);
         let shape = track.even_trail(length_px);
         let weight: f64 = shape.iter().zip(&track.variance).map(|(g, v)| g * g * v).sum();
-        let trail = snr / weight.sqrt();
+        // The S/N may be that of limited values; half of the track is brighter than this.
+        let mut lit: Vec<f64> = (0..shape.len())
+            .filter(|b| shape[*b] > 0.5 && track.variance[*b] > 0.0)
+            .map(|b| track.signal[b] / track.variance[b])
+            .collect();
+        lit.sort_unstable_by(f64::total_cmp);
+        let median = lit.get(lit.len() / 2).copied().unwrap_or(0.0);
+        let trail = (snr / weight.sqrt()).max(median);
         let left = (0..shape.len()).map(|b| track.signal[b] - trail * shape[b] * track.variance[b]).collect();
         let points = track.take_points(left);
         let is_star = |(bin, gain): &&(usize, f64)| {
@@ -512,6 +529,19 @@ mod tests {
         assert_eq!([limit(0), limit(300), limit(1500)], [5.0, 5.0, 3.0]);
         assert!((3.5..4.5).contains(&limit(650)), "{}", limit(650));
         assert_eq!(ChainPrior::new(0, 1_000_000, 1.53, 1.2).point_limit_snr(), 6.0, "in the frame's own noise");
+    }
+
+    #[test]
+    fn an_even_trail_of_any_brightness_has_no_stars_on_it() {
+        let crowd = ChainPrior::new(1000, 1_000_000, 1.5, 1.0);
+        // With the S/N that a limit of 3 may have left.
+        for (amplitude, snr) in [(1.0, 7.0), (2.0, 9.0), (5.0, 9.0), (50.0, 9.0)] {
+            let stars = crowd.stars_along(&profile(|u| even(u, amplitude)), 4.5, 60.0, snr);
+            assert!(stars.is_empty(), "{amplitude}: {stars:?}");
+        }
+        let with_star = profile(|u| even(u, 2.0) + star(u, 20.0, 12.0));
+        let stars = crowd.stars_along(&with_star, 4.5, 60.0, 9.0);
+        assert!(stars.len() == 1 && (stars[0] - 20.0).abs() < 2.0, "{stars:?}");
     }
 
     #[test]

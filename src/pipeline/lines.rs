@@ -5,10 +5,10 @@
 
 use crate::Result;
 use crate::backend::{Backend, TileSource};
-use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics, unclipped_sd};
+use crate::pipeline::background::{BackgroundMap, CLIPPED_SD, Mesh, TileStatistics, unclipped_sd};
 
 /// Lines looked at together at first: single ones only where there is something to see.
-const BLOCK: usize = 8;
+pub(crate) const BLOCK: usize = 8;
 
 /// A block of lines at the border with less noise than this part of the others' has seen no sky: overscan, a mask, a
 /// dead amplifier.
@@ -123,14 +123,16 @@ impl Blocks {
         }
     }
 
-    /// As they are once a smooth map has been taken off.
+    /// As they are once a smooth map has been taken off: it knows what of a part's scatter is noise, and what a slope.
     fn without(&self, map: &BackgroundMap) -> Self {
-        let less = |(part, level): (&TileStatistics, f32)| TileStatistics {
+        let less = |(part, (level, noise)): (&TileStatistics, (f32, f32))| TileStatistics {
             mean: part.mean - level,
             median: part.median - level,
+            sd: part.sd.min((CLIPPED_SD * f64::from(noise)) as f32),
             ..*part
         };
-        Self { parts: self.parts.iter().zip(map.means_over(self.mesh)).map(less).collect(), ..self.clone() }
+        let parts = self.parts.iter().zip(map.means_over(self.mesh)).map(less).collect();
+        Self { are_columns: self.are_columns, mesh: self.mesh, parts }
     }
 
     /// Pixels of one of its lines.
@@ -332,6 +334,23 @@ mod tests {
             assert!(flat.iter().all(|b| b.mean.abs() < 0.3), "{flat:?}");
             assert_eq!(step_offsets(&flat, 0), None);
             assert_eq!(step_offsets(&blocks(-4.0), 0).is_some(), are_columns, "a step between columns");
+        }
+    }
+
+    #[test]
+    fn a_step_on_a_steep_sky_is_found() {
+        let (width, height, noise) = (1024, 1024, 20.0);
+        let mut pixels = crate::simulate::gaussian_frame(width, height, 17, noise);
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            // 0.08 of the noise from row to row, and a step of a third of it, half of which the map follows.
+            *pixel += 5000.0 - 1.6 * (i / width) as f32 + if i % width < 460 { 6.0 } else { 0.0 };
+        }
+        let frame = crate::Frame::new(&pixels, width, height).unwrap();
+        let config = crate::DetectorConfig { device: crate::Device::Cpu, ..crate::DetectorConfig::default() };
+        let level = crate::Detector::new(config).unwrap().sky(&frame).unwrap().unwrap().level;
+        for y in [200, 512, 900] {
+            let step = level[y * width + 454] - level[y * width + 466];
+            assert!((step - 6.0).abs() < 1.2, "row {y}: {step}");
         }
     }
 }

@@ -115,8 +115,8 @@ pub(crate) const BRIGHT_SNR: f64 = 20.0;
 /// them.
 const HIDING_SNR: f64 = 40.0;
 
-/// A coarse peak holds at least 0.7 of the S/N of its trail: while bright ones are looked for, lesser peaks need no
-/// refinement.
+/// A coarse peak holds at least 0.7 of the S/N of its trail, but for what the limit takes: while bright ones are looked for,
+/// lesser peaks need no refinement.
 pub(crate) const BRIGHT_RECALL: f64 = 0.7 * BRIGHT_SNR;
 
 /// Searches of one frame at most.
@@ -175,7 +175,8 @@ impl Search<'_> {
             // Candidates that were not even looked at for chains are fainter than a crowd of stars.
             let complete = candidates.len() <= self.most_candidates();
             candidates.truncate(self.most_candidates());
-            let least = if search < MAX_SEARCHES { BRIGHT_RECALL } else { f64::INFINITY };
+            let bright = BRIGHT_RECALL * self.chains.share_under_limit();
+            let least = if search < MAX_SEARCHES { bright } else { f64::INFINITY };
             let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
             let fits = self.refine(promising)?;
             let mut new = self.believe_bright(fits, believed)?;

@@ -16,7 +16,7 @@ use crate::pipeline::measure::StampWalk;
 
 /// Sums `w d G` and `w G²` over the pixels of every row (or column) a track passes, `G` the transverse profile.
 pub(super) fn profiles(residual: &Image, weight: &Image, tracks: &[Segment], sigma_eff_px: f32) -> Vec<TrackProfile> {
-    // Each core reads the image once.
+    // One part for each core, which then reads the image once.
     let together = tracks.len().div_ceil(rayon::current_num_threads()).max(1);
     let some = |tracks: &[Segment]| -> Vec<TrackProfile> {
         let mut passes: Vec<Pass> = tracks.iter().map(|t| Pass::new(t, sigma_eff_px, residual.height)).collect();
@@ -129,7 +129,7 @@ impl Pass {
     }
 }
 
-/// Adds side by side where there are as many sums as values.
+/// Adds the first of some values; side by side, for which their number has to be known, where all of them count.
 #[inline(always)]
 fn add_to(sums: &mut [f32], more: &[f32; PART]) {
     if let Ok(sums) = <&mut [f32; PART]>::try_from(&mut *sums) {

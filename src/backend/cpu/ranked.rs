@@ -46,7 +46,7 @@ impl<'a> Ranked<'a> {
         looked_into.clear();
         fetched.clear();
         bin_of.resize(values.len(), 0);
-        Arch::new().dispatch(Sort { values, scale, bin_of });
+        Arch::new().dispatch(FindBins { values, scale, bin_of });
         // Neighbours are counted apart, so that equal ones do not wait for each other.
         let mut counts = [[0_u32; MOST_BINS]; 2];
         let [even, odd] = &mut counts;
@@ -110,7 +110,7 @@ struct Scale {
     last: f32,
 }
 
-/// Adding this leaves a float rounded to an integer, in its last bits.
+/// Adding this to a float that is not negative leaves it rounded to an integer, in its last bits and with nothing above.
 const ROUNDER: f32 = 8_388_608.0;
 
 impl Scale {
@@ -138,13 +138,13 @@ impl Scale {
 }
 
 /// Looks up the bin of every value.
-struct Sort<'a> {
+struct FindBins<'a> {
     values: &'a [f32],
     scale: Scale,
     bin_of: &'a mut [u16],
 }
 
-impl NullaryFnOnce for Sort<'_> {
+impl NullaryFnOnce for FindBins<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::ranked::{Memory, Ranked};
 use crate::pipeline::background::{CLIP_SIGMAS, MAX_CLIP_ROUNDS, Mesh, TileStatistics};
+use crate::pipeline::lines::BLOCK;
 
 /// Robust statistics of the usable pixels (weight > 0) of every tile.
 pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Vec<TileStatistics> {
@@ -23,9 +24,6 @@ pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Ve
     };
     (0..groups * mesh.ny).into_par_iter().map_init(Scratch::default, of_group).flatten_iter().collect()
 }
-
-/// Width of the narrowest tiles: blocks of columns.
-const NARROW: usize = 8;
 
 /// Columns that are gathered at once, at least.
 const GATHERED_PX: usize = 64;
@@ -68,8 +66,8 @@ impl NullaryFnOnce for Gather<'_> {
                 let at = y * mesh.width + columns.start..y * mesh.width + columns.end;
                 let (values, weights) = (&values[at.clone()], &weights[at]);
                 if weights.iter().fold(true, |all, w| all & (*w > 0.0)) {
-                    // A copy of known length needs no call.
-                    match <&[f32; NARROW]>::try_from(values) {
+                    // A copy of known length needs no call: blocks of columns are as narrow as that.
+                    match <&[f32; BLOCK]>::try_from(values) {
                         Ok(values) => usable.extend_from_slice(values),
                         Err(_) => usable.extend_from_slice(values),
                     }
@@ -316,7 +314,10 @@ mod tests {
         sorted.sort_unstable_by(f32::total_cmp);
         let n = sorted.len();
         let median = sorted[(n - 1) / 2];
-        let lower = median - sorted[((n - 1) as f64 * LOWER_QUANTILE) as usize];
+        let lower = match median - sorted[((n - 1) as f64 * LOWER_QUANTILE) as usize] {
+            0.0 => f32::INFINITY,
+            lower => lower,
+        };
         let (mut low, mut high) = (median - 4.0 * lower, median + 4.0 * lower);
         let mut statistics = TileStatistics::default();
         for _ in 0..MAX_CLIP_ROUNDS {
@@ -339,6 +340,18 @@ mod tests {
             (low, high) = (median - CLIP_SIGMAS * sd as f32, median + CLIP_SIGMAS * sd as f32);
         }
         statistics
+    }
+
+    #[test]
+    fn limits_within_the_core_clip_it() {
+        // No width to begin with, so that all is core; and a core of two steps that 3 sd do not reach.
+        let coarse = |i: usize| [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 50.0][i * 7 % 10];
+        let flat_topped = |i: usize| if i.is_multiple_of(5) { -1.0 } else { (i % 7) as f32 * 0.01 };
+        for values in [(0..1000).map(coarse).collect::<Vec<f32>>(), (0..1000).map(flat_topped).collect()] {
+            let (s, expected) = (statistics_of(&values), by_sorting(&values));
+            assert_eq!((s.n_usable, s.n_clipped), (1000, expected.n_clipped));
+            assert!((s.mean - expected.mean).abs() < 1e-6 && (s.sd - expected.sd).abs() < 1e-6, "{s:?} {expected:?}");
+        }
     }
 
     #[test]

@@ -473,31 +473,43 @@ struct Significances {
 #[derive(Default)]
 struct Neighbours {
     rows: [Significances; 3],
-    /// The shift in each row, from 1 on: before the first one there is another. What it does not exceed.
-    held: [Option<(usize, f32)>; 3],
+    held: [Option<Held>; 3],
+}
+
+/// What a row holds.
+#[derive(Clone, Copy)]
+struct Held {
+    /// None is before the first shift.
+    shift: Option<usize>,
+    /// None of its significances is larger.
+    largest: f32,
 }
 
 impl Neighbours {
+    fn row_of(shift: Option<usize>) -> usize {
+        shift.map_or(0, |s| s + 1) % 3
+    }
+
     fn forget(&mut self) {
         self.held = [None; 3];
     }
 
-    /// Fills in a shift's row, if it is not; returns what none of its significances exceeds.
+    /// Fills in a shift's row, if it is not; returns what none of its significances exceeds, 0 for a shift that is not
+    /// there.
     fn fill(&mut self, shift: Option<usize>, sum: impl FnOnce(&mut Significances) -> f32) -> f32 {
-        let from_one = shift.map_or(0, |s| s + 1);
-        let row = from_one % 3;
+        let row = Self::row_of(shift);
         match self.held[row] {
-            Some((held, largest)) if held == from_one => largest,
+            Some(held) if held.shift == shift => held.largest,
             _ => {
                 let largest = sum(&mut self.rows[row]);
-                self.held[row] = Some((from_one, largest));
+                self.held[row] = Some(Held { shift, largest });
                 largest
             }
         }
     }
 
     fn values(&self, shift: Option<usize>) -> &[f32] {
-        &self.rows[shift.map_or(0, |s| s + 1) % 3].values
+        &self.rows[Self::row_of(shift)].values
     }
 }
 
