@@ -2,23 +2,29 @@
 //!
 //! Each task is done in two phases. The short levels are made block by block from the image, all slopes at once; the
 //! last of them is kept for the whole frame. The long levels are made from that, wedge of slopes by wedge, in blocks
-//! that lean with the wedge. So the two levels at hand always fit a core's cache, and main memory sees the image and
-//! one level only. Blocks are independent: each is one thread's, and sums are the same however they are cut.
+//! that lean with the wedge. Within a block all levels grow together, row by row. So what is summed fits a core's
+//! cache, and main memory sees the image and one level only. Blocks are independent: each is one thread's, and sums
+//! are the same however they are cut.
 
 mod block;
+mod foundation;
 mod lanes;
+mod peaks;
 mod plan;
+mod tile;
 
 use std::cell::RefCell;
 
 use pulp::Arch;
 use rayon::prelude::*;
 
-use self::block::{FirstLevel, Job, Workspace};
-use self::plan::{Block, Phase, Stage, Wedge};
+use self::block::{Job, LastLevel, Workspace};
+use self::foundation::{Foundation, Stored, Storing};
+use self::plan::{Block, Phase, Wedge};
+use self::tile::{Tile, View};
 use super::Image;
 use crate::pipeline::search::{Peak, SearchRequest, best_of_cells};
-use crate::pipeline::segments::{Octant, SegmentSet, Task, line_offset};
+use crate::pipeline::segments::{SegmentSet, Task};
 
 /// How the work is cut.
 #[derive(Debug, Clone, Copy)]
@@ -33,16 +39,21 @@ struct Cut {
     long_columns: usize,
 }
 
-/// Measured on cores with 1 MiB of cache: half as much or twice as much is no faster, but for bands of twice as many
-/// rows, of which a frame of 2048² has too few for many cores.
-const CUT: Cut = Cut { short_height: 32, short_rows: 4, short_columns: 256, wedge_shifts: 64, long_columns: 512 };
+/// Measured on cores with 1 MiB of cache.
+const CUT: Cut = Cut { short_height: 64, short_rows: 8, short_columns: 1024, wedge_shifts: 128, long_columns: 768 };
 
-/// Where lines are taller than 2048 px the lowest of the long levels, all rows of a block, would outgrow the cache.
-const CUT_OF_TALL: Cut = Cut { short_height: 64, short_rows: 2, wedge_shifts: 128, ..CUT };
+/// Taller frames have more wedges, and the lowest of the long levels would be read in all of them.
+const CUT_OF_TALL: Cut = Cut { short_height: 128, short_rows: 4, ..CUT };
+
+/// A band sums rows below it as well: few of them are best, as long as every core has one.
+const BANDS_PER_THREAD: usize = 2;
 
 impl Cut {
-    fn of(task: &Task) -> Self {
-        if task.levels.last().is_some_and(|l| l.height > 2048) { CUT_OF_TALL } else { CUT }
+    /// For a view of so many rows.
+    fn of(rows: usize) -> Self {
+        let cut = if rows > 2048 { CUT_OF_TALL } else { CUT };
+        let bands = BANDS_PER_THREAD * rayon::current_num_threads();
+        Self { short_rows: (rows / (bands * cut.short_height)).clamp(1, cut.short_rows), ..cut }
     }
 }
 
@@ -51,11 +62,20 @@ impl Cut {
 pub(super) struct Scratch {
     values: Vec<f32>,
     weights: Vec<f32>,
+    /// What no value exceeds, `[start, shift, block of columns]`.
+    largest: Vec<f32>,
 }
 
 thread_local! {
     /// Borrowed for the transform alone: a thread that waits in a parallel sort takes up another block meanwhile.
-    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Memory {
+    workspace: Workspace,
+    /// For values and weights.
+    tiles: [Tile; 2],
 }
 
 impl Scratch {
@@ -63,8 +83,8 @@ impl Scratch {
     pub(super) fn bytes(width: usize, height: usize) -> u64 {
         // In either tower a start every half of the height, and as many shifts as the height has rows.
         let nodes = |rows: usize, columns: usize| {
-            let band = CUT.short_rows * CUT.short_height;
-            2 * rows.next_multiple_of(band) * (columns + CUT_OF_TALL.short_height)
+            let cut = Cut::of(rows);
+            2 * (rows + cut.short_rows * cut.short_height) * (columns + cut.short_height)
         };
         (nodes(height, width).max(nodes(width, height)) * size_of::<f32>()) as u64
     }
@@ -76,8 +96,11 @@ impl Scratch {
         segments: &SegmentSet,
         request: &SearchRequest,
     ) -> Vec<Peak> {
-        let peaks: Vec<Peak> =
-            segments.tasks.iter().flat_map(|t| self.transform(t, [filtered, coverage], request, Cut::of(t))).collect();
+        let peaks: Vec<Peak> = segments
+            .tasks
+            .iter()
+            .flat_map(|t| self.transform(t, [filtered, coverage], request, Cut::of(t.rows)))
+            .collect();
         best_of_cells(&peaks)
     }
 
@@ -97,33 +120,35 @@ impl Scratch {
         let Some(last) = phase.stages.last() else { return Vec::new() };
         let band_rows = cut.short_rows * last.level.height;
         let n_bands = phase.task.rows.div_ceil(band_rows);
-        let kept = Foundation::new(phase.task, last);
-        // Nodes a band leaves behind; none where nothing is kept.
-        let band_len = if phase.keeps_last { band_rows.div_ceil(last.keep_step) * kept.start_len() } else { 0 };
-        self.values.resize(n_bands * band_len, 0.0);
-        self.weights.resize(if request.weighted { n_bands * band_len } else { 0 }, 0.0);
-        let mut weights: Vec<&mut [f32]> = self.weights.chunks_mut(band_len.max(1)).collect();
-        weights.resize_with(n_bands, Default::default);
-        let mut values: Vec<&mut [f32]> = self.values.chunks_mut(band_len.max(1)).collect();
-        values.resize_with(n_bands, Default::default);
-        let bands = values.into_par_iter().zip(weights).enumerate().flat_map_iter(|(band, (values, weights))| {
+        let kept = Foundation::new(phase.task, last, cut);
+        // What a band leaves behind; nothing where nothing is kept.
+        let starts = if phase.keeps_last { band_rows.div_ceil(last.keep_step) } else { 0 };
+        let (nodes, of_blocks) = (starts * kept.start_len(), starts * kept.n_shifts * kept.n_blocks);
+        self.values.resize(n_bands * nodes, 0.0);
+        self.weights.resize(if request.weighted { n_bands * nodes } else { 0 }, 0.0);
+        self.largest.resize(n_bands * of_blocks, 0.0);
+        let [values, weights, largest] =
+            [(&mut self.values, nodes), (&mut self.weights, nodes), (&mut self.largest, of_blocks)].map(
+                |(all, of_band)| {
+                    let mut bands: Vec<&mut [f32]> = all.chunks_mut(of_band.max(1)).collect();
+                    bands.resize_with(n_bands, Default::default);
+                    bands
+                },
+            );
+        let stored = values.into_iter().zip(weights).zip(largest);
+        let stored: Vec<Storing<'_>> =
+            stored.map(|((values, weights), largest)| Storing { layout: kept, values, weights, largest }).collect();
+        let bands = stored.into_par_iter().enumerate().flat_map_iter(|(band, mut stored)| {
             let rows = band * band_rows..((band + 1) * band_rows).min(phase.task.rows);
-            let (mut peaks, mut tiles) = (Vec::new(), [Tile::default(), Tile::default()]);
+            let mut peaks = Vec::new();
             for block in phase.band_blocks(rows, cut.short_columns) {
                 let job = Job { phase, block: &block, request };
-                tiles[0].load(images[0], request.limit, phase.task.octant, &phase.stages[0], &block);
-                if request.weighted {
-                    tiles[1].load(images[1], 1.0, phase.task.octant, &phase.stages[0], &block);
-                }
-                let found = WORKSPACE.with_borrow_mut(|workspace| {
-                    let found = workspace.transform(&job, &tiles[0], &tiles[1]);
-                    if phase.keeps_last {
-                        kept.store(values, workspace, &job, false);
-                        if request.weighted {
-                            kept.store(weights, workspace, &job, true);
-                        }
-                    }
-                    found
+                let last = phase.keeps_last.then_some(&mut stored as &mut dyn LastLevel);
+                let found = MEMORY.with_borrow_mut(|memory| {
+                    let [values, weights] = &mut memory.tiles;
+                    let mut values = View::new(images[0], phase.task.octant, request.limit, values);
+                    let mut weights = View::new(images[1], phase.task.octant, 1.0, weights);
+                    memory.workspace.transform(&job, [&mut values, &mut weights], last)
                 });
                 peaks.extend(best_of_cells(&found));
             }
@@ -138,10 +163,12 @@ impl Scratch {
         let top = task.levels.len() - 1;
         let kept_short = Phase::new(task, 0, short, Wedge::ALL_SLOPES, true);
         let Some(last) = kept_short.stages.last() else { return Vec::new() };
+        let layout = Foundation::new(task, last, cut);
         let [values, weights] = [&self.values, &self.weights].map(|nodes| Stored {
             arch: Arch::new(),
-            layout: Foundation::new(task, last),
+            layout,
             nodes,
+            largest: &self.largest,
         });
         let phases: Vec<Phase<'_>> = (0..of)
             .map(|index| Phase::new(task, short, top, Wedge { index, of }, false))
@@ -153,165 +180,10 @@ impl Scratch {
             .collect();
         let found = jobs.par_iter().flat_map_iter(|(phase, block)| {
             let job = Job { phase, block, request };
-            best_of_cells(&WORKSPACE.with_borrow_mut(|workspace| workspace.transform(&job, &values, &weights)))
+            let first = [&mut values.clone(), &mut weights.clone()];
+            best_of_cells(&MEMORY.with_borrow_mut(|memory| memory.workspace.transform(&job, first, None)))
         });
         found.collect()
-    }
-}
-
-/// The part of the frame that a block of short levels sums, as its octant sees it.
-#[derive(Default)]
-struct Tile {
-    arch: Arch,
-    first_row: usize,
-    first_column: i64,
-    width: usize,
-    pixels: Vec<f32>,
-}
-
-impl Tile {
-    fn load(&mut self, image: &Image, limit: f32, octant: Octant, stage: &Stage<'_>, block: &Block) {
-        let (rows, columns) = octant.shape(image.width, image.height);
-        let height = stage.level.height;
-        let last_row = (block.rows.end + stage.rows_beyond + height - 1).min(rows);
-        self.first_row = block.rows.start;
-        self.first_column = block.first_column - stage.left as i64;
-        self.width = stage.width(block) + height - 1;
-        self.pixels.clear();
-        self.pixels.resize((last_row - self.first_row) * self.width, 0.0);
-        let from = self.first_column.clamp(0, columns as i64) as usize;
-        let to = (self.first_column + self.width as i64).clamp(from as i64, columns as i64) as usize;
-        let at = (from as i64 - self.first_column) as usize;
-        let turned = |column: usize| if octant.mirrored { columns - 1 - column } else { column };
-        let limited = |value: f32| value.clamp(-limit, limit);
-        if octant.transposed {
-            // Along the frame's rows, some at a time, so that what is written lies side by side as well.
-            let line_of = |column: usize| {
-                let line = turned(column) * image.width;
-                &image.data[line + self.first_row..line + last_row]
-            };
-            for together in (from..to).step_by(TOGETHER) {
-                let lines: Vec<&[f32]> = (together..(together + TOGETHER).min(to)).map(line_of).collect();
-                let rows = self.pixels.chunks_exact_mut(self.width).enumerate();
-                let at = at + together - from;
-                if let Ok(lines) = <[&[f32]; TOGETHER]>::try_from(lines.as_slice()) {
-                    for (row, pixels) in rows {
-                        pixels[at..at + TOGETHER].copy_from_slice(&lines.map(|line| limited(line[row])));
-                    }
-                } else {
-                    for (row, pixels) in rows {
-                        pixels[at..].iter_mut().zip(&lines).for_each(|(p, line)| *p = limited(line[row]));
-                    }
-                }
-            }
-        } else {
-            for (row, pixels) in (self.first_row..last_row).zip(self.pixels.chunks_exact_mut(self.width)) {
-                let line = &image.data[row * columns..(row + 1) * columns];
-                let pixels = &mut pixels[at..at + to - from];
-                if octant.mirrored {
-                    let line = &line[columns - to..columns - from];
-                    pixels.iter_mut().zip(line.iter().rev()).for_each(|(p, v)| *p = limited(*v));
-                } else {
-                    pixels.iter_mut().zip(&line[from..to]).for_each(|(p, v)| *p = limited(*v));
-                }
-            }
-        }
-    }
-}
-
-/// Rows of the frame that are read side by side where it is transposed.
-const TOGETHER: usize = 8;
-
-impl FirstLevel for Tile {
-    fn fill(&self, row: usize, _: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> bool {
-        // The levels next to this one are not searched.
-        largest.fill(f32::INFINITY);
-        let (height, width) = (stage.level.height, nodes.len() / stage.shifts.len());
-        let lines = self.pixels.chunks_exact(self.width).skip(row - self.first_row).take(height);
-        for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
-            out.fill(0.0);
-            for (i, line) in lines.clone().enumerate() {
-                lanes::accumulate(self.arch, out, &line[line_offset(height, height, shift, i)..]);
-            }
-        }
-        true
-    }
-}
-
-/// Layout of a level that is kept for the whole frame: `[start, shift, column]`.
-#[derive(Debug, Clone, Copy)]
-struct Foundation {
-    keep_step: usize,
-    first_shift: usize,
-    n_shifts: usize,
-    /// Columns before the frame's first.
-    pad: usize,
-    columns: usize,
-}
-
-impl Foundation {
-    fn new(task: &Task, stage: &Stage<'_>) -> Self {
-        Self {
-            keep_step: stage.keep_step,
-            first_shift: stage.shifts.start,
-            n_shifts: stage.shifts.len(),
-            pad: stage.shifts.end - 1,
-            columns: task.columns,
-        }
-    }
-
-    fn stride(&self) -> usize {
-        self.pad + self.columns
-    }
-
-    fn start_len(&self) -> usize {
-        self.n_shifts * self.stride()
-    }
-
-    /// Stores what a block has computed of the band's starts.
-    fn store(&self, band: &mut [f32], workspace: &Workspace, job: &Job<'_>, weights: bool) {
-        let rows = job.block.rows.clone().step_by(self.keep_step);
-        // Blocks begin where the lines that enter through the side do.
-        let first = (job.block.first_column + self.pad as i64).max(0) as usize;
-        for (row, start) in rows.zip(band.chunks_exact_mut(self.start_len())) {
-            for (i, out) in start.chunks_exact_mut(self.stride()).enumerate() {
-                let out = &mut out[first..first + job.block.n_columns];
-                match workspace.kept(job, row, self.first_shift + i, weights) {
-                    Some(nodes) => out.copy_from_slice(nodes),
-                    None => out.fill(0.0),
-                }
-            }
-        }
-    }
-}
-
-/// A stored level, as the first of the long ones.
-struct Stored<'a> {
-    arch: Arch,
-    layout: Foundation,
-    nodes: &'a [f32],
-}
-
-impl FirstLevel for Stored<'_> {
-    fn fill(&self, row: usize, first_column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> bool {
-        let layout = &self.layout;
-        let first = first_column + layout.pad as i64;
-        let (stride, width) = (layout.stride() as i64, (nodes.len() / stage.shifts.len()) as i64);
-        if first >= stride || first + width <= 0 {
-            return false;
-        }
-        let (from, to) = ((-first).max(0), (stride - first).min(width));
-        let start = row / layout.keep_step;
-        let shifts = stage.shifts.clone().zip(largest);
-        for ((shift, largest), out) in shifts.zip(nodes.chunks_exact_mut(width as usize)) {
-            let line = (start * layout.n_shifts + shift - layout.first_shift) * layout.stride();
-            let line = &self.nodes[line..line + layout.stride()];
-            out[..from as usize].fill(0.0);
-            let line = &line[(first + from) as usize..(first + to) as usize];
-            *largest = lanes::copy(self.arch, &mut out[from as usize..to as usize], line);
-            out[to as usize..].fill(0.0);
-        }
-        true
     }
 }
 
@@ -320,7 +192,7 @@ mod tests {
     use super::*;
     use crate::pipeline::psf::PsfKernel;
     use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE};
-    use crate::pipeline::segments::Node;
+    use crate::pipeline::segments::{Node, Octant, line_offset};
 
     const SMALL: Cut = Cut { short_height: 16, short_rows: 2, short_columns: 24, wedge_shifts: 9, long_columns: 31 };
 

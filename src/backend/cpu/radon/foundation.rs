@@ -1,0 +1,130 @@
+//! The last short level of a task, kept for the whole frame: what the long levels are made of.
+
+use pulp::Arch;
+
+use super::Cut;
+use super::block::{FirstLevel, Given, Job, LastLevel, Made};
+use super::lanes;
+use super::plan::Stage;
+use crate::pipeline::segments::Task;
+
+/// Layout of a level that is kept for the whole frame: `[start, shift, column]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Foundation {
+    keep_step: usize,
+    first_shift: usize,
+    pub(super) n_shifts: usize,
+    /// Columns before the frame's first.
+    pad: usize,
+    columns: usize,
+    /// Of so many columns, all of a band.
+    pub(super) n_blocks: usize,
+    block_columns: usize,
+}
+
+impl Foundation {
+    pub(super) fn new(task: &Task, stage: &Stage<'_>, cut: Cut) -> Self {
+        let pad = stage.shifts.end - 1;
+        Self {
+            keep_step: stage.keep_step,
+            first_shift: stage.shifts.start,
+            n_shifts: stage.shifts.len(),
+            pad,
+            columns: task.columns,
+            n_blocks: (pad + task.columns).div_ceil(cut.short_columns),
+            block_columns: cut.short_columns,
+        }
+    }
+
+    pub(super) fn stride(&self) -> usize {
+        self.pad + self.columns
+    }
+
+    pub(super) fn start_len(&self) -> usize {
+        self.n_shifts * self.stride()
+    }
+}
+
+/// Takes up the last short level of one band of rows.
+pub(super) struct Storing<'a> {
+    pub(super) layout: Foundation,
+    pub(super) values: &'a mut [f32],
+    pub(super) weights: &'a mut [f32],
+    pub(super) largest: &'a mut [f32],
+}
+
+impl LastLevel for Storing<'_> {
+    fn store(&mut self, job: &Job<'_>, row: usize, start: Option<Made<'_>>) {
+        let Some(stage) = job.phase.stages.last() else { return };
+        let layout = self.layout;
+        let first_row = (row - job.block.rows.start) / layout.keep_step * layout.n_shifts;
+        // Blocks begin where the lines that enter through the side do.
+        let first = (job.block.first_column + layout.pad as i64).max(0) as usize;
+        let width = stage.width(job.block);
+        let made = start.as_ref().map_or([None; 2], |made| [Some(made.values), Some(made.weights)]);
+        for (band, nodes) in [&mut *self.values, &mut *self.weights].into_iter().zip(made) {
+            let rows = band.chunks_exact_mut(layout.stride()).skip(first_row).take(layout.n_shifts);
+            for (i, row) in rows.enumerate() {
+                let own = &mut row[first..first + job.block.n_columns];
+                match nodes {
+                    Some(nodes) => own.copy_from_slice(&nodes[i * width + stage.left..][..own.len()]),
+                    None => own.fill(0.0),
+                }
+            }
+        }
+        let of_blocks = self.largest.chunks_exact_mut(layout.n_blocks).skip(first_row).take(layout.n_shifts);
+        for (i, of_blocks) in of_blocks.enumerate() {
+            of_blocks[first / layout.block_columns] = start.as_ref().map_or(0.0, |made| made.largest[i]);
+        }
+    }
+}
+
+/// A stored level, as the first of the long ones.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'a> {
+    pub(super) arch: Arch,
+    pub(super) layout: Foundation,
+    pub(super) nodes: &'a [f32],
+    pub(super) largest: &'a [f32],
+}
+
+impl FirstLevel for Stored<'_> {
+    fn give(
+        &mut self,
+        row: usize,
+        first_column: i64,
+        stage: &Stage<'_>,
+        nodes: &mut [f32],
+        largest: &mut [f32],
+    ) -> Given {
+        let layout = &self.layout;
+        let first = first_column + layout.pad as i64;
+        let (stride, width) = (layout.stride() as i64, (nodes.len() / stage.shifts.len()) as i64);
+        if first >= stride || first + width <= 0 {
+            return Given::Nothing;
+        }
+        let row_of = |shift: usize| row / layout.keep_step * layout.n_shifts + shift - layout.first_shift;
+        if first >= 0 && first + width <= stride {
+            let blocks = first as usize / layout.block_columns..=(first + width - 1) as usize / layout.block_columns;
+            for (shift, largest) in stage.shifts.clone().zip(largest) {
+                let of_blocks = &self.largest[row_of(shift) * layout.n_blocks..][blocks.clone()];
+                *largest = of_blocks.iter().copied().fold(0.0, f32::max);
+            }
+            return Given::There(row_of(stage.shifts.start) * layout.stride() + first as usize);
+        }
+        let (from, to) = ((-first).max(0), (stride - first).min(width));
+        let shifts = stage.shifts.clone().zip(largest);
+        for ((shift, largest), out) in shifts.zip(nodes.chunks_exact_mut(width as usize)) {
+            let line = &self.nodes[row_of(shift) * layout.stride()..][..layout.stride()];
+            out[..from as usize].fill(0.0);
+            let line = &line[(first + from) as usize..(first + to) as usize];
+            *largest = lanes::copy(self.arch, &mut out[from as usize..to as usize], line);
+            out[to as usize..].fill(0.0);
+        }
+        Given::Here
+    }
+
+    fn elsewhere(&self) -> (&[f32], usize) {
+        (self.nodes, self.layout.stride())
+    }
+}

@@ -1,0 +1,169 @@
+//! The frame as the first level of a block of short levels: turned over as its octant asks, values limited.
+
+use std::ops::Range;
+
+use pulp::{Arch, NullaryFnOnce};
+
+use super::block::{FirstLevel, Given};
+use super::lanes;
+use super::plan::Stage;
+use crate::backend::cpu::Image;
+use crate::pipeline::segments::{Octant, line_offset};
+
+/// Rows that are turned over together; few enough that they stay in a core's cache.
+const SLAB_ROWS: usize = 64;
+
+/// Some rows of a frame as an octant sees them, the columns of a block. Memory of one thread, kept from block to block.
+#[derive(Debug, Default)]
+pub(super) struct Tile {
+    rows: Range<usize>,
+    width: usize,
+    pixels: Vec<f32>,
+}
+
+/// A frame seen through a tile that moves down with the rows asked for.
+pub(super) struct View<'a> {
+    arch: Arch,
+    image: &'a Image,
+    octant: Octant,
+    /// Of values, on either side.
+    limit: f32,
+    tile: &'a mut Tile,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(image: &'a Image, octant: Octant, limit: f32, tile: &'a mut Tile) -> Self {
+        tile.rows = 0..0;
+        Self { arch: Arch::new(), image, octant, limit, tile }
+    }
+
+    /// Moves the tile to begin at a row, and at a column of the octant that may lie beside the frame.
+    fn load(&mut self, row: usize, n_rows: usize, first_column: i64, width: usize) {
+        let (rows, columns) = self.octant.shape(self.image.width, self.image.height);
+        let Tile { rows: loaded, width: tile_width, pixels } = &mut *self.tile;
+        *loaded = row..(row + n_rows).min(rows);
+        *tile_width = width;
+        let from = first_column.clamp(0, columns as i64) as usize;
+        let to = (first_column + width as i64).clamp(from as i64, columns as i64) as usize;
+        let at = (from as i64 - first_column) as usize;
+        pixels.resize(loaded.len() * width, 0.0);
+        for row in pixels.chunks_exact_mut(width) {
+            row[..at].fill(0.0);
+            row[at + to - from..].fill(0.0);
+        }
+        self.arch.dispatch(Turn {
+            image: self.image,
+            octant: self.octant,
+            rows: loaded.clone(),
+            columns: if self.octant.mirrored { columns - to..columns - from } else { from..to },
+            limit: self.limit,
+            out: pixels,
+            out_width: width,
+            at,
+        });
+    }
+}
+
+impl FirstLevel for View<'_> {
+    fn give(
+        &mut self,
+        row: usize,
+        first_column: i64,
+        stage: &Stage<'_>,
+        nodes: &mut [f32],
+        largest: &mut [f32],
+    ) -> Given {
+        // The levels next to this one are not searched.
+        largest.fill(f32::INFINITY);
+        let (height, width) = (stage.level.height, nodes.len() / stage.shifts.len());
+        if !self.tile.rows.contains(&row) {
+            let whole = SLAB_ROWS - SLAB_ROWS % stage.keep_step;
+            self.load(row, whole, first_column, width + height - 1);
+        }
+        let lines = self.tile.pixels.chunks_exact(self.tile.width).skip(row - self.tile.rows.start).take(height);
+        for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
+            out.fill(0.0);
+            for (i, line) in lines.clone().enumerate() {
+                lanes::accumulate(self.arch, out, &line[line_offset(height, height, shift, i)..]);
+            }
+        }
+        Given::Here
+    }
+}
+
+/// A part of an image as an octant sees it, values limited on either side.
+struct Turn<'a> {
+    image: &'a Image,
+    octant: Octant,
+    /// Rows of the octant.
+    rows: Range<usize>,
+    /// Columns of the octant, or of its mirror image.
+    columns: Range<usize>,
+    limit: f32,
+    /// One row after the other.
+    out: &'a mut [f32],
+    out_width: usize,
+    /// Column of `out` that the first one is put in.
+    at: usize,
+}
+
+impl NullaryFnOnce for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (n, n_rows) = (self.columns.len(), self.rows.len());
+        if self.octant.transposed {
+            let mut first = 0;
+            while first < n {
+                // Some columns at a time, so that what is written lies side by side as well; the last ones one by one.
+                let together = if first + ABREAST <= n { ABREAST } else { 1 };
+                let mut lines = [&[][..]; ABREAST];
+                for (k, line) in lines.iter_mut().enumerate().take(together) {
+                    let column = first + k;
+                    let column =
+                        if self.octant.mirrored { self.columns.end - 1 - column } else { self.columns.start + column };
+                    *line = &self.image.data[column * self.image.width + self.rows.start..][..n_rows];
+                }
+                let out = self.out[self.at + first..].chunks_mut(self.out_width);
+                if together == 1 {
+                    for (to, value) in out.zip(lines[0]) {
+                        to[0] = limited(*value, self.limit);
+                    }
+                } else {
+                    for (row, out) in out.enumerate().take(n_rows) {
+                        let mut values = [0.0; ABREAST];
+                        for k in 0..ABREAST {
+                            values[k] = limited(lines[k][row], self.limit);
+                        }
+                        out[..ABREAST].copy_from_slice(&values);
+                    }
+                }
+                first += together;
+            }
+            return;
+        }
+        for (row, out) in self.rows.zip(self.out.chunks_exact_mut(self.out_width)) {
+            let line = &self.image.data[row * self.image.width..][self.columns.clone()];
+            let out = &mut out[self.at..self.at + n];
+            if self.octant.mirrored {
+                for (to, value) in out.iter_mut().zip(line.iter().rev()) {
+                    *to = limited(*value, self.limit);
+                }
+            } else {
+                for (to, value) in out.iter_mut().zip(line) {
+                    *to = limited(*value, self.limit);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn limited(value: f32, limit: f32) -> f32 {
+    let value = if value > limit { limit } else { value };
+    if value < -limit { -limit } else { value }
+}
+
+/// Columns that are read side by side where rows and columns are exchanged.
+const ABREAST: usize = 8;
