@@ -427,7 +427,10 @@ impl Detector {
         if field.footprints.is_empty() && field.scatter.excess == 1.0 {
             // Where the PSF was measured on stars, it was that of another width.
             let is_current = !matches!(field.psf_source, PsfSource::Stars { .. });
-            return Ok(Weighed { sky, scatter: is_current.then_some(field.scatter) });
+            let scatter = is_current.then_some(field.scatter);
+            let Some(raised) = sky.raised(&field.filtered) else { return Ok(Weighed { sky, scatter }) };
+            backend.normalise(&raised.after(&sky))?;
+            return Ok(Weighed { sky: raised, scatter });
         }
         backend.filter(&PsfKernel::new(field.psf_sigma_px), self.config.search.clip_sigmas as f32, false)?;
         Ok(Weighed { sky: background::measure_again(backend, &sky, false)?.unwrap_or(sky), scatter: None })

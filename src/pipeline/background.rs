@@ -106,6 +106,9 @@ pub(crate) const CLIP_SIGMAS: f32 = 3.0;
 /// the fixed point of `s² = 1 − 2aφ(a)/(2Φ(a) − 1)`, `a = 3s`.
 pub(crate) const CLIPPED_SD: f64 = 0.984_84;
 
+/// Part of Gaussian noise that clipping takes.
+const CLIPPED_FRACTION: f32 = 0.003_13;
+
 /// A tile needs this fraction of its pixels to be believed.
 const MIN_USABLE_FRACTION: f64 = 0.2;
 
@@ -130,6 +133,9 @@ pub(crate) struct BackgroundMap {
 /// What trails have added to a tile's noise is no more than this leaves. Of coarse integers a residual's clipped scatter
 /// may see one step alone, and next to no noise.
 const LEAST_NOISE_LEFT: f32 = 0.7;
+
+/// A line of 2000 px gains a tenth of its noise from this mean light, in units of the filtered noise, at σ = 1.5 px.
+const LEAST_LIGHT: f32 = 0.005;
 
 impl BackgroundMap {
     /// Builds the map, or none where no tile has noise to measure.
@@ -183,10 +189,11 @@ impl BackgroundMap {
         if !believed.contains(&true) {
             return None;
         }
+        let clipped = clipped_light(filtered, &believed);
         let level = |i: usize| {
             // Pixels of weight zero are zeros in the filtered image, and pull its mean down.
             let mean = filtered[i].mean * mesh.area(i) as f32 / filtered[i].n_usable as f32;
-            self.tile_level[i] + mean * self.tile_noise[i]
+            self.tile_level[i] + (mean + clipped) * self.tile_noise[i]
         };
         let level = fill_from_neighbours(mesh, (0..mesh.len()).map(|i| believed[i].then(|| level(i))).collect());
         let noise = match residual {
@@ -203,6 +210,25 @@ impl BackgroundMap {
         let errors: Vec<f32> =
             (0..mesh.len()).map(|i| noise[i] / (filtered[i].n_clipped.max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
         Some(Self::of(mesh, &Surface::through(mesh, &level, &errors, &noise), noise))
+    }
+
+    /// The sky raised so that a filtered image has no mean light left, where that would count along a line; none where it
+    /// would not.
+    pub(crate) fn raised(&self, filtered: &[TileStatistics]) -> Option<Self> {
+        let believed = believed_tiles(self.mesh, filtered);
+        let of_believed = |f: &dyn Fn(&TileStatistics) -> f32| {
+            middle_mean(filtered.iter().zip(&believed).filter(|(_, b)| **b).map(|(t, _)| f(t)).collect())
+        };
+        let light = of_believed(&|t| t.mean) + clipped_light(filtered, &believed);
+        if light.abs() < LEAST_LIGHT * of_believed(&|t| t.sd) {
+            return None;
+        }
+        let raised = |to: &[f32], noise: &[f32]| to.iter().zip(noise).map(|(l, n)| l + light * n).collect();
+        Some(Self {
+            level: raised(&self.level, &self.noise),
+            tile_level: raised(&self.tile_level, &self.tile_noise),
+            ..self.clone()
+        })
     }
 
     /// What normalises a residual that `before` has normalised as this map would have.
@@ -265,6 +291,23 @@ pub(crate) fn measure_again(
         backend.normalise(&again.after(sky))?;
     }
     Ok(again)
+}
+
+/// Mean light that clipping took off filtered tiles: where it took more pixels than noise has, these are sources too
+/// faint to be weighed out. Streaks cover few tiles, of which the middle half says nothing.
+fn clipped_light(filtered: &[TileStatistics], believed: &[bool]) -> f32 {
+    let light = |t: &TileStatistics| {
+        let excess = 1.0 - t.n_clipped as f32 / t.n_usable as f32 - CLIPPED_FRACTION;
+        CLIP_SIGMAS * t.sd * excess
+    };
+    middle_mean(filtered.iter().zip(believed).filter(|(_, b)| **b).map(|(t, _)| light(t)).collect())
+}
+
+/// Mean of the middle half of some values; 0 where there are none.
+fn middle_mean(mut values: Vec<f32>) -> f32 {
+    values.sort_unstable_by(f32::total_cmp);
+    let middle = &values[values.len() / 4..values.len() - values.len() / 4];
+    middle.iter().sum::<f32>() / middle.len().max(1) as f32
 }
 
 /// Standard deviation of the noise, what clipping took off it made good.

@@ -57,7 +57,7 @@ const TRAIL_SHARE: f64 = 0.75;
 /// The same where a star costs no more than [`SPARSE_PRICE`], some 300 of all brightnesses a million pixels; beyond, it
 /// falls to the other with the price. Rows of stars are more than streaks are: of some 60 false trails in 456 frames of 1000
 /// and 3000 stars a million pixels this leaves 11, of 704 streaks that were found 668.
-const MANY_STARS_TRAIL_SHARE: f64 = 0.9;
+const MANY_STARS_TRAIL_SHARE: f64 = 0.85;
 
 /// Where faint streaks are looked for, no place counts for more than a point source of this S/N. Sources just too
 /// faint to be weighed out then make no line by twos and threes; a faint streak is even, and loses nothing.

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::backend::{Backend, TileSource};
 use crate::detection::PsfSource;
 use crate::geometry::Segment;
-use crate::pipeline::background::Mesh;
+use crate::pipeline::background::{Mesh, TileStatistics};
 use crate::pipeline::judge::BrightStar;
 use crate::pipeline::last_fits::Measured;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_SIGMAS};
@@ -24,6 +24,8 @@ pub(crate) struct StarField {
     pub(crate) psf_source: PsfSource,
     /// Of the filtered frame, before anything was weighed out.
     pub(crate) scatter: Scatter,
+    /// Tiles of the filtered image before anything was weighed out.
+    pub(crate) filtered: Vec<TileStatistics>,
     pub(crate) footprints: Vec<Footprint>,
     /// Those along columns of spilled charge.
     pub(crate) spilled: Vec<Footprint>,
@@ -60,22 +62,26 @@ pub(crate) fn survey(
     // Of an unknown PSF the sharpest is assumed: none of its stars may be taken for hot pixels.
     backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(given.unwrap_or(SHARPEST_SIGMA_PX)))?;
     backend.filter(&kernel, UNCLIPPED, true)?;
-    let scatter = Scatter::of(&backend.tile_statistics(mesh, TileSource::Filtered)?, &kernel);
+    let filtered = backend.tile_statistics(mesh, TileSource::Filtered)?;
+    let scatter = Scatter::of(&filtered, &kernel);
     // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.
     let config = &WeighConfig {
         source_snr: config.source_snr * scatter.excess,
         wing_sigmas: config.wing_sigmas * scatter.excess,
     };
-    let mut sources = find_filtered(backend, &kernel, config.source_snr, config)?;
-    let (mut sigma, mut origin) = (first_guess, PsfSource::Given);
-    if given.is_none() {
-        origin = PsfSource::Assumed;
-        if let Some((measured, count)) = measure_psf(backend, &sources, first_guess)? {
-            (sigma, origin) = (measured, PsfSource::Stars { count });
-            backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(sigma))?;
-            sources = find_sources(backend, sigma, config.source_snr, config)?;
-        }
-    }
+    let measured = if given.is_none() {
+        let stars = find_filtered(backend, &kernel, PSF_STAR_SNR.max(config.source_snr), config)?;
+        measure_psf(backend, &stars, first_guess)?
+    } else {
+        None
+    };
+    let (sigma, origin, sources) = if let Some((sigma, count)) = measured {
+        backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(sigma))?;
+        (sigma, PsfSource::Stars { count }, find_sources(backend, sigma, config.source_snr, config)?)
+    } else {
+        let origin = if given.is_some() { PsfSource::Given } else { PsfSource::Assumed };
+        (first_guess, origin, find_filtered(backend, &kernel, config.source_snr, config)?)
+    };
     let crowded = is_crowded(sources.len(), mesh.width * mesh.height);
     let classified: Vec<(CompactSource, SourceClass)> =
         sources.into_iter().map(|s| (s, s.classify(effective_sigma(sigma), crowded))).collect();
@@ -97,6 +103,7 @@ pub(crate) fn survey(
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
+        filtered,
         scatter,
         elongated: classified
             .iter()
