@@ -722,6 +722,75 @@ mod tests {
     }
 
     #[test]
+    fn light_that_clipping_took_is_told_from_noise() {
+        let of = |fraction: f32| TileStatistics { n_clipped: (4096.0 * (1.0 - fraction)) as u32, sd: 0.2, ..tile(0.0) };
+        let believed = [true; 100];
+        assert!(clipped_light(&[of(CLIPPED_FRACTION); 100], &believed).abs() < 1e-3 * 0.2);
+        // Sources over all tiles, and streaks over a few of them.
+        let crowded: Vec<TileStatistics> = (0..100).map(|i| of(if i % 5 == 0 { 0.3 } else { 0.02 })).collect();
+        let light = clipped_light(&crowded, &believed);
+        assert!((light - 3.0 * 0.2 * (0.02 - CLIPPED_FRACTION)).abs() < 1e-3 * 0.2, "{light}");
+        assert_eq!(clipped_light(&crowded, &[false; 100]), 0.0);
+    }
+
+    #[test]
+    fn the_sky_is_raised_by_light_in_units_of_its_noise() {
+        let mesh = Mesh::new(320, 320, 64);
+        // Noise that grows from one side to the other.
+        let tiles: Vec<_> = (0..25).map(|i| TileStatistics { sd: 2.0 + (i % 5) as f32, ..tile(100.0) }).collect();
+        let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
+        let n_clipped = (4096.0 * (1.0 - CLIPPED_FRACTION)) as u32;
+        let filtered = |mean: f32| vec![TileStatistics { mean, sd: 0.2, n_clipped, ..tile(0.0) }; 25];
+        assert_eq!(map.raised(&filtered(0.0001)), None);
+        let raised = map.raised(&filtered(0.02)).unwrap();
+        let ((before, noise), (after, noise_after)) = (map.evaluate(), raised.evaluate());
+        assert_eq!(noise, noise_after);
+        for i in (0..before.len()).step_by(777) {
+            assert!((after[i] - before[i] - 0.02 * noise[i]).abs() < 2e-3 * noise[i], "{i}");
+        }
+        assert!(noise[319] > 1.5 * noise[0]);
+    }
+
+    // Images are read for comparisons of backends alone.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn faint_sources_leave_the_filtered_light_no_mean() {
+        use crate::backend::cpu::CpuBackend;
+        use crate::pipeline::psf::PsfKernel;
+
+        let (side, sigma, limit) = (512, 1.5_f32, 3.0);
+        let mut pixels = crate::simulate::gaussian_frame(side, side, 21, 10.0);
+        // 3000 a million pixels, S/N 2 to 5: too faint to be weighed out.
+        let places = crate::simulate::gaussian_frame(3, 786, 22, 1.0);
+        for place in places.chunks_exact(3) {
+            let at = |v: f32| (side as f32 / 2.0 * (1.0 + (3.0 * v).sin())) as i64;
+            let (x, y, snr) = (at(place[0]), at(place[1]), 3.5 + 1.5 * place[2].sin());
+            let peak = snr * 10.0 / (std::f32::consts::PI.sqrt() * sigma);
+            for (dy, dx) in (-6..=6).flat_map(|dy| (-6..=6).map(move |dx| (dy, dx))) {
+                let inside = |v: i64| (0..side as i64).contains(&v);
+                if inside(x + dx) && inside(y + dy) {
+                    let light = peak * (-0.5 * (dx * dx + dy * dy) as f32 / sigma.powi(2)).exp();
+                    pixels[(y + dy) as usize * side + (x + dx) as usize] += light;
+                }
+            }
+        }
+        let kernel = PsfKernel::new(f64::from(sigma));
+        let mut backend = CpuBackend::default();
+        backend.prepare(side, side).unwrap();
+        backend.ingest(&crate::Frame::new(&pixels, side, side).unwrap()).unwrap();
+        let mesh = Mesh::new(side, side, 64);
+        let sky = BackgroundMap::from_tiles(mesh, &backend.tile_statistics(mesh, TileSource::Values).unwrap()).unwrap();
+        backend.normalise(&sky).unwrap();
+        backend.filter(&kernel, 6.0, false).unwrap();
+        measure_again(&mut backend, &sky, false).unwrap();
+        backend.filter(&kernel, 6.0, false).unwrap();
+        let sd = kernel.white_noise_sd() as f32;
+        let (filtered, _) = backend.read_filtered().unwrap();
+        let mean = filtered.iter().map(|v| (v / sd).clamp(-limit, limit)).sum::<f32>() / (side * side) as f32;
+        assert!(mean.abs() < 0.025, "{mean}");
+    }
+
+    #[test]
     fn holes_are_filled_and_an_empty_mesh_is_refused() {
         let mesh = Mesh::new(192, 192, 64);
         let mut tiles = vec![TileStatistics::default(); 9];
