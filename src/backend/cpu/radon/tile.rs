@@ -112,40 +112,49 @@ impl NullaryFnOnce for Turn<'_> {
 
     #[inline(always)]
     fn call(self) {
+        if self.octant.transposed { self.along_lines() } else { self.row_by_row() }
+    }
+}
+
+impl Turn<'_> {
+    /// Columns of the octant are lines of the frame: some at a time, so that what is written lies side by side as well;
+    /// the last ones one by one.
+    #[inline(always)]
+    fn along_lines(self) {
         let (n, n_rows) = (self.columns.len(), self.rows.len());
-        if self.octant.transposed {
-            let mut first = 0;
-            while first < n {
-                // Some columns at a time, so that what is written lies side by side as well; the last ones one by one.
-                let together = if first + ABREAST <= n { ABREAST } else { 1 };
-                let mut lines = [&[][..]; ABREAST];
-                for (k, line) in lines.iter_mut().enumerate().take(together) {
-                    let column = first + k;
-                    let column =
-                        if self.octant.mirrored { self.columns.end - 1 - column } else { self.columns.start + column };
-                    *line = &self.image.data[column * self.image.width + self.rows.start..][..n_rows];
-                }
-                let out = self.out[self.at + first..].chunks_mut(self.out_width);
-                if together == 1 {
-                    for (to, value) in out.zip(lines[0]) {
-                        to[0] = limited(*value, self.limit);
-                    }
-                } else {
-                    for (row, out) in out.enumerate().take(n_rows) {
-                        let mut values = [0.0; ABREAST];
-                        for k in 0..ABREAST {
-                            values[k] = limited(lines[k][row], self.limit);
-                        }
-                        out[..ABREAST].copy_from_slice(&values);
-                    }
-                }
-                first += together;
+        let mut first = 0;
+        while first < n {
+            let together = if first + ABREAST <= n { ABREAST } else { 1 };
+            let mut lines = [&[][..]; ABREAST];
+            for (k, line) in lines.iter_mut().enumerate().take(together) {
+                let column = first + k;
+                let column =
+                    if self.octant.mirrored { self.columns.end - 1 - column } else { self.columns.start + column };
+                *line = &self.image.data[column * self.image.width + self.rows.start..][..n_rows];
             }
-            return;
+            let out = self.out[self.at + first..].chunks_mut(self.out_width);
+            if together == 1 {
+                for (to, value) in out.zip(lines[0]) {
+                    to[0] = limited(*value, self.limit);
+                }
+            } else {
+                for (row, out) in out.enumerate().take(n_rows) {
+                    let mut values = [0.0; ABREAST];
+                    for k in 0..ABREAST {
+                        values[k] = limited(lines[k][row], self.limit);
+                    }
+                    out[..ABREAST].copy_from_slice(&values);
+                }
+            }
+            first += together;
         }
+    }
+
+    #[inline(always)]
+    fn row_by_row(self) {
         for (row, out) in self.rows.zip(self.out.chunks_exact_mut(self.out_width)) {
             let line = &self.image.data[row * self.image.width..][self.columns.clone()];
-            let out = &mut out[self.at..self.at + n];
+            let out = &mut out[self.at..self.at + line.len()];
             if self.octant.mirrored {
                 for (to, value) in out.iter_mut().zip(line.iter().rev()) {
                     *to = limited(*value, self.limit);
