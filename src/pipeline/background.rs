@@ -107,7 +107,7 @@ pub(crate) const CLIP_SIGMAS: f32 = 3.0;
 pub(crate) const CLIPPED_SD: f64 = 0.984_84;
 
 /// Part of Gaussian noise that clipping takes.
-const CLIPPED_FRACTION: f32 = 0.003_13;
+const CLIPPED_FRACTION: f64 = 0.003_13;
 
 /// A tile needs this fraction of its pixels to be believed.
 const MIN_USABLE_FRACTION: f64 = 0.2;
@@ -190,11 +190,8 @@ impl BackgroundMap {
             return None;
         }
         let clipped = clipped_light(filtered, &believed);
-        let level = |i: usize| {
-            // Pixels of weight zero are zeros in the filtered image, and pull its mean down.
-            let mean = filtered[i].mean * mesh.area(i) as f32 / filtered[i].n_usable as f32;
-            self.tile_level[i] + (mean + clipped) * self.tile_noise[i]
-        };
+        let level =
+            |i: usize| self.tile_level[i] + (filtered_mean(mesh, i, &filtered[i]) + clipped) * self.tile_noise[i];
         let level = fill_from_neighbours(mesh, (0..mesh.len()).map(|i| believed[i].then(|| level(i))).collect());
         let noise = match residual {
             Some(tiles) => {
@@ -216,11 +213,14 @@ impl BackgroundMap {
     /// would not.
     pub(crate) fn raised(&self, filtered: &[TileStatistics]) -> Option<Self> {
         let believed = believed_tiles(self.mesh, filtered);
-        let of_believed = |f: &dyn Fn(&TileStatistics) -> f32| {
-            middle_mean(filtered.iter().zip(&believed).filter(|(_, b)| **b).map(|(t, _)| f(t)).collect())
-        };
-        let light = of_believed(&|t| t.mean) + clipped_light(filtered, &believed);
-        if light.abs() < LEAST_LIGHT * of_believed(&|t| t.sd) {
+        let mut usable = filtered.to_vec();
+        for (i, tile) in usable.iter_mut().enumerate().filter(|(i, _)| believed[*i]) {
+            tile.mean = filtered_mean(self.mesh, i, tile);
+        }
+        let light =
+            mean_of(&middle_half(&usable, &believed, |t| t.mean), |t| t.mean) + clipped_light(&usable, &believed);
+        let noise = mean_of(&middle_half(&usable, &believed, |t| t.sd), |t| t.sd);
+        if light.abs() <= LEAST_LIGHT * noise {
             return None;
         }
         let raised = |to: &[f32], noise: &[f32]| to.iter().zip(noise).map(|(l, n)| l + light * n).collect();
@@ -294,20 +294,38 @@ pub(crate) fn measure_again(
 }
 
 /// Mean light that clipping took off filtered tiles: where it took more pixels than noise has, these are sources too
-/// faint to be weighed out. Streaks cover few tiles, of which the middle half says nothing.
+/// faint to be weighed out. The tiles whose scatter is in the middle half tell: streaks cover few, which are not among
+/// them. They are counted together, since most tiles of pure noise have no such pixels.
 fn clipped_light(filtered: &[TileStatistics], believed: &[bool]) -> f32 {
-    let light = |t: &TileStatistics| {
-        let excess = 1.0 - t.n_clipped as f32 / t.n_usable as f32 - CLIPPED_FRACTION;
-        CLIP_SIGMAS * t.sd * excess
-    };
-    middle_mean(filtered.iter().zip(believed).filter(|(_, b)| **b).map(|(t, _)| light(t)).collect())
+    let middle = middle_half(filtered, believed, |t| t.sd);
+    let sum = |f: &dyn Fn(&TileStatistics) -> u32| middle.iter().map(|t| f64::from(f(t))).sum::<f64>();
+    let n_usable = sum(&|t| t.n_usable);
+    if n_usable == 0.0 {
+        return 0.0;
+    }
+    let excess = 1.0 - sum(&|t| t.n_clipped) / n_usable - CLIPPED_FRACTION;
+    CLIP_SIGMAS * mean_of(&middle, |t| t.sd) * excess as f32
 }
 
-/// Mean of the middle half of some values; 0 where there are none.
-fn middle_mean(mut values: Vec<f32>) -> f32 {
-    values.sort_unstable_by(f32::total_cmp);
-    let middle = &values[values.len() / 4..values.len() - values.len() / 4];
-    middle.iter().sum::<f32>() / middle.len().max(1) as f32
+/// The believed tiles of which a quarter has less of something, and a quarter more.
+fn middle_half(
+    tiles: &[TileStatistics],
+    believed: &[bool],
+    of: impl Fn(&TileStatistics) -> f32,
+) -> Vec<TileStatistics> {
+    let mut known: Vec<TileStatistics> = tiles.iter().zip(believed).filter(|(_, b)| **b).map(|(t, _)| *t).collect();
+    known.sort_unstable_by(|a, b| of(a).total_cmp(&of(b)));
+    let quarter = known.len() / 4;
+    known[quarter..known.len() - quarter].to_vec()
+}
+
+fn mean_of(tiles: &[TileStatistics], of: impl Fn(&TileStatistics) -> f32) -> f32 {
+    tiles.iter().map(of).sum::<f32>() / tiles.len().max(1) as f32
+}
+
+/// Mean of a filtered tile's usable pixels: those of weight zero are nearly zeros there, and pull its mean down.
+fn filtered_mean(mesh: Mesh, i: usize, tile: &TileStatistics) -> f32 {
+    tile.mean * mesh.area(i) as f32 / tile.n_usable as f32
 }
 
 /// Standard deviation of the noise, what clipping took off it made good.
@@ -723,14 +741,22 @@ mod tests {
 
     #[test]
     fn light_that_clipping_took_is_told_from_noise() {
-        let of = |fraction: f32| TileStatistics { n_clipped: (4096.0 * (1.0 - fraction)) as u32, sd: 0.2, ..tile(0.0) };
+        let of = |fraction: f64| {
+            let n_clipped = (4096.0 * (1.0 - fraction)) as u32;
+            // What is not clipped of a streak widens the scatter.
+            TileStatistics { n_clipped, sd: if fraction > 0.1 { 0.25 } else { 0.2 }, ..tile(0.0) }
+        };
         let believed = [true; 100];
         assert!(clipped_light(&[of(CLIPPED_FRACTION); 100], &believed).abs() < 1e-3 * 0.2);
         // Sources over all tiles, and streaks over a few of them.
         let crowded: Vec<TileStatistics> = (0..100).map(|i| of(if i % 5 == 0 { 0.3 } else { 0.02 })).collect();
         let light = clipped_light(&crowded, &believed);
-        assert!((light - 3.0 * 0.2 * (0.02 - CLIPPED_FRACTION)).abs() < 1e-3 * 0.2, "{light}");
+        assert!((f64::from(light) - 3.0 * 0.2 * (0.02 - CLIPPED_FRACTION)).abs() < 1e-3 * 0.2, "{light}");
         assert_eq!(clipped_light(&crowded, &[false; 100]), 0.0);
+        // In noise most tiles have none, and some many: what hangs together.
+        let clustered: Vec<TileStatistics> =
+            (0..100).map(|i| of(if i % 10 == 3 { 10.0 * CLIPPED_FRACTION } else { 0.0 })).collect();
+        assert!(clipped_light(&clustered, &believed).abs() < 2e-3 * 0.2);
     }
 
     #[test]
@@ -742,6 +768,7 @@ mod tests {
         let n_clipped = (4096.0 * (1.0 - CLIPPED_FRACTION)) as u32;
         let filtered = |mean: f32| vec![TileStatistics { mean, sd: 0.2, n_clipped, ..tile(0.0) }; 25];
         assert_eq!(map.raised(&filtered(0.0001)), None);
+        assert_eq!(map.raised(&[TileStatistics::default(); 25]), None);
         let raised = map.raised(&filtered(0.02)).unwrap();
         let ((before, noise), (after, noise_after)) = (map.evaluate(), raised.evaluate());
         assert_eq!(noise, noise_after);
@@ -749,6 +776,11 @@ mod tests {
             assert!((after[i] - before[i] - 0.02 * noise[i]).abs() < 2e-3 * noise[i], "{i}");
         }
         assert!(noise[319] > 1.5 * noise[0]);
+        // Of half the pixels masked the filtered mean is half of the light.
+        let half_masked: Vec<_> =
+            filtered(0.01).iter().map(|t| TileStatistics { n_usable: 2048, n_clipped: n_clipped / 2, ..*t }).collect();
+        let again = map.raised(&half_masked).unwrap().evaluate().0;
+        assert!((again[5000] - after[5000]).abs() < 2e-3 * noise[5000]);
     }
 
     // Images are read for comparisons of backends alone.

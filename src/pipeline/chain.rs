@@ -503,7 +503,7 @@ mod tests {
     #[test]
     fn where_stars_are_many_a_trail_must_explain_more() {
         // S/N 7 along 60 px, of which three stars explain a part.
-        let uneven = profile(|u| even(u, 0.6) + star(u, 8.0, 1.6) + star(u, 30.0, 1.6) + star(u, 52.0, 1.6));
+        let uneven = profile(|u| even(u, 0.59) + star(u, 8.0, 1.7) + star(u, 30.0, 1.7) + star(u, 52.0, 1.7));
         let is_chain = |n_stars: usize, misfit: Misfit| {
             ChainPrior::new(n_stars, 1_000_000, 1.5, 1.0).is_chain(&uneven, 60.0, 6.4, misfit)
         };

@@ -57,9 +57,13 @@ impl LastLevel for Storing<'_> {
     fn store(&mut self, job: &Job<'_>, row: usize, start: Option<Made<'_>>) {
         let Some(stage) = job.phase.stages.last() else { return };
         let layout = self.layout;
+        if row >= job.block.rows.end {
+            // Made for the pairs of the band's last start; the next band has it as well.
+            return;
+        }
         let first_row = (row - job.block.rows.start) / layout.keep_step * layout.n_shifts;
         // Blocks begin where the lines that enter through the side do.
-        let first = (job.block.first_column + layout.pad as i64).max(0) as usize;
+        let first = (job.block.first_column + layout.pad as i64) as usize;
         let width = stage.width(job.block);
         let made = start.as_ref().map_or([None; 2], |made| [Some(made.values), Some(made.weights)]);
         for (band, nodes) in [&mut *self.values, &mut *self.weights].into_iter().zip(made) {

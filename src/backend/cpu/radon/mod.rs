@@ -45,15 +45,15 @@ const CUT: Cut = Cut { short_height: 64, short_rows: 8, short_columns: 1024, wed
 /// Taller frames have more wedges, and the lowest of the long levels would be read in all of them.
 const CUT_OF_TALL: Cut = Cut { short_height: 128, short_rows: 4, ..CUT };
 
-/// A band sums rows below it as well: few of them are best, as long as every core has one.
-const BANDS_PER_THREAD: usize = 2;
-
 impl Cut {
-    /// For a view of so many rows.
+    /// For a view of so many rows, with bands as high as they can be.
     fn of(rows: usize) -> Self {
-        let cut = if rows > 2048 { CUT_OF_TALL } else { CUT };
-        let bands = BANDS_PER_THREAD * rayon::current_num_threads();
-        Self { short_rows: (rows / (bands * cut.short_height)).clamp(1, cut.short_rows), ..cut }
+        if rows > 2048 { CUT_OF_TALL } else { CUT }
+    }
+
+    /// A band sums rows below it as well: few of them are best, as long as every thread has one.
+    fn for_threads(self, rows: usize, threads: usize) -> Self {
+        Self { short_rows: (rows / (threads * self.short_height)).clamp(1, self.short_rows), ..self }
     }
 }
 
@@ -96,11 +96,10 @@ impl Scratch {
         segments: &SegmentSet,
         request: &SearchRequest,
     ) -> Vec<Peak> {
-        let peaks: Vec<Peak> = segments
-            .tasks
-            .iter()
-            .flat_map(|t| self.transform(t, [filtered, coverage], request, Cut::of(t.rows)))
-            .collect();
+        let threads = rayon::current_num_threads();
+        let cut = |task: &Task| Cut::of(task.rows).for_threads(task.rows, threads);
+        let peaks: Vec<Peak> =
+            segments.tasks.iter().flat_map(|t| self.transform(t, [filtered, coverage], request, cut(t))).collect();
         best_of_cells(&peaks)
     }
 
@@ -196,6 +195,9 @@ mod tests {
 
     const SMALL: Cut = Cut { short_height: 16, short_rows: 2, short_columns: 24, wedge_shifts: 9, long_columns: 31 };
 
+    /// The last short level is paired, in two bands.
+    const PAIRED: Cut = Cut { short_height: 64, short_rows: 1, short_columns: 17, ..SMALL };
+
     fn image(width: usize, height: usize, f: impl Fn(usize, usize) -> f32) -> Image {
         Image { width, height, data: (0..width * height).map(|i| f(i % width, i / width)).collect() }
     }
@@ -290,13 +292,15 @@ mod tests {
         let weight = image(37, 90, |x, y| f32::from(u8::from(x > 8 || y > 20)));
         let frame = Image { data: frame.data.iter().zip(&weight.data).map(|(v, w)| v * w).collect(), ..frame };
         let set = SegmentSet::new(37, 90, PsfKernel::new(1.5), 1, usize::MAX);
+        // What one task leaves behind is no other's.
+        let mut scratch = Scratch::default();
         for weighted in [false, true] {
             let request = SearchRequest { threshold: 14.0, limit: 15.0, weighted };
             let mut n = 0;
             for task in &set.tasks {
                 let expected = naive(task, [&frame, &weight], &request);
-                for cut in [SMALL, CUT, CUT_OF_TALL] {
-                    let got = Scratch::default().transform(task, [&frame, &weight], &request, cut);
+                for cut in [SMALL, PAIRED, CUT, CUT_OF_TALL] {
+                    let got = scratch.transform(task, [&frame, &weight], &request, cut);
                     assert_eq!(best_of_cells(&got), expected, "{:?} weighted {weighted} {cut:?}", task.octant);
                 }
                 n += expected.len();

@@ -17,6 +17,7 @@ const SLAB_ROWS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Tile {
     rows: Range<usize>,
+    first_column: i64,
     width: usize,
     pixels: Vec<f32>,
 }
@@ -40,9 +41,10 @@ impl<'a> View<'a> {
     /// Moves the tile to begin at a row, and at a column of the octant that may lie beside the frame.
     fn load(&mut self, row: usize, n_rows: usize, first_column: i64, width: usize) {
         let (rows, columns) = self.octant.shape(self.image.width, self.image.height);
-        let Tile { rows: loaded, width: tile_width, pixels } = &mut *self.tile;
+        self.tile.first_column = first_column;
+        self.tile.width = width;
+        let Tile { rows: loaded, pixels, .. } = &mut *self.tile;
         *loaded = row..(row + n_rows).min(rows);
-        *tile_width = width;
         let from = first_column.clamp(0, columns as i64) as usize;
         let to = (first_column + width as i64).clamp(from as i64, columns as i64) as usize;
         let at = (from as i64 - first_column) as usize;
@@ -80,6 +82,8 @@ impl FirstLevel for View<'_> {
             let whole = SLAB_ROWS - SLAB_ROWS % stage.keep_step;
             self.load(row, whole, first_column, width + height - 1);
         }
+        // Short levels do not lean: one block's columns are the same in all rows.
+        debug_assert_eq!(self.tile.first_column, first_column);
         let lines = self.tile.pixels.chunks_exact(self.tile.width).skip(row - self.tile.rows.start).take(height);
         for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
             out.fill(0.0);
