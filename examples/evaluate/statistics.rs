@@ -60,6 +60,13 @@ impl Response {
     pub(crate) fn fit(trials: &[(f64, bool)]) -> Option<Self> {
         let middle = trials.iter().map(|t| t.0).sum::<f64>() / trials.len() as f64;
         let (mut a, mut b) = (-middle, 1.0);
+        let log_likelihood = |a: f64, b: f64| -> f64 {
+            let of = |&(s, hit): &(f64, bool)| {
+                let p = normal_cdf((a + b * s).clamp(-6.0, 6.0));
+                if hit { p.ln() } else { (1.0 - p).ln() }
+            };
+            trials.iter().map(of).sum()
+        };
         for _ in 0..100 {
             let mut information = [0.0; 3];
             let mut score = [0.0; 2];
@@ -80,8 +87,15 @@ impl Response {
                 return None;
             }
             let covariance = [2, 1, 0].map(|i| if i == 1 { -information[i] } else { information[i] } / determinant);
-            let step_a = (covariance[0] * score[0] + covariance[1] * score[1]).clamp(-3.0, 3.0);
-            let step_b = (covariance[1] * score[0] + covariance[2] * score[1]).clamp(-0.5, 0.5);
+            let full_a = covariance[0] * score[0] + covariance[1] * score[1];
+            let full_b = covariance[1] * score[0] + covariance[2] * score[1];
+            // Steps lead upwards, and go too far where hits and misses lie far from where they are expected.
+            let before = log_likelihood(a, b);
+            let mut part = (3.0 / full_a.abs()).min(0.5 / full_b.abs()).min(1.0);
+            while log_likelihood(a + part * full_a, b + part * full_b) < before && part > 1e-6 {
+                part *= 0.5;
+            }
+            let (step_a, step_b) = (part * full_a, part * full_b);
             a += step_a;
             b += step_b;
             if b.abs() > 30.0 {
@@ -128,4 +142,27 @@ pub(crate) fn quantile(values: &[f64], p: f64) -> f64 {
 /// Share of a normal sample within one standard deviation: 0.683.
 pub(crate) fn one_sigma() -> f64 {
     erf(std::f64::consts::FRAC_1_SQRT_2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_range_of_trials_is_fitted() {
+        // Shares of Φ((s − 10) / 2) from 5 to 30, and of a much steeper response.
+        for (width, seen_to) in [(2.0, 15.0), (2.0, 30.0), (0.5, 30.0)] {
+            let trial = |i: usize| {
+                let s = 5.0 + (seen_to - 5.0) * (i as f64 + 0.5) / 400.0;
+                (s, (0.618_034 * i as f64).fract() < normal_cdf((s - 10.0) / width))
+            };
+            let trials: Vec<(f64, bool)> = (0..400).map(trial).collect();
+            let response = Response::fit(&trials).unwrap();
+            for (share, truth) in [(0.5, 10.0), (normal_cdf(1.0), 10.0 + width)] {
+                let (at_share, error) = response.at_share(share);
+                assert!((at_share - truth).abs() < 3.0 * error && error < 0.5, "{share}: {at_share} ± {error}");
+            }
+        }
+        assert!(Response::fit(&[(5.0, false), (6.0, false), (7.0, true), (8.0, true)]).is_none());
+    }
 }

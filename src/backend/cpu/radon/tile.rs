@@ -125,27 +125,27 @@ impl Turn<'_> {
     /// the last ones one by one.
     #[inline(always)]
     fn along_lines(self) {
-        let (n, n_rows) = (self.columns.len(), self.rows.len());
+        let Self { image, octant, rows, columns, limit, out, out_width, at } = self;
+        let (n, n_rows) = (columns.len(), rows.len());
         let mut first = 0;
         while first < n {
             let together = if first + ABREAST <= n { ABREAST } else { 1 };
             let mut lines = [&[][..]; ABREAST];
             for (k, line) in lines.iter_mut().enumerate().take(together) {
                 let column = first + k;
-                let column =
-                    if self.octant.mirrored { self.columns.end - 1 - column } else { self.columns.start + column };
-                *line = &self.image.data[column * self.image.width + self.rows.start..][..n_rows];
+                let column = if octant.mirrored { columns.end - 1 - column } else { columns.start + column };
+                *line = &image.data[column * image.width + rows.start..][..n_rows];
             }
-            let out = self.out[self.at + first..].chunks_mut(self.out_width);
+            let out = out[at + first..].chunks_mut(out_width);
             if together == 1 {
                 for (to, value) in out.zip(lines[0]) {
-                    to[0] = limited(*value, self.limit);
+                    to[0] = limited(*value, limit);
                 }
             } else {
                 for (row, out) in out.enumerate().take(n_rows) {
                     let mut values = [0.0; ABREAST];
                     for k in 0..ABREAST {
-                        values[k] = limited(lines[k][row], self.limit);
+                        values[k] = limited(lines[k][row], limit);
                     }
                     out[..ABREAST].copy_from_slice(&values);
                 }
