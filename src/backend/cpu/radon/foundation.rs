@@ -132,3 +132,34 @@ impl FirstLevel for Stored<'_> {
         (self.nodes, self.layout.stride())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::CUT;
+    use super::super::plan::{Phase, Wedge};
+    use super::*;
+    use crate::pipeline::psf::PsfKernel;
+    use crate::pipeline::segments::SegmentSet;
+
+    #[test]
+    fn what_is_read_in_place_comes_with_the_largest_of_all_blocks_it_lies_in() {
+        let set = SegmentSet::new(90, 64, PsfKernel::new(1.5), 1, usize::MAX);
+        let task = &set.tasks[0];
+        let short = task.levels.iter().position(|l| l.height == 16).unwrap();
+        let phase = Phase::new(task, 0, short, Wedge::ALL_SLOPES, true);
+        let stage = phase.stages.last().unwrap();
+        let layout = Foundation::new(task, stage, Cut { short_columns: 32, ..CUT });
+        let n_rows = layout.n_shifts * task.rows.div_ceil(layout.keep_step);
+        // The block in the middle is the brightest, then the second, then the last.
+        let largest: Vec<f32> = (0..n_rows * layout.n_blocks).map(|i| [1.0, 3.0, 4.0, 2.0][i % 4]).collect();
+        let nodes = vec![0.0; layout.stride() * n_rows];
+        let mut stored = Stored { arch: Arch::new(), layout, nodes: &nodes, largest: &largest };
+        assert_eq!((layout.n_blocks, layout.n_shifts), (4, 16));
+        for (first, width, most) in [(0, 32, 1.0), (10, 30, 3.0), (10, 60, 4.0), (97, 8, 2.0)] {
+            let (mut room, mut bounds) = (vec![0.0; width * 16], vec![0.0; 16]);
+            let given = stored.give(2 * layout.keep_step, first - layout.pad as i64, stage, &mut room, &mut bounds);
+            assert_eq!(given, Given::There(2 * layout.start_len() + first as usize));
+            assert_eq!(bounds, vec![most; 16], "{first} {width}");
+        }
+    }
+}
