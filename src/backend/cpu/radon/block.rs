@@ -16,14 +16,7 @@ use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest};
 pub(super) trait FirstLevel {
     /// Gives the nodes `[shift, column]` that start at a row, from a column on, and what no node of each shift exceeds.
     /// Rows are asked for from the top down.
-    fn give(
-        &mut self,
-        row: usize,
-        first_column: i64,
-        stage: &Stage<'_>,
-        nodes: &mut [f32],
-        largest: &mut [f32],
-    ) -> Given;
+    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> Given;
 
     /// Nodes that need not be copied, and how far apart the shifts lie there.
     fn elsewhere(&self) -> (&[f32], usize) {
@@ -45,9 +38,9 @@ pub(super) enum Given {
 
 /// Where the last level of a block goes when another phase needs it.
 pub(super) trait LastLevel {
-    /// Stores the block's own columns of the nodes `[shift, column]` that start at a row, values and weights, and what no
-    /// value of each shift exceeds; zeros where there is nothing in the frame.
-    fn store(&mut self, job: &Job<'_>, row: usize, start: Option<Made<'_>>);
+    /// Stores the block's own columns of the nodes `[shift, column]` that start at a row, and what no value of each shift
+    /// exceeds. Every row of the block has such a start.
+    fn store(&mut self, job: &Job<'_>, row: usize, made: &Made<'_>);
 }
 
 /// Nodes of one start.
@@ -78,6 +71,7 @@ impl Job<'_> {
 }
 
 /// Memory of one thread, kept from block to block.
+#[derive(Default)]
 pub(super) struct Workspace {
     arch: Arch,
     /// One a stage, or more of other blocks.
@@ -87,18 +81,6 @@ pub(super) struct Workspace {
     /// Sums of twins that no level needs.
     sums: [Vec<f32>; 2],
     closer: Closer,
-}
-
-impl Default for Workspace {
-    fn default() -> Self {
-        Self {
-            arch: Arch::new(),
-            rungs: Vec::new(),
-            zeros: Vec::new(),
-            sums: Default::default(),
-            closer: Closer::default(),
-        }
-    }
 }
 
 /// One level of the block.
@@ -113,7 +95,7 @@ struct Rung {
 
 /// Nodes of the last starts of a level: `[start, shift, column]`, by turns in the same places.
 #[derive(Default)]
-pub(super) struct Ring {
+struct Ring {
     values: Vec<f32>,
     weights: Vec<f32>,
     /// What no value of a row of nodes exceeds, `[start, shift]`.
@@ -280,9 +262,9 @@ impl Workspace {
             ring.given[place] = if start.is_some() { Given::Here } else { Given::Nothing };
             if let Some(start) = &start {
                 start.keep(ring, place, &mut largest[1]);
-            }
-            if let Some(last) = last {
-                last.store(job, row, start.as_ref().map(|_| ring.made(place)));
+                if let Some(last) = last {
+                    last.store(job, row, &ring.made(place));
+                }
             }
         }
         let Some(start) = start else { return is_kept };

@@ -54,7 +54,7 @@ pub(super) struct Storing<'a> {
 }
 
 impl LastLevel for Storing<'_> {
-    fn store(&mut self, job: &Job<'_>, row: usize, start: Option<Made<'_>>) {
+    fn store(&mut self, job: &Job<'_>, row: usize, made: &Made<'_>) {
         let Some(stage) = job.phase.stages.last() else { return };
         let layout = self.layout;
         if row >= job.block.rows.end {
@@ -65,20 +65,16 @@ impl LastLevel for Storing<'_> {
         // Blocks begin where the lines that enter through the side do.
         let first = (job.block.first_column + layout.pad as i64) as usize;
         let width = stage.width(job.block);
-        let made = start.as_ref().map_or([None; 2], |made| [Some(made.values), Some(made.weights)]);
-        for (band, nodes) in [&mut *self.values, &mut *self.weights].into_iter().zip(made) {
-            let rows = band.chunks_exact_mut(layout.stride()).skip(first_row).take(layout.n_shifts);
-            for (i, row) in rows.enumerate() {
+        for (band, nodes) in [(&mut *self.values, made.values), (&mut *self.weights, made.weights)] {
+            let rows = band.chunks_exact_mut(layout.stride()).skip(first_row);
+            for (row, nodes) in rows.zip(nodes.chunks_exact(width)) {
                 let own = &mut row[first..first + job.block.n_columns];
-                match nodes {
-                    Some(nodes) => own.copy_from_slice(&nodes[i * width + stage.left..][..own.len()]),
-                    None => own.fill(0.0),
-                }
+                own.copy_from_slice(&nodes[stage.left..stage.left + own.len()]);
             }
         }
-        let of_blocks = self.largest.chunks_exact_mut(layout.n_blocks).skip(first_row).take(layout.n_shifts);
-        for (i, of_blocks) in of_blocks.enumerate() {
-            of_blocks[first / layout.block_columns] = start.as_ref().map_or(0.0, |made| made.largest[i]);
+        let of_blocks = self.largest.chunks_exact_mut(layout.n_blocks).skip(first_row);
+        for (of_blocks, largest) in of_blocks.zip(made.largest) {
+            of_blocks[first / layout.block_columns] = *largest;
         }
     }
 }
@@ -93,16 +89,9 @@ pub(super) struct Stored<'a> {
 }
 
 impl FirstLevel for Stored<'_> {
-    fn give(
-        &mut self,
-        row: usize,
-        first_column: i64,
-        stage: &Stage<'_>,
-        nodes: &mut [f32],
-        largest: &mut [f32],
-    ) -> Given {
+    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> Given {
         let layout = &self.layout;
-        let first = first_column + layout.pad as i64;
+        let first = column + layout.pad as i64;
         let (stride, width) = (layout.stride() as i64, (nodes.len() / stage.shifts.len()) as i64);
         if first >= stride || first + width <= 0 {
             return Given::Nothing;

@@ -67,23 +67,16 @@ impl<'a> View<'a> {
 }
 
 impl FirstLevel for View<'_> {
-    fn give(
-        &mut self,
-        row: usize,
-        first_column: i64,
-        stage: &Stage<'_>,
-        nodes: &mut [f32],
-        largest: &mut [f32],
-    ) -> Given {
+    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> Given {
         // The levels next to this one are not searched.
         largest.fill(f32::INFINITY);
         let (height, width) = (stage.level.height, nodes.len() / stage.shifts.len());
         if !self.tile.rows.contains(&row) {
             let whole = SLAB_ROWS - SLAB_ROWS % stage.keep_step;
-            self.load(row, whole, first_column, width + height - 1);
+            self.load(row, whole, column, width + height - 1);
         }
         // Short levels do not lean: one block's columns are the same in all rows.
-        debug_assert_eq!(self.tile.first_column, first_column);
+        debug_assert_eq!(self.tile.first_column, column);
         let lines = self.tile.pixels.chunks_exact(self.tile.width).skip(row - self.tile.rows.start).take(height);
         for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
             out.fill(0.0);
