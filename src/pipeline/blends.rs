@@ -17,6 +17,11 @@ const STAR_PRICE: f64 = 6.0;
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
 const TARGET_PRICE: f64 = 20.0;
 
+/// What it must win besides where it runs along the stars' direction to [`ROWS_TURN_RAD`]: most rows of stars lie there, and
+/// a tenth of the targets.
+const ROWS_TARGET_PRICE: f64 = 6.0;
+const ROWS_TURN_RAD: f64 = 0.15;
+
 /// What each star of a row costs besides [`STAR_PRICE`], but for those that lie on any line: it has to stand just there, and
 /// be just so bright.
 const ROW_PRICE: f64 = 6.0;
@@ -48,13 +53,14 @@ impl Search<'_> {
     /// Puts stars in the place of trails that stars of the common vector explain better.
     pub(crate) fn split_blends(&mut self, believed: &mut Vec<Believed>, mode: &TrackingMode) -> Result<()> {
         let Some(motion) = StarMotion::of(mode) else { return Ok(()) };
+        let turn = |trail: &Trail| track_angle_difference(trail.segment.angle_rad(), motion.angle_rad);
         let could_be_blend = |b: &Believed| {
-            let turn = track_angle_difference(b.trail().segment.angle_rad(), motion.angle_rad);
-            !tracking::is_star(mode, &b.as_seen()) && (turn < MOST_ANGLE_RAD || b.fit.snr < FAINT_SNR)
+            !tracking::is_star(mode, &b.as_seen()) && (turn(&b.trail()) < MOST_ANGLE_RAD || b.fit.snr < FAINT_SNR)
         };
         let suspects: Vec<usize> = (0..believed.len()).filter(|&i| could_be_blend(&believed[i])).collect();
         let noise2 = self.thresholds.noise_excess.powi(2);
-        let [price, row_price, target_price] = [STAR_PRICE, ROW_PRICE, TARGET_PRICE].map(|price| price * noise2);
+        let [price, row_price, target_price, rows_target_price] =
+            [STAR_PRICE, ROW_PRICE, TARGET_PRICE, ROWS_TARGET_PRICE].map(|price| price * noise2);
         let mut parted = Vec::new();
         for i in suspects {
             let whole = believed[i];
@@ -63,7 +69,8 @@ impl Search<'_> {
             self.backend.add_trails(&[whole.trail()], 1.0)?;
             let mut strip = strip_around(self.backend, &whole.trail(), &motion)?;
             let (fit, power) = self.fit_beside(&whole, &beside, &mut strip, beside_power)?;
-            let with_target = power - loss(fit.snr) - target_price - price * beside.len() as f64;
+            let in_rows = if turn(&fit.trail) < ROWS_TURN_RAD { rows_target_price } else { 0.0 };
+            let with_target = power - loss(fit.snr) - target_price - in_rows - price * beside.len() as f64;
             let (stars, power) = take_stars(&mut strip, price);
             let in_row = stars.len().saturating_sub(beside.len() + ON_ANY_LINE);
             let gain = with_target - (power - price * stars.len() as f64 - row_price * in_row as f64);

@@ -61,6 +61,13 @@ const BESIDE_SIGMAS: f64 = 3.0;
 /// A point may leave this much of reduced χ² beyond chance where its own model's error does not explain more.
 const MOST_MISFIT: f64 = 3.0;
 
+/// What is longer than wide must reach this many times the threshold: it may be what is left of a trail, as it may be a
+/// point with a faint one beside it.
+const LONG_SHARE: f64 = 1.5;
+
+/// The misfit of a point is that within so many PSF widths, where its own light lies.
+const CORE_SIGMAS: f64 = 3.0;
+
 /// Points nearer to each other than this many PSF widths are one.
 const APART_SIGMAS: f64 = 2.0;
 
@@ -70,13 +77,20 @@ const STEP_SIGMAS: f64 = 0.5;
 /// A star of a lesser part of a point's S/N explains no point.
 const LEAST_SHARE: f64 = 0.5;
 
+/// What the pixels in the core of a point have beyond its model and chance: of reduced χ², and how many they are.
+#[derive(Debug, Clone, Copy)]
+struct Misfit {
+    chi2: f64,
+    n_pixels: f64,
+}
+
 impl PointSearch<'_> {
     /// Finds and measures points. All trails have been taken out of the residual image.
     pub(crate) fn find(&self, backend: &mut dyn Backend) -> Result<Points> {
         let sigma = effective_sigma(self.field.psf_sigma_px);
         let least_snr = GRID_LOSS * self.threshold_snr;
         let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, self.weigh)?;
-        let starts = sources.iter().filter(|s| s.classify(sigma, true) != SourceClass::Elongated).map(|s| s.position());
+        let is_long: Vec<bool> = sources.iter().map(|s| s.classify(sigma, true) == SourceClass::Elongated).collect();
         let last = final_settings(Shape::Point, self.field, self.frame);
         // Background and width are held while it is decided what is there, as when the threshold was counted.
         let held = FitSettings {
@@ -87,10 +101,12 @@ impl PointSearch<'_> {
             photon_variance: 0.0,
             ..last
         };
-        let first = self.fit(backend, starts.map(|p| start(p, sigma)), &held)?;
+        let first = self.fit(backend, sources.iter().map(|s| start(s.position(), sigma)), &held)?;
         let mut taken: Vec<(TrailFit, f64)> = Vec::new();
-        let mut in_order: Vec<(TrailFit, f64)> = first.into_iter().map(|f| (f, self.snr(&f))).collect();
-        in_order.retain(|(_, snr)| *snr >= self.threshold_snr);
+        let least = |is_long: bool| if is_long { LONG_SHARE * self.threshold_snr } else { self.threshold_snr };
+        let with_snr = first.into_iter().map(|f| (f, self.snr(&f)));
+        let mut in_order: Vec<(TrailFit, f64)> =
+            with_snr.zip(is_long).filter(|((_, snr), is_long)| *snr >= least(*is_long)).map(|(f, _)| f).collect();
         in_order.sort_by(|a, b| b.1.total_cmp(&a.1));
         for (fit, snr) in in_order {
             let place = fit.trail.segment.start;
@@ -111,8 +127,12 @@ impl PointSearch<'_> {
         // Twice: the photon noise of the second fit is that of the first one's flux.
         let free = self.fit(backend, believed.iter().map(|(f, _)| f.trail), &last)?;
         let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
-        for (fit, (_, snr)) in free.iter().zip(believed) {
-            match self.doubt_about(fit, snr, &last, sigma) {
+        // Seen from further off, what misfits may be another's light.
+        let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..last };
+        let cores = self.fit(backend, free.iter().map(|f| f.trail), &core)?;
+        for ((fit, (_, snr)), seen) in free.iter().zip(believed).zip(cores) {
+            let misfit = Misfit { chi2: seen.misfit(&core), n_pixels: seen.n_pixels };
+            match self.doubt_about(fit, snr, misfit, &last, sigma) {
                 None => {
                     let reported = detection(fit, &last, self.frame, self.field, snr, None, None);
                     points.detections.push(reported.detection);
@@ -173,16 +193,22 @@ impl PointSearch<'_> {
             .any(|star| in_line::two_stars(&mut strip, &self.doubt, self.noise_excess, star, &point).is_some()))
     }
 
-    fn doubt_about(&self, fit: &TrailFit, snr: f64, settings: &FitSettings, sigma: f64) -> Option<RejectReason> {
+    fn doubt_about(
+        &self,
+        fit: &TrailFit,
+        snr: f64,
+        misfit: Misfit,
+        settings: &FitSettings,
+        sigma: f64,
+    ) -> Option<RejectReason> {
         let errors = fit.errors(settings);
         let ratio = fit.trail.sigma_eff_px / sigma;
         let error = errors.map_or(0.0, |e| e.sigma_eff_err) / sigma;
         // What is left of a bright trail is no point: it must stand out from what its own model leaves, or from the light
         // of trails, whichever is more, and not leave more than a model that is as good as the stars'.
-        let misfit = fit.misfit(settings);
-        let noise = (1.0 + misfit * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
+        let noise = (1.0 + misfit.chi2 * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
         let stands_out = snr.min(fit.snr / noise) >= self.threshold_snr;
-        let of_model = (self.doubt.model_error * fit.snr).powi(2) / fit.n_pixels.max(1.0);
+        let of_model = (self.doubt.model_error * fit.snr).powi(2) / misfit.n_pixels.max(1.0);
         let place = fit.trail.segment.start;
         let is_beside = self.trails.iter().any(|t| t.segment.distance_to(place) < BESIDE_SIGMAS * sigma);
         let most_width = if is_beside { MOST_WIDTH_BESIDE } else { MOST_WIDTH };
@@ -193,7 +219,7 @@ impl PointSearch<'_> {
         } else if ratio - 1.5 * error > most_width {
             Some(RejectReason::Extended)
         } else if !stands_out
-            || misfit > MOST_MISFIT.max(of_model)
+            || misfit.chi2 > MOST_MISFIT.max(of_model)
             || errors.is_none_or(|e| fit.trail.flux < 3.0 * e.flux_err)
         {
             Some(RejectReason::PoorFit)

@@ -36,6 +36,9 @@ const LEAST_MODEL_ERROR: f64 = 0.02;
 /// A trail that its own ends explain so much better, in S/N², is no star of the common vector, if they differ.
 const OTHER_POWER: f64 = 25.0;
 
+/// It is turned where its angle is off by so many of its errors.
+const TURNED_SIGMAS: f64 = 3.0;
+
 /// A point shares its light with a star this near, in PSF widths.
 const BESIDE_SIGMAS: f64 = 4.0;
 
@@ -113,7 +116,7 @@ pub(crate) fn find_bright(
     let (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
     backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
     found.learn(backend, setting, &bright)?;
-    found.trails = found.fit_ends(backend, bright, &points)?;
+    found.trails = found.fit_ends(backend, setting, bright, &points)?;
     let kernel = PsfKernel::new(found.psf_sigma_px);
     backend.filter(&kernel, setting.clip_sigmas as f32, false)?;
     if let Some(again) = background::measure_again(backend, sky, true)? {
@@ -127,7 +130,7 @@ impl StarTrails {
     pub(crate) fn find_all(&mut self, backend: &mut dyn Backend, setting: &Setting) -> Result<()> {
         let (all, points) = self.search(backend, setting, LEAST_SNR)?;
         backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-        self.trails = self.fit_ends(backend, all, &points)?;
+        self.trails = self.fit_ends(backend, setting, all, &points)?;
         Ok(())
     }
 
@@ -204,6 +207,7 @@ impl StarTrails {
     fn fit_ends(
         &self,
         backend: &mut dyn Backend,
+        setting: &Setting,
         mut fits: Vec<TrailFit>,
         points: &[TrailFit],
     ) -> Result<Vec<Believed>> {
@@ -223,7 +227,7 @@ impl StarTrails {
                 let beside = |p: &&TrailFit| places[i].distance_to(p.trail.segment.start) < BESIDE_SIGMAS * sigma;
                 let with_point = points.iter().filter(beside).map(|p| p.snr).fold(0.0, f64::max).hypot(held.snr);
                 let gain_over = |snr: f64| free.snr.powi(2) - snr.powi(2);
-                other[i] = gain_over(held.snr) > OTHER_POWER && self.is_too_short(&free, i, &places, &settings)
+                other[i] = gain_over(held.snr) > OTHER_POWER && self.is_other(&free, i, &places, &settings, setting)
                     || gain_over(with_point) > OTHER_POWER && is_distinct(&free.trail.segment, &self.motion);
                 if !other[i] {
                     kept.push(free.trail);
@@ -244,13 +248,28 @@ impl StarTrails {
         Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
     }
 
-    /// Neither a star nor a blend of some: where stars share their light, the ends of one say little.
-    fn is_too_short(&self, free: &TrailFit, i: usize, places: &[Segment], settings: &FitSettings) -> bool {
-        let segment = &free.trail.segment;
-        let slack_px = measured(free, settings).map_or(f64::INFINITY, |t| t.length_err_px);
+    /// Turned, or too short though it is not cut by the border, and no blend: where stars share their light, the ends of
+    /// one say little.
+    fn is_other(
+        &self,
+        free: &TrailFit,
+        i: usize,
+        places: &[Segment],
+        settings: &FitSettings,
+        setting: &Setting,
+    ) -> bool {
+        let Some(MeasuredTrail { segment, length_err_px, angle_err_rad }) = measured(free, settings) else {
+            return false;
+        };
         let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
-        tracking::is_short(segment, &self.motion)
-            && !tracking::agrees(segment, slack_px, &self.motion)
+        // One that is longer may hold a point or a second star.
+        let is_turned = || {
+            let longest_px = self.motion.length_px + TURNED_SIGMAS * length_err_px;
+            segment.length_px() < longest_px
+                && tracking::is_turned(&segment, TURNED_SIGMAS * angle_err_rad, &self.motion)
+        };
+        (is_inside(free, setting) && tracking::is_short(&segment, &self.motion) || is_turned())
+            && !tracking::agrees(&segment, length_err_px, &self.motion)
             && !(0..places.len()).any(|j| j != i && shares(j))
     }
 
@@ -377,19 +396,19 @@ fn take_out(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<
         if taken.is_empty() {
             return;
         }
-        for star in taken {
-            let point = strip.best_point_on(&star, doubt).filter(|p| p.snr > star.snr);
-            let source = point.unwrap_or(star);
-            strip.add(&source, -1.0);
-            sources.push(source);
-        }
+        strip.slab_by_slab(&mut taken, |strip, source| {
+            let point = strip.best_point_on(source, doubt).filter(|p| p.snr > source.snr);
+            *source = point.unwrap_or(*source);
+            strip.add(source, -1.0);
+        });
+        sources.extend(taken);
     }
 }
 
 /// Places every star anew with the others taken out; leaves out those that the others explain.
 fn place_again(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>) {
     for _ in 0..PLACE_ROUNDS {
-        for source in sources.iter_mut() {
+        strip.slab_by_slab(sources, |strip, source| {
             if source.length_px > 0.0 {
                 strip.add(source, 1.0);
                 match strip.best_near(source, doubt).filter(|s| s.snr >= KEEPS * least_snr) {
@@ -398,7 +417,7 @@ fn place_again(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut V
                 }
                 strip.add(source, -1.0);
             }
-        }
+        });
         sources.retain(|s| s.density > 0.0);
     }
 }

@@ -4,6 +4,8 @@
 //! are taken out of these sums as they are found, which costs next to nothing, and leave the image as it is. Method:
 //! docs/algorithm.md, "Stars that trail".
 
+mod slabs;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -252,7 +254,7 @@ impl Strip {
 
     /// What a star explains that has been taken out: how much its light would add to the sum of squares.
     pub(crate) fn power_of(&self, star: &Source) -> f64 {
-        let t = ((star.across_px - self.tracks[0].across_px) / self.step_px).round() as usize;
+        let t = self.nearest_track(star.across_px);
         let b = self.tracks[t].bin_at(star.begin_px - REACH_SIGMAS * self.sigma_px, self.bin_px);
         let (left, power) = (f64::from(self.tracks[t].light[b]), f64::from(self.tracks[t].power[b]));
         star.density * (2.0 * left + star.density * power)
@@ -436,6 +438,13 @@ impl Strip {
         (bin < track.light.len()).then_some((t, bin))
     }
 
+    /// The track nearest to `v`; the first or the last where it lies beyond.
+    fn nearest_track(&self, across_px: f64) -> usize {
+        let first = self.tracks.first().map_or(0.0, |t| t.across_px);
+        let at = ((across_px - first) / self.step_px).round().max(0.0) as usize;
+        at.min(self.tracks.len().saturating_sub(1))
+    }
+
     fn tracks_near(&self, across_px: f64, sigmas: f64) -> Range<usize> {
         let first = self.tracks.first().map_or(0.0, |t| t.across_px);
         let at = |v: f64| ((v - first) / self.step_px).max(0.0);
@@ -487,7 +496,11 @@ fn light_along(u: f64, length_px: f64, sigma_px: f64) -> f64 {
 
 /// An even line from 0 to its length, blurred by the PSF.
 fn plateau(u: f64, length_px: f64, sigma_px: f64) -> f64 {
-    let step = |t: f64| 0.5 * (1.0 + libm::erf(t / (sigma_px * std::f64::consts::SQRT_2)));
+    let step = |t: f64| match t / sigma_px {
+        before if before < -SPREAD_SIGMAS => 0.0,
+        beyond if beyond > SPREAD_SIGMAS => 1.0,
+        sigmas => 0.5 * (1.0 + libm::erf(sigmas / std::f64::consts::SQRT_2)),
+    };
     step(u) - step(u - length_px)
 }
 
@@ -526,8 +539,14 @@ pub(crate) mod sample {
     pub(crate) const SIGMA: f64 = 1.5;
     pub(crate) const STAR: f64 = 30.0;
 
-    /// Tracks of 120 bins, a PSF width apart, with stars of (begin, across, light per length) in them; variance 1.
+    /// Seventeen tracks: see [`strip_of`].
     pub(crate) fn strip(stars: &[(f64, f64, f64)]) -> Strip {
+        strip_of(8, stars)
+    }
+
+    /// Tracks of 120 bins, a PSF width apart, so many on either side of the middle one, with stars of (begin, across,
+    /// light per length) in them; variance 1.
+    pub(crate) fn strip_of(tracks: i32, stars: &[(f64, f64, f64)]) -> Strip {
         let track = |row: i32| {
             let across_px = f64::from(row) * SIGMA;
             let light = |bin: i32| -> f32 {
@@ -540,7 +559,7 @@ pub(crate) mod sample {
             let signal = (0..120).map(light).collect();
             Track::new(across_px, 0.0, TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 120] })
         };
-        Strip::new((-8..=8).map(track).collect(), Point::new(0.0, 0.0), (1.0, 0.0), 1.0, SIGMA, SIGMA, STAR)
+        Strip::new((-tracks..=tracks).map(track).collect(), Point::new(0.0, 0.0), (1.0, 0.0), 1.0, SIGMA, SIGMA, STAR)
     }
 }
 
