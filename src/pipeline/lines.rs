@@ -27,8 +27,8 @@ const MOST_STRIP: usize = 16;
 const PARTS: usize = 8;
 
 /// Pixels of a line that are looked at in each part, where blocks of lines are: they show a step of [`LEAST_OFFSET`] with
-/// an error six times smaller.
-const MOST_PX: usize = 128;
+/// an error four times smaller.
+const MOST_PX: usize = 64;
 
 /// Shorter lines know their level too badly, and a streak across is too large a part of them.
 const MIN_LENGTH: usize = 512;
@@ -39,7 +39,8 @@ const HALF_WINDOW: usize = 10;
 /// Offsets smaller than this part of the noise are left to the map.
 const LEAST_OFFSET: f64 = 0.1;
 
-/// They also have to be so many times their errors.
+/// They also have to be so many times their errors: those of blocks, where single lines are looked at, and those of lines.
+const BLOCK_SIGNIFICANT: f64 = 4.0;
 const SIGNIFICANT: f64 = 6.0;
 
 /// What is taken off, and left out, column by column and row by row.
@@ -173,12 +174,12 @@ pub(crate) fn take_off_steps(
         // Borders were a part of them.
         Blocks::measure(backend, width, height, BLOCK, MOST_PX)?
     };
-    let seen = blocks.map(|b| b.length() >= MIN_LENGTH && step_offsets(&b.whole(), 0).is_some());
+    let seen = blocks.map(|b| b.length() >= MIN_LENGTH && step_offsets(&b.whole(), 0, BLOCK_SIGNIFICANT).is_some());
     if seen.contains(&true) {
         let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
         let mut steps = Lines::none(width, height);
         for (i, first) in [(0, 0), (1, width)] {
-            let offsets = if seen[i] { step_offsets(&single[i].whole(), HALF_WINDOW) } else { None };
+            let offsets = if seen[i] { step_offsets(&single[i].whole(), HALF_WINDOW, SIGNIFICANT) } else { None };
             for (place, offset) in steps.offsets[first..].iter_mut().zip(offsets.unwrap_or_default()) {
                 *place = offset;
             }
@@ -236,8 +237,8 @@ fn below_step(blocks: &[&TileStatistics]) -> usize {
     (0..most).rev().find(is_step).map_or(0, |i| i + 1)
 }
 
-/// Median offset of the lines around each, where some of these are too large for the noise.
-fn step_offsets(lines: &[TileStatistics], half_window: usize) -> Option<Vec<f32>> {
+/// Median offset of the lines around each, where some of these are too large for the noise, and so many times their errors.
+fn step_offsets(lines: &[TileStatistics], half_window: usize, significant: f64) -> Option<Vec<f32>> {
     let n = lines.len();
     let window = |i: usize| i.saturating_sub(half_window)..(i + half_window + 1).min(n);
     let median = |i: usize| {
@@ -251,7 +252,7 @@ fn step_offsets(lines: &[TileStatistics], half_window: usize) -> Option<Vec<f32>
         let noise = f64::from(unclipped_sd(line));
         // A median has 1.25 times the error of a mean: that of the window's lines, and that of each one's parts.
         let error = 1.25 * 1.25 * noise / (f64::from(line.n_clipped.max(1)) * window(i).len() as f64).sqrt();
-        f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(SIGNIFICANT * error) && line.n_clipped > 1
+        f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(significant * error) && line.n_clipped > 1
     };
     (0..n).any(is_step).then_some(offsets)
 }
@@ -301,12 +302,12 @@ mod tests {
     fn steps_are_taken_off_and_streaks_stay() {
         let noise = |i: usize| 0.5 * ((i * 7919) % 13) as f32 / 13.0 - 0.25;
         let flat: Vec<_> = (0..300).map(|i| line(noise(i), 10.0)).collect();
-        assert_eq!(step_offsets(&flat, HALF_WINDOW), None);
+        assert_eq!(step_offsets(&flat, HALF_WINDOW, SIGNIFICANT), None);
         let streak: Vec<_> =
             (0..300).map(|i| line(noise(i) + if (140..148).contains(&i) { 9.0 } else { 0.0 }, 10.0)).collect();
-        assert_eq!(step_offsets(&streak, HALF_WINDOW), None);
+        assert_eq!(step_offsets(&streak, HALF_WINDOW, SIGNIFICANT), None);
         let step: Vec<_> = (0..300).map(|i| line(noise(i) + if i < 120 { -5.0 } else { 0.0 }, 10.0)).collect();
-        let offsets = step_offsets(&step, HALF_WINDOW).unwrap();
+        let offsets = step_offsets(&step, HALF_WINDOW, SIGNIFICANT).unwrap();
         assert!((0..120).all(|i| (offsets[i] + 5.0).abs() < 0.3) && (120..300).all(|i| offsets[i].abs() < 0.3));
     }
 
@@ -332,8 +333,12 @@ mod tests {
             };
             let flat = blocks(0.0);
             assert!(flat.iter().all(|b| b.mean.abs() < 0.3), "{flat:?}");
-            assert_eq!(step_offsets(&flat, 0), None);
-            assert_eq!(step_offsets(&blocks(-4.0), 0).is_some(), are_columns, "a step between columns");
+            assert_eq!(step_offsets(&flat, 0, BLOCK_SIGNIFICANT), None);
+            assert_eq!(
+                step_offsets(&blocks(-4.0), 0, BLOCK_SIGNIFICANT).is_some(),
+                are_columns,
+                "a step between columns"
+            );
         }
     }
 
