@@ -1,6 +1,9 @@
 //! Among star trails: targets that stars could explain, or hide, and stars that could pass for targets.
 
-use skystreak::{Detection, Detector, DetectorConfig, Device, Frame, Kind, Point, Role, Segment, Tracking, simulate};
+use skystreak::{
+    Detection, Detector, DetectorConfig, Device, Frame, Kind, Point, Role, Segment, Tracking, simulate,
+    track_angle_difference,
+};
 
 const SIDE: usize = 360;
 const STAR_PX: f64 = 20.0;
@@ -62,10 +65,10 @@ impl Sky {
         let detector = Detector::new(config).unwrap();
         detector.detect(&Frame::new(&self.pixels, SIDE, SIDE).unwrap()).unwrap().detections
     }
+}
 
-    fn has_point(&self, detections: &[Detection], place: Point) -> bool {
-        detections.iter().any(|d| d.kind == Kind::Point && d.segment.start.distance(place) < 1.0)
-    }
+fn has_point(detections: &[Detection], place: Point) -> bool {
+    detections.iter().any(|d| d.kind == Kind::Point && d.segment.start.distance(place) < 1.0)
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn two_points_side_by_side_are_both_found() {
         sky.add_point(a, 20.0);
         sky.add_point(b, 30.0);
         let detections = sky.detections();
-        assert!([a, b].iter().all(|place| sky.has_point(&detections, *place)), "{seed}: {detections:?}");
+        assert!([a, b].iter().all(|place| has_point(&detections, *place)), "{seed}: {detections:?}");
     }
 }
 
@@ -90,13 +93,13 @@ fn a_star_that_the_border_cuts_is_a_star() {
         }
         // Less than two thirds of it are seen; a point lies just before it.
         let cut = Point::new(13.0, 165.0);
-        sky.add(sky.star(cut), 300.0);
+        sky.add(sky.star(cut), 700.0);
         let point = Point::new(cut.x + 62.0 * c - 2.3 * s, cut.y + 62.0 * s + 2.3 * c);
         sky.add_point(point, 28.0);
         let detections = sky.detections();
         let is_cut = |d: &&Detection| d.role == Role::Star && d.segment.distance_to(Point::new(30.0, 170.2)) < 2.0;
         assert!(detections.iter().any(|d| is_cut(&d)), "{seed}: {detections:?}");
-        assert!(sky.has_point(&detections, point), "{seed}: {detections:?}");
+        assert!(has_point(&detections, point), "{seed}: {detections:?}");
         assert_eq!(detections.iter().filter(|d| d.role == Role::Target).count(), 1, "{seed}: {detections:?}");
     }
 }
@@ -105,14 +108,20 @@ fn a_star_that_the_border_cuts_is_a_star() {
 fn a_turned_target_as_long_as_a_star_is_no_star() {
     let middle = Point::new(180.0, 180.0);
     let target = Segment::around(middle, 30.0, STAR_DEG.to_radians() + 0.14);
-    let is_it = |d: &Detection| d.role == Role::Target && d.segment.distance_to(middle) < 2.0 && d.snr > 25.0;
-    let found = |seed: u64| {
+    let is_it = |s: &Segment| {
+        let turn = track_angle_difference(s.angle_rad(), target.angle_rad());
+        s.distance_to(middle) < 1.0 && (s.length_px() - 30.0).abs() < 3.0 && turn < 0.05
+    };
+    let (mut found, mut wrong) = (0, 0);
+    for seed in 0..8 {
         let mut sky = Sky::with_stars(seed, 30.0, Some(middle));
         sky.add(target, 30.0);
-        sky.detections().iter().any(is_it)
-    };
-    let n = (0..8).filter(|seed| found(*seed)).count();
-    assert!(n >= 6, "{n} of 8 found");
+        for d in sky.detections().iter().filter(|d| d.role == Role::Target) {
+            if is_it(&d.segment) { found += 1 } else { wrong += 1 }
+        }
+    }
+    // None where a trail of the stars' length is a star whatever its angle.
+    assert!(found > 4 && wrong == 0, "{found} of 8 found, {wrong} others");
 }
 
 #[test]
@@ -133,6 +142,6 @@ fn a_turned_target_with_stars_on_it_is_no_row_of_stars() {
             if is_it(&d.segment) { found += 1 } else { wrong += 1 }
         }
     }
-    // 9 are found; 4 without a fit of the trail alone, a price for rows and targets set aside for what they win over stars.
+    // 8 are found; 4 without a fit of the trail alone, a price for rows and targets set aside for what they win over stars.
     assert!(found > 6 && wrong == 0, "{found} of 12 found, {wrong} others");
 }

@@ -17,8 +17,8 @@ const STAR_PRICE: f64 = 6.0;
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
 const TARGET_PRICE: f64 = 20.0;
 
-/// What it must win besides where it runs along the stars' direction to [`ROWS_TURN_RAD`]: most rows of stars lie there, and
-/// a tenth of the targets.
+/// What it must win besides where it runs along the stars' direction to [`ROWS_TURN_RAD`]: in 176 simulated frames 41 of 50
+/// false targets lay there, and 21 of 366 true ones. It takes 26 of these false ones and 3 true ones.
 const ROWS_TARGET_PRICE: f64 = 6.0;
 const ROWS_TURN_RAD: f64 = 0.15;
 

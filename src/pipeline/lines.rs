@@ -39,7 +39,8 @@ const HALF_WINDOW: usize = 10;
 /// Offsets smaller than this part of the noise are left to the map.
 const LEAST_OFFSET: f64 = 0.1;
 
-/// They also have to be so many times their errors: those of blocks, where single lines are looked at, and those of lines.
+/// They also have to be so many times their errors: those of blocks, so that [`LEAST_OFFSET`] decides where all pixels are
+/// there, and those of lines.
 const BLOCK_SIGNIFICANT: f64 = 4.0;
 const SIGNIFICANT: f64 = 6.0;
 

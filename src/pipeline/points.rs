@@ -62,10 +62,11 @@ const BESIDE_SIGMAS: f64 = 3.0;
 const MOST_MISFIT: f64 = 3.0;
 
 /// What is longer than wide must reach this many times the threshold: it may be what is left of a trail, as it may be a
-/// point with a faint one beside it.
+/// point with a faint one beside it. In 64 simulated frames points of S/N 37, 11 and 9 were such, and four false ones of 7
+/// to 9.
 const LONG_SHARE: f64 = 1.5;
 
-/// The misfit of a point is that within so many PSF widths, where its own light lies.
+/// The core of a point, where its own light lies: so many PSF widths to either side.
 const CORE_SIGMAS: f64 = 3.0;
 
 /// Points nearer to each other than this many PSF widths are one.
@@ -76,13 +77,6 @@ const STEP_SIGMAS: f64 = 0.5;
 
 /// A star of a lesser part of a point's S/N explains no point.
 const LEAST_SHARE: f64 = 0.5;
-
-/// What the pixels in the core of a point have beyond its model and chance: of reduced χ², and how many they are.
-#[derive(Debug, Clone, Copy)]
-struct Misfit {
-    chi2: f64,
-    n_pixels: f64,
-}
 
 impl PointSearch<'_> {
     /// Finds and measures points. All trails have been taken out of the residual image.
@@ -127,12 +121,12 @@ impl PointSearch<'_> {
         // Twice: the photon noise of the second fit is that of the first one's flux.
         let free = self.fit(backend, believed.iter().map(|(f, _)| f.trail), &last)?;
         let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
-        // Seen from further off, what misfits may be another's light.
         let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..last };
         let cores = self.fit(backend, free.iter().map(|f| f.trail), &core)?;
-        for ((fit, (_, snr)), seen) in free.iter().zip(believed).zip(cores) {
-            let misfit = Misfit { chi2: seen.misfit(&core), n_pixels: seen.n_pixels };
-            match self.doubt_about(fit, snr, misfit, &last, sigma) {
+        for ((fit, (_, snr)), core_fit) in free.iter().zip(believed).zip(cores) {
+            // Further off, what misfits may be another's light; in the core, that of a bright point, which is no Gaussian.
+            let is_poor = self.drowns(fit, snr, fit, &last) && self.drowns(fit, snr, &core_fit, &core);
+            match self.doubt_about(fit, is_poor, &last, sigma) {
                 None => {
                     let reported = detection(fit, &last, self.frame, self.field, snr, None, None);
                     points.detections.push(reported.detection);
@@ -193,22 +187,21 @@ impl PointSearch<'_> {
             .any(|star| in_line::two_stars(&mut strip, &self.doubt, self.noise_excess, star, &point).is_some()))
     }
 
-    fn doubt_about(
-        &self,
-        fit: &TrailFit,
-        snr: f64,
-        misfit: Misfit,
-        settings: &FitSettings,
-        sigma: f64,
-    ) -> Option<RejectReason> {
+    /// What is left of a bright trail is no point: it must stand out from what its own model leaves among the pixels of a
+    /// fit, or from the light of trails, whichever is more, and not leave more there than a model that is as good as the
+    /// stars'.
+    fn drowns(&self, point: &TrailFit, snr: f64, seen: &TrailFit, settings: &FitSettings) -> bool {
+        let sigma = effective_sigma(self.field.psf_sigma_px);
+        let misfit = seen.misfit(settings);
+        let noise = (1.0 + misfit * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
+        let of_model = (self.doubt.model_error * point.snr).powi(2) / seen.n_pixels.max(1.0);
+        snr.min(point.snr / noise) < self.threshold_snr || misfit > MOST_MISFIT.max(of_model)
+    }
+
+    fn doubt_about(&self, fit: &TrailFit, is_poor: bool, settings: &FitSettings, sigma: f64) -> Option<RejectReason> {
         let errors = fit.errors(settings);
         let ratio = fit.trail.sigma_eff_px / sigma;
         let error = errors.map_or(0.0, |e| e.sigma_eff_err) / sigma;
-        // What is left of a bright trail is no point: it must stand out from what its own model leaves, or from the light
-        // of trails, whichever is more, and not leave more than a model that is as good as the stars'.
-        let noise = (1.0 + misfit.chi2 * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
-        let stands_out = snr.min(fit.snr / noise) >= self.threshold_snr;
-        let of_model = (self.doubt.model_error * fit.snr).powi(2) / misfit.n_pixels.max(1.0);
         let place = fit.trail.segment.start;
         let is_beside = self.trails.iter().any(|t| t.segment.distance_to(place) < BESIDE_SIGMAS * sigma);
         let most_width = if is_beside { MOST_WIDTH_BESIDE } else { MOST_WIDTH };
@@ -218,10 +211,7 @@ impl PointSearch<'_> {
             Some(RejectReason::HotPixel)
         } else if ratio - 1.5 * error > most_width {
             Some(RejectReason::Extended)
-        } else if !stands_out
-            || misfit.chi2 > MOST_MISFIT.max(of_model)
-            || errors.is_none_or(|e| fit.trail.flux < 3.0 * e.flux_err)
-        {
+        } else if is_poor || errors.is_none_or(|e| fit.trail.flux < 3.0 * e.flux_err) {
             Some(RejectReason::PoorFit)
         } else {
             None

@@ -36,8 +36,8 @@ const LEAST_MODEL_ERROR: f64 = 0.02;
 /// A trail that its own ends explain so much better, in S/N², is no star of the common vector, if they differ.
 const OTHER_POWER: f64 = 25.0;
 
-/// It is turned where its angle is off by so many of its errors.
-const TURNED_SIGMAS: f64 = 3.0;
+/// Its angle or length is off where it is by so many of its errors.
+const OFF_SIGMAS: f64 = 3.0;
 
 /// A point shares its light with a star this near, in PSF widths.
 const BESIDE_SIGMAS: f64 = 4.0;
@@ -176,7 +176,7 @@ impl StarTrails {
         let range = (WIDTH_RANGE.0 * sigma, WIDTH_RANGE.1 * sigma);
         let settings = self.settings(range);
         let fits = backend.fit(&stars.iter().map(again).collect::<Vec<_>>(), &settings)?;
-        let whole = |f: &&TrailFit| f.converged && f.end_coverage.iter().all(|c| *c > 0.8) && is_inside(f, setting);
+        let whole = |f: &&TrailFit| f.converged && is_whole(f, setting);
         let whole: Vec<&TrailFit> = fits.iter().filter(whole).collect();
         let measured: Vec<MeasuredTrail> = whole.iter().filter_map(|f| measured(f, &settings)).collect();
         self.motion = self.motion.refined(&measured);
@@ -227,8 +227,11 @@ impl StarTrails {
                 let beside = |p: &&TrailFit| places[i].distance_to(p.trail.segment.start) < BESIDE_SIGMAS * sigma;
                 let with_point = points.iter().filter(beside).map(|p| p.snr).fold(0.0, f64::max).hypot(held.snr);
                 let gain_over = |snr: f64| free.snr.powi(2) - snr.powi(2);
-                other[i] = gain_over(held.snr) > OTHER_POWER && self.is_other(&free, i, &places, &settings, setting)
-                    || gain_over(with_point) > OTHER_POWER && is_distinct(&free.trail.segment, &self.motion);
+                let differs =
+                    |how: fn(&Self, &MeasuredTrail) -> bool| self.differs_alone(how, &free, i, &places, &settings);
+                other[i] = gain_over(held.snr) > OTHER_POWER && is_whole(&free, setting) && differs(Self::is_too_short)
+                    || gain_over(with_point) > OTHER_POWER
+                        && (is_distinct(&free.trail.segment, &self.motion) || differs(Self::is_turned));
                 if !other[i] {
                     kept.push(free.trail);
                     fits[i] = free;
@@ -248,29 +251,32 @@ impl StarTrails {
         Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
     }
 
-    /// Turned, or too short though it is not cut by the border, and no blend: where stars share their light, the ends of
-    /// one say little.
-    fn is_other(
+    /// Not of the stars' vector, and no blend: where stars share their light, the ends of one say little.
+    fn differs_alone(
         &self,
+        how: fn(&Self, &MeasuredTrail) -> bool,
         free: &TrailFit,
         i: usize,
         places: &[Segment],
         settings: &FitSettings,
-        setting: &Setting,
     ) -> bool {
-        let Some(MeasuredTrail { segment, length_err_px, angle_err_rad }) = measured(free, settings) else {
-            return false;
-        };
         let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
-        // One that is longer may hold a point or a second star.
-        let is_turned = || {
-            let longest_px = self.motion.length_px + TURNED_SIGMAS * length_err_px;
-            segment.length_px() < longest_px
-                && tracking::is_turned(&segment, TURNED_SIGMAS * angle_err_rad, &self.motion)
-        };
-        (is_inside(free, setting) && tracking::is_short(&segment, &self.motion) || is_turned())
-            && !tracking::agrees(&segment, length_err_px, &self.motion)
-            && !(0..places.len()).any(|j| j != i && shares(j))
+        measured(free, settings).is_some_and(|trail| {
+            how(self, &trail)
+                && !tracking::agrees(&trail.segment, trail.length_err_px, &self.motion)
+                && !(0..places.len()).any(|j| j != i && shares(j))
+        })
+    }
+
+    fn is_too_short(&self, trail: &MeasuredTrail) -> bool {
+        tracking::is_short(&trail.segment, &self.motion)
+    }
+
+    /// One that is longer than a star may hold a point or a second star.
+    fn is_turned(&self, trail: &MeasuredTrail) -> bool {
+        let longest_px = self.motion.length_px + OFF_SIGMAS * trail.length_err_px;
+        trail.segment.length_px() < longest_px
+            && tracking::is_turned(&trail.segment, OFF_SIGMAS * trail.angle_err_rad, &self.motion)
     }
 
     fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
@@ -351,13 +357,13 @@ fn again(fit: &TrailFit) -> FitRequest {
     FitRequest { start: fit.trail, subtracted: true }
 }
 
-/// Both ends well inside of the frame.
-fn is_inside(fit: &TrailFit, setting: &Setting) -> bool {
+/// Both ends are seen, well inside of the frame.
+fn is_whole(fit: &TrailFit, setting: &Setting) -> bool {
     let margin = 3.0 * fit.trail.sigma_eff_px;
     let inside = |p: Point| {
         p.x > margin && p.y > margin && p.x < setting.width as f64 - margin && p.y < setting.height as f64 - margin
     };
-    inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
+    fit.end_coverage.iter().all(|c| *c > 0.8) && inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
 }
 
 fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {

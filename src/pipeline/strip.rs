@@ -496,6 +496,7 @@ fn light_along(u: f64, length_px: f64, sigma_px: f64) -> f64 {
 
 /// An even line from 0 to its length, blurred by the PSF.
 fn plateau(u: f64, length_px: f64, sigma_px: f64) -> f64 {
+    // Beyond, the error function is one to single precision.
     let step = |t: f64| match t / sigma_px {
         before if before < -SPREAD_SIGMAS => 0.0,
         beyond if beyond > SPREAD_SIGMAS => 1.0,

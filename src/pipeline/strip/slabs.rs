@@ -4,16 +4,20 @@ use rayon::prelude::*;
 
 use super::{SPREAD_SIGMAS, STRAY_SIGMAS, Source, Strip, Track};
 
-/// What a source changes and where it may be moved lies within so many PSF widths of it, the tracks beside included.
-const REACH_SIGMAS: f64 = SPREAD_SIGMAS + STRAY_SIGMAS + 2.0;
+/// What a source changes and where it may be moved lies within so many PSF widths of it, and a track on either side.
+const SEEN_SIGMAS: f64 = SPREAD_SIGMAS + STRAY_SIGMAS;
 
 impl Strip {
-    /// Works on sources one after the other, on those of every other slab at once; the same with any number of cores.
+    /// Works on sources one after the other, on those of every other slab at once; the same with any number of cores, as
+    /// slabs lie where they lie.
     /// `work` may place a source anew and change the light around it, as far as [`best_near`](Self::best_near) and
     /// [`add`](Self::add) do.
     pub(crate) fn slab_by_slab(&mut self, sources: &mut [Source], work: impl Fn(&mut Self, &mut Source) + Sync) {
         // Half of a slab of the other kind lies on either side of each.
-        let slab = 2 * (REACH_SIGMAS * self.sigma_px / self.step_px).ceil() as usize;
+        let slab = 2 * ((SEEN_SIGMAS * self.sigma_px / self.step_px).ceil() as usize + 2);
+        if self.tracks.is_empty() {
+            return;
+        }
         let slab_of: Vec<usize> = sources.iter().map(|s| self.nearest_track(s.across_px) / slab).collect();
         for parity in 0..2 {
             let mut parts: Vec<(Self, Vec<&mut Source>)> = self
@@ -50,17 +54,18 @@ mod tests {
 
     #[test]
     fn slabs_do_not_see_each_other() {
-        // Stars on and beside the borders of slabs, and beyond the last track; none shares light with another.
-        let stars: Vec<(f64, f64, f64)> = (-7..=7).map(|k| (20.0, 28.0 * f64::from(k) + 0.4, 3.0)).collect();
+        // Stars in all parts of the slabs, which are 20 tracks wide; none shares light with another.
+        let stars: Vec<(f64, f64, f64)> = (-6..=6).map(|k| (20.0, 28.0 * f64::from(k) + 0.4, 3.0)).collect();
         let placed = |in_slabs: bool| {
             let mut strip = strip_of(130, &stars);
             let mut sources: Vec<Source> = stars
                 .iter()
                 .map(|&(begin_px, across_px, density)| {
-                    let (begin_px, across_px) = (begin_px + 1.0, across_px - 0.7);
+                    let (begin_px, across_px) = (begin_px + 1.0, across_px - 1.4);
                     Source { begin_px, across_px, length_px: STAR, density, snr: 0.0 }
                 })
                 .collect();
+            // Beyond the last track.
             sources.push(Source { across_px: 300.0, ..sources[0] });
             let place = |strip: &mut Strip, source: &mut Source| {
                 *source = strip.best_near(source, &Doubt::NONE).unwrap_or(*source);
