@@ -80,9 +80,8 @@ impl Detector {
         let (field, mut found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
         let known: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
         let mode = stars.motion.mode();
-        let is_target =
-            |m: &Measured| m.is_target(&mode) && (!m.is_remnant(&known, &stars.motion) || report::beats_star_trails(m));
-        targets.extend(found.measured.into_iter().filter(is_target));
+        targets
+            .extend(found.measured.into_iter().filter(|m| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion)));
         clock.stage("search");
 
         // Stars and targets have shared some light.

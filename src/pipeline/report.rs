@@ -41,7 +41,8 @@ pub(crate) fn clear_targets(
     let blended = Flags::WIDE | Flags::CURVED | Flags::JOINED;
     let beats_stars = |m: &Measured| {
         let slack_rad = CLEAR_SIGMAS * m.detection.angle_err_rad();
-        beats_star_trails(m)
+        let least = CLEAR_GAIN.max(CLEAR_SHARE * m.detection.snr.powi(2));
+        m.gain_over_star_trails.is_some_and(|gain| gain > least)
             && last_fits::as_seen(&m.detection).whole
             && tracking::is_turned(&m.detection.segment, slack_rad, motion)
     };
@@ -57,12 +58,6 @@ pub(crate) fn clear_targets(
                 }))
     };
     measured.into_iter().filter(is_clear).collect()
-}
-
-/// Whether a trail explains far more than stars in its place.
-pub(crate) fn beats_star_trails(m: &Measured) -> bool {
-    let least = CLEAR_GAIN.max(CLEAR_SHARE * m.detection.snr.powi(2));
-    m.gain_over_star_trails.is_some_and(|gain| gain > least)
 }
 
 /// A trail that explains so much more S/N² than stars in its place, prices included, is none of them; of a bright one this
