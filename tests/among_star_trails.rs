@@ -85,7 +85,7 @@ fn two_points_side_by_side_are_both_found() {
 
 #[test]
 fn a_star_that_the_border_cuts_is_a_star() {
-    let (c, s) = (STAR_DEG.to_radians().cos(), STAR_DEG.to_radians().sin());
+    let (s, c) = STAR_DEG.to_radians().sin_cos();
     for seed in 0..8 {
         let mut sky = Sky::new(seed, 100.0);
         for row in 0..6 {
@@ -97,8 +97,8 @@ fn a_star_that_the_border_cuts_is_a_star() {
         let point = Point::new(cut.x + 62.0 * c - 2.3 * s, cut.y + 62.0 * s + 2.3 * c);
         sky.add_point(point, 28.0);
         let detections = sky.detections();
-        let is_cut = |d: &&Detection| d.role == Role::Star && d.segment.distance_to(Point::new(30.0, 170.2)) < 2.0;
-        assert!(detections.iter().any(|d| is_cut(&d)), "{seed}: {detections:?}");
+        let is_cut = |d: &Detection| d.role == Role::Star && d.segment.distance_to(Point::new(30.0, 170.2)) < 2.0;
+        assert!(detections.iter().any(is_cut), "{seed}: {detections:?}");
         assert!(has_point(&detections, point), "{seed}: {detections:?}");
         assert_eq!(detections.iter().filter(|d| d.role == Role::Target).count(), 1, "{seed}: {detections:?}");
     }

@@ -4,20 +4,20 @@ use rayon::prelude::*;
 
 use super::{SPREAD_SIGMAS, STRAY_SIGMAS, Source, Strip, Track};
 
-/// What a source changes and where it may be moved lies within so many PSF widths of it, and a track on either side.
+/// What a source changes and where it may be moved lies within so many PSF widths of it, and a track or two more.
 const SEEN_SIGMAS: f64 = SPREAD_SIGMAS + STRAY_SIGMAS;
 
 impl Strip {
-    /// Works on sources one after the other, on those of every other slab at once; the same with any number of cores, as
-    /// slabs lie where they lie.
+    /// Works on sources one after the other, on those of every other slab at once; the same with any number of cores.
+    ///
     /// `work` may place a source anew and change the light around it, as far as [`best_near`](Self::best_near) and
     /// [`add`](Self::add) do.
     pub(crate) fn slab_by_slab(&mut self, sources: &mut [Source], work: impl Fn(&mut Self, &mut Source) + Sync) {
-        // Half of a slab of the other kind lies on either side of each.
-        let slab = 2 * ((SEEN_SIGMAS * self.sigma_px / self.step_px).ceil() as usize + 2);
         if self.tracks.is_empty() {
             return;
         }
+        // Half of a slab of the other kind lies on either side of each.
+        let slab = 2 * ((SEEN_SIGMAS * self.sigma_px / self.step_px).ceil() as usize + 2);
         let slab_of: Vec<usize> = sources.iter().map(|s| self.nearest_track(s.across_px) / slab).collect();
         for parity in 0..2 {
             let mut parts: Vec<(Self, Vec<&mut Source>)> = self
