@@ -227,11 +227,14 @@ impl StarTrails {
                 let beside = |p: &&TrailFit| places[i].distance_to(p.trail.segment.start) < BESIDE_SIGMAS * sigma;
                 let with_point = points.iter().filter(beside).map(|p| p.snr).fold(0.0, f64::max).hypot(held.snr);
                 let gain_over = |snr: f64| free.snr.powi(2) - snr.powi(2);
-                let differs =
-                    |how: fn(&Self, &MeasuredTrail) -> bool| self.differs_alone(how, &free, i, &places, &settings);
-                other[i] = gain_over(held.snr) > OTHER_POWER && is_whole(&free, setting) && differs(Self::is_too_short)
-                    || gain_over(with_point) > OTHER_POWER
-                        && (is_distinct(&free.trail.segment, &self.motion) || differs(Self::is_turned));
+                let alone = || self.differing_alone(&free, i, &places, &settings);
+                let is_too_short = || {
+                    is_whole(&free, setting) && alone().is_some_and(|t| tracking::is_short(&t.segment, &self.motion))
+                };
+                let is_turned =
+                    || is_distinct(&free.trail.segment, &self.motion) || alone().is_some_and(|t| self.is_turned(&t));
+                other[i] = gain_over(held.snr) > OTHER_POWER && is_too_short()
+                    || gain_over(with_point) > OTHER_POWER && is_turned();
                 if !other[i] {
                     kept.push(free.trail);
                     fits[i] = free;
@@ -251,25 +254,18 @@ impl StarTrails {
         Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
     }
 
-    /// Not of the stars' vector, and no blend: where stars share their light, the ends of one say little.
-    fn differs_alone(
+    /// A trail that is not of the stars' vector, and no blend: where stars share their light, the ends of one say little.
+    fn differing_alone(
         &self,
-        how: fn(&Self, &MeasuredTrail) -> bool,
         free: &TrailFit,
         i: usize,
         places: &[Segment],
         settings: &FitSettings,
-    ) -> bool {
+    ) -> Option<MeasuredTrail> {
         let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
-        measured(free, settings).is_some_and(|trail| {
-            how(self, &trail)
-                && !tracking::agrees(&trail.segment, trail.length_err_px, &self.motion)
-                && !(0..places.len()).any(|j| j != i && shares(j))
-        })
-    }
-
-    fn is_too_short(&self, trail: &MeasuredTrail) -> bool {
-        tracking::is_short(&trail.segment, &self.motion)
+        measured(free, settings)
+            .filter(|trail| !tracking::agrees(&trail.segment, trail.length_err_px, &self.motion))
+            .filter(|_| !(0..places.len()).any(|j| j != i && shares(j)))
     }
 
     /// One that is longer than a star may hold a point or a second star.
