@@ -147,16 +147,21 @@ impl StarTrails {
     ) -> Result<(Vec<TrailFit>, Vec<TrailFit>)> {
         let mut strip = Strip::over_frame(backend, setting.width, setting.height, self.sigma(), &self.motion)?;
         let doubt = self.doubt.among_blends();
-        let mut sources = Vec::new();
+        // Where a star has been fitted it stays: the strip's grid is coarser.
+        let known = self.trails.iter().filter(|b| b.fit.snr >= BRIGHT_SNR);
+        let known: Vec<Source> = known.map(|b| Source { snr: b.fit.snr, ..strip.source(&b.trail()) }).collect();
+        known.iter().for_each(|s| strip.add(s, -1.0));
+        let n_known = known.len();
+        let mut sources = known;
         take_out(&mut strip, least_snr.max(BRIGHT_SNR), &doubt, &mut sources);
-        place_again(&mut strip, least_snr.max(BRIGHT_SNR), &doubt, &mut sources);
+        place_again(&mut strip, least_snr.max(BRIGHT_SNR), &doubt, &mut sources, n_known);
         if least_snr < BRIGHT_SNR {
             // Unresolved stars, hot pixels and the like scatter as well.
             let scatter = strip.scatter().max(1.0);
             let least_snr = least_snr * scatter;
             for _ in 0..PLACE_ROUNDS {
                 take_out(&mut strip, least_snr, &doubt, &mut sources);
-                place_again(&mut strip, least_snr, &doubt, &mut sources);
+                place_again(&mut strip, least_snr, &doubt, &mut sources, n_known);
                 in_line::part(&mut strip, &doubt, scatter, &mut sources);
             }
         }
@@ -216,8 +221,9 @@ impl StarTrails {
         let settings = self.settings((sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM));
         let as_they_are = FitSettings { max_iterations: 0, ..settings };
         let mut other = vec![false; fits.len()];
-        for round in 0..PLACE_ROUNDS {
-            let bright: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR && !other[i]).collect();
+        let turns = self.turns(&fits);
+        for (round, turn) in (0..PLACE_ROUNDS).flat_map(|round| turns.iter().map(move |turn| (round, turn))) {
+            let bright: Vec<usize> = turn.iter().copied().filter(|&i| fits[i].snr >= FREE_SNR && !other[i]).collect();
             let requests: Vec<FitRequest> = bright.iter().map(|&i| again(&fits[i])).collect();
             let free = backend.fit(&requests, &settings)?;
             let held = if round == 0 { backend.fit(&requests, &as_they_are)? } else { free.clone() };
@@ -252,6 +258,23 @@ impl StarTrails {
         }
         let stars = fits.into_iter().zip(other).filter(|(_, other)| !other);
         Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
+    }
+
+    /// Bright trails, of which those of one turn share no light: fitted at once, stars that do would all take the same.
+    fn turns(&self, fits: &[TrailFit]) -> Vec<Vec<usize>> {
+        let mut brightest_first: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR).collect();
+        brightest_first.sort_by(|&a, &b| fits[b].snr.total_cmp(&fits[a].snr));
+        let shares = |i: usize, j: usize| {
+            template_correlation(&fits[i].trail.segment, &fits[j].trail.segment, self.sigma()) > SHARED
+        };
+        let mut turns: Vec<Vec<usize>> = Vec::new();
+        for i in brightest_first {
+            match turns.iter_mut().find(|turn| !turn.iter().any(|&j| shares(i, j))) {
+                Some(turn) => turn.push(i),
+                None => turns.push(vec![i]),
+            }
+        }
+        turns
     }
 
     /// A trail that is not of the stars' vector, and no blend: where stars share their light, the ends of one say little.
@@ -408,9 +431,9 @@ fn take_out(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<
 }
 
 /// Places every star anew with the others taken out; leaves out those that the others explain.
-fn place_again(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>) {
+fn place_again(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>, n_known: usize) {
     for _ in 0..PLACE_ROUNDS {
-        strip.slab_by_slab(sources, |strip, source| {
+        strip.slab_by_slab(&mut sources[n_known..], |strip, source| {
             if source.length_px > 0.0 {
                 strip.add(source, 1.0);
                 match strip.best_near(source, doubt).filter(|s| s.snr >= KEEPS * least_snr) {
