@@ -76,6 +76,7 @@ impl Detector {
         // All stars, and what they leave.
         self.begin_anew(backend, frame, first, &found.sky, &trails(&targets))?;
         stars.find_all(backend, &setting)?;
+        stars.put_back_rows(backend)?;
         clock.stage("stars");
         let (field, mut found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
         let known: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();

@@ -22,6 +22,7 @@ pub(crate) mod pieces;
 pub(crate) mod points;
 pub(crate) mod psf;
 pub(crate) mod report;
+pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod segments;

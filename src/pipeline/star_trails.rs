@@ -134,7 +134,7 @@ impl StarTrails {
         Ok(())
     }
 
-    fn sigma(&self) -> f64 {
+    pub(crate) fn sigma(&self) -> f64 {
         effective_sigma(self.psf_sigma_px)
     }
 
@@ -298,7 +298,7 @@ impl StarTrails {
             && tracking::is_turned(&trail.segment, OFF_SIGMAS * trail.angle_err_rad, &self.motion)
     }
 
-    fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
+    pub(crate) fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
         FitSettings {
             shape: Shape::Trail,
             free_background: false,
@@ -385,7 +385,7 @@ fn is_whole(fit: &TrailFit, setting: &Setting) -> bool {
     fit.end_coverage.iter().all(|c| *c > 0.8) && inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
 }
 
-fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
+pub(crate) fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
     let covariance = fit.errors(settings)?.covariance_px2;
     let segment = fit.trail.segment;
     let (c, s) = segment.direction();
