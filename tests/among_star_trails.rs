@@ -145,3 +145,52 @@ fn a_turned_target_with_stars_on_it_is_no_row_of_stars() {
     // 8 are found; 4 without a fit of the trail alone, a price for rows and targets set aside for what they win over stars.
     assert!(found > 6 && wrong == 0, "{found} of 12 found, {wrong} others");
 }
+
+#[test]
+fn a_target_along_the_stars_is_no_row_of_them() {
+    let (mut found, mut wrong) = (0, 0);
+    for seed in 0..8 {
+        let turn = [0.0, 2.0, -3.0][seed as usize % 3];
+        let target = Segment::around(Point::new(180.0, 176.0), 88.0, (STAR_DEG + turn).to_radians());
+        let mut sky = Sky::with_stars(seed, STAR_PX, None);
+        sky.add(target, 26.0);
+        // Two stars end to end: a row, and no target.
+        let (s, c) = STAR_DEG.to_radians().sin_cos();
+        for end in [-10.0, 10.0] {
+            sky.add(sky.star(Point::new(60.0 + end * c, 90.0 + end * s)), 12.0 + 0.2 * end);
+        }
+        for d in sky.detections().iter().filter(|d| d.role == Role::Target) {
+            let is_whole = (d.segment.length_px() - 88.0).abs() < 10.0;
+            let is_on_it = target.distance_to(d.segment.midpoint()) < 2.0
+                && track_angle_difference(d.segment.angle_rad(), target.angle_rad()) < 0.05;
+            found += u32::from(is_on_it && is_whole);
+            wrong += u32::from(!is_on_it);
+        }
+    }
+    // 7 are; 4 where stars in a row are not held against one trail.
+    assert!(found > 5 && wrong == 0, "{found} of 8 found, {wrong} others");
+}
+
+#[test]
+fn bright_stars_that_share_light_are_each_reported_once() {
+    for seed in 0..4 {
+        let mut sky = Sky::with_stars(seed, 30.0, Some(Point::new(180.0, 180.0)));
+        // Side by side, half of their lengths, and in line.
+        let (s, c) = STAR_DEG.to_radians().sin_cos();
+        let at = |u: f64, v: f64| Point::new(180.0 + u * c - v * s, 180.0 + u * s + v * c);
+        let bright =
+            [(at(0.3, 0.2), 16000.0), (at(-15.0, -7.8), 4200.0), (at(22.0, 1.5), 300.0), (at(1.0, 12.0), 60.0)];
+        for (centre, snr) in bright {
+            sky.add(sky.star(centre), snr);
+        }
+        let near: Vec<Detection> =
+            sky.detections().into_iter().filter(|d| d.segment.distance_to(at(0.0, 0.0)) < 20.0).collect();
+        for (centre, snr) in bright {
+            let flux = flux(snr, 30.0);
+            let is_it =
+                |d: &&Detection| d.segment.midpoint().distance(centre) < 1.0 && (d.flux / flux - 1.0).abs() < 0.1;
+            assert_eq!(near.iter().filter(is_it).count(), 1, "{seed}: S/N {snr}");
+        }
+        assert_eq!(near.len(), bright.len(), "{seed}");
+    }
+}

@@ -12,20 +12,20 @@ use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 
 /// S/N² that a star must win: what its three parameters win of noise, twice. That two lie on a line is no rare thing.
-const STAR_PRICE: f64 = 6.0;
+pub(crate) const STAR_PRICE: f64 = 6.0;
 
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
-const TARGET_PRICE: f64 = 20.0;
+pub(crate) const TARGET_PRICE: f64 = 20.0;
 
 /// What it must win besides where it runs along the stars' direction to [`ROWS_TURN_RAD`]: in 176 simulated frames 41 of 50
 /// false targets lay there, and 21 of 366 true ones. It takes 26 of these false ones and 3 true ones.
-const ROWS_TARGET_PRICE: f64 = 6.0;
+pub(crate) const ROWS_TARGET_PRICE: f64 = 6.0;
 const ROWS_TURN_RAD: f64 = 0.15;
 
 /// What each star of a row costs besides [`STAR_PRICE`], but for those that lie on any line: it has to stand just there, and
 /// be just so bright.
-const ROW_PRICE: f64 = 6.0;
-const ON_ANY_LINE: usize = 2;
+pub(crate) const ROW_PRICE: f64 = 6.0;
+pub(crate) const ON_ANY_LINE: usize = 2;
 
 /// Part of its S/N² that a trail may explain less than stars in its place, from the faintest up to [`LOSSY_SNR`] and
 /// beyond. The stars lie on a grid, which costs them as much on the whole; of bright light a model follows no more than
