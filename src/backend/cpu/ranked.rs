@@ -25,7 +25,7 @@ pub(super) struct Memory {
     bin_of: Vec<u16>,
     /// The ranks at which the bins begin, and the number of values.
     begins: Vec<u32>,
-    /// The bins that were looked into, and where their sorted values lie in `fetched`.
+    /// The bins that were looked into, and where their sorted values lie in `fetched`: one where all are equal.
     looked_into: Vec<(usize, Range<usize>)>,
     fetched: Vec<f32>,
 }
@@ -71,24 +71,29 @@ impl<'a> Ranked<'a> {
     /// The value of a rank.
     pub(super) fn at(&mut self, rank: usize) -> f32 {
         let bin = self.memory.begins.partition_point(|begin| *begin as usize <= rank) - 1;
-        let (begin, values) = self.sorted(bin);
-        values[rank - begin]
+        let (ranks, values) = self.sorted(bin);
+        values[(rank - ranks.start).min(values.len() - 1)]
     }
 
     /// How many values are less than this one.
     pub(super) fn count_below(&mut self, value: f32) -> usize {
-        let (begin, bin) = self.sorted(self.scale.place(value).into());
-        begin + bin.partition_point(|v| *v < value)
+        self.count(value, |v| v < value)
     }
 
     /// How many are no more than this one.
     pub(super) fn count_up_to(&mut self, value: f32) -> usize {
-        let (begin, bin) = self.sorted(self.scale.place(value).into());
-        begin + bin.partition_point(|v| *v <= value)
+        self.count(value, |v| v <= value)
     }
 
-    /// The rank of a bin's first value, and its values in order.
-    fn sorted(&mut self, bin: usize) -> (usize, &[f32]) {
+    /// How many come before what is no longer `before`, which lies in the bin of `value`.
+    fn count(&mut self, value: f32, before: impl Fn(f32) -> bool) -> usize {
+        let (ranks, values) = self.sorted(self.scale.place(value).into());
+        let n = values.partition_point(|v| before(*v));
+        if n == values.len() { ranks.end } else { ranks.start + n }
+    }
+
+    /// The ranks of a bin, and its values in order; one where all are equal.
+    fn sorted(&mut self, bin: usize) -> (Range<usize>, &[f32]) {
         let Memory { bin_of, begins, looked_into, fetched, .. } = &mut *self.memory;
         let known = looked_into.iter().find(|(b, _)| *b == bin).map(|(_, range)| range.clone());
         let range = known.unwrap_or_else(|| {
@@ -98,7 +103,7 @@ impl<'a> Ranked<'a> {
             looked_into.push((bin, first..fetched.len()));
             first..fetched.len()
         });
-        (begins[bin] as usize, &fetched[range])
+        (begins[bin] as usize..begins[bin + 1] as usize, &fetched[range])
     }
 }
 
@@ -155,7 +160,7 @@ impl NullaryFnOnce for FindBins<'_> {
     }
 }
 
-/// Fetches the values of one bin.
+/// Fetches the values of one bin; one of them where all are equal, as in frames of integers.
 struct Fetch<'a> {
     values: &'a [f32],
     bin_of: &'a [u16],
@@ -171,13 +176,15 @@ impl NullaryFnOnce for Fetch<'_> {
 
     #[inline(always)]
     fn call(mut self) {
+        let Some(first) = self.first() else { return };
+        let equal = self.values[first];
+        if self.are_all(equal) {
+            self.fetched.push(equal);
+            return;
+        }
         let (stretches, rest) = self.bin_of.as_chunks::<STRETCH>();
         for (k, bins) in stretches.iter().enumerate() {
-            let mut any = false;
-            for bin in bins {
-                any |= *bin == self.bin;
-            }
-            if any {
+            if self.is_any(bins) {
                 self.fetch(k * STRETCH, bins);
             }
         }
@@ -186,6 +193,40 @@ impl NullaryFnOnce for Fetch<'_> {
 }
 
 impl Fetch<'_> {
+    /// Index of the first value.
+    #[inline(always)]
+    fn first(&self) -> Option<usize> {
+        let (stretches, _) = self.bin_of.as_chunks::<STRETCH>();
+        let before = stretches.iter().take_while(|bins| !self.is_any(bins)).count() * STRETCH;
+        self.bin_of[before..].iter().position(|bin| *bin == self.bin).map(|k| before + k)
+    }
+
+    #[inline(always)]
+    fn is_any(&self, bins: &[u16; STRETCH]) -> bool {
+        let mut any = false;
+        for bin in bins {
+            any |= *bin == self.bin;
+        }
+        any
+    }
+
+    #[inline(always)]
+    fn are_all(&self, value: f32) -> bool {
+        let is_other = |bin: u16, v: f32| (bin == self.bin) & (v != value);
+        let (stretches, rest) = self.bin_of.as_chunks::<STRETCH>();
+        let (values, last) = self.values.as_chunks::<STRETCH>();
+        for (bins, values) in stretches.iter().zip(values) {
+            let mut other = false;
+            for k in 0..STRETCH {
+                other |= is_other(bins[k], values[k]);
+            }
+            if other {
+                return false;
+            }
+        }
+        rest.iter().zip(last).all(|(bin, v)| !is_other(*bin, *v))
+    }
+
     #[inline(always)]
     fn fetch(&mut self, first: usize, bins: &[u16]) {
         for (bin, value) in bins.iter().zip(&self.values[first..]) {

@@ -26,7 +26,7 @@ pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Ve
 }
 
 /// Columns that are gathered at once, at least.
-const GATHERED_PX: usize = 64;
+const GATHERED_PX: usize = 512;
 
 /// Memory of one thread, kept from tile to tile.
 #[derive(Debug, Default)]
