@@ -194,3 +194,22 @@ fn bright_stars_that_share_light_are_each_reported_once() {
         assert_eq!(near.len(), bright.len(), "{seed}");
     }
 }
+
+#[test]
+fn a_short_target_on_a_star_is_no_remnant_of_it() {
+    let (mut found, mut wrong) = (0, 0);
+    for seed in 0..8 {
+        let middle = Point::new(180.0, 180.0);
+        let target = Segment::around(middle, 30.0, (STAR_DEG + 3.0).to_radians());
+        let mut sky = Sky::with_stars(seed, 100.0, Some(middle));
+        // Its lower end lies within 3 PSF widths of the star.
+        sky.add(sky.star(Point::new(150.0, 176.0)), 30.0);
+        sky.add(target, 22.0);
+        for d in sky.detections().iter().filter(|d| d.role == Role::Target) {
+            let is_it = d.segment.midpoint().distance(middle) < 3.0 && (d.segment.length_px() - 30.0).abs() < 6.0;
+            if is_it { found += 1 } else { wrong += 1 }
+        }
+    }
+    // 1 is where whatever touches a star, short and along its direction, is what that star left.
+    assert!(found > 5 && wrong == 0, "{found} of 8 found, {wrong} others");
+}

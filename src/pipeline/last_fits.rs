@@ -45,7 +45,8 @@ impl Measured {
         self.detection.role != Role::Star && !tracking::is_star(mode, &as_seen(&self.detection))
     }
 
-    /// A short piece along the stars' direction that touches one: what it hid of another.
+    /// A short piece along the stars' direction that touches one: what it hid of another, or what its model left of it.
+    /// The first is explained by a star as well, the second is far fainter than the star.
     pub(crate) fn is_remnant(&self, stars: &[Trail], motion: &StarMotion) -> bool {
         let segment = &self.detection.segment;
         let is_piece = tracking::is_short(segment, motion)
@@ -55,7 +56,12 @@ impl Measured {
                 .iter()
                 .any(|p| t.segment.distance_to(*p) < REMNANT_SIGMAS * self.sigma_eff_px)
         };
-        is_piece && stars.iter().any(touches)
+        let density = |t: &Trail| t.flux / t.segment.length_px();
+        let stands_out = |t: &Trail| {
+            self.gain_over_star_trails.is_some_and(|gain| gain > REMNANT_GAIN)
+                && density(&self.trail) > REMNANT_LIGHT * density(t)
+        };
+        is_piece && stars.iter().any(|t| touches(t) && !stands_out(t))
     }
 
     pub(crate) fn as_known(&self) -> KnownTrail {
@@ -66,6 +72,10 @@ impl Measured {
 /// What a star hides of another is short, points along it to this, and lies this near to the star, in PSF widths.
 const REMNANT_ANGLE_RAD: f64 = 0.4;
 const REMNANT_SIGMAS: f64 = 3.0;
+
+/// It explains no more than this above what stars do, in S/N², or has less than this share of the star's light per length.
+const REMNANT_GAIN: f64 = 35.0;
+const REMNANT_LIGHT: f64 = 0.3;
 
 /// Limits of the PSF width in the last fit, in units of the frame's.
 const WIDTH_RANGE: (f64, f64) = (0.2, 5.0);
