@@ -147,8 +147,8 @@ impl StarTrails {
     ) -> Result<(Vec<TrailFit>, Vec<TrailFit>)> {
         let mut strip = Strip::over_frame(backend, setting.width, setting.height, self.sigma(), &self.motion)?;
         let doubt = self.doubt.among_blends();
-        // Where a star has been fitted it stays: the strip's grid is coarser.
-        let known = self.trails.iter().filter(|b| b.fit.snr >= BRIGHT_SNR);
+        // What has been fitted is not placed anew: the strip's grid is coarser.
+        let known = self.trails.iter().filter(|b| b.fit.snr >= FREE_SNR);
         let known: Vec<Source> = known.map(|b| Source { snr: b.fit.snr, ..strip.source(&b.trail()) }).collect();
         known.iter().for_each(|s| strip.add(s, -1.0));
         let n_known = known.len();
@@ -239,7 +239,9 @@ impl StarTrails {
                 };
                 let is_turned =
                     || is_distinct(&free.trail.segment, &self.motion) || alone().is_some_and(|t| self.is_turned(&t));
-                other[i] = gain_over(held.snr) > OTHER_POWER && is_too_short()
+                // The light of a star that was fitted before may have turned out to be another's.
+                other[i] = free.snr < LEAST_SNR
+                    || gain_over(held.snr) > OTHER_POWER && is_too_short()
                     || gain_over(with_point) > OTHER_POWER && is_turned();
                 if !other[i] {
                     kept.push(free.trail);

@@ -26,7 +26,7 @@ const SPREAD_SIGMAS: f64 = 6.0;
 const MIN_COVERAGE: f64 = 0.05;
 
 /// Bins asked of a backend at once: what they need there stays below a few tens of MB.
-const BINS_AT_ONCE: usize = 1 << 20;
+pub(crate) const BINS_AT_ONCE: usize = 1 << 20;
 
 /// Light on tracks side by side. `u` runs along them, `v` across, both from the strip's middle.
 pub(crate) struct Strip {
@@ -325,10 +325,11 @@ impl Strip {
     /// A trail as one of the stars' vector.
     pub(crate) fn source(&self, trail: &Trail) -> Source {
         let (c, s) = self.direction;
-        let start = trail.segment.start;
-        let (dx, dy) = (start.x - self.middle.x, start.y - self.middle.y);
+        let middle = trail.segment.midpoint();
+        let (dx, dy) = (middle.x - self.middle.x, middle.y - self.middle.y);
         let (length_px, flux) = (trail.segment.length_px(), trail.flux);
-        let (begin_px, across_px) = (dx * c + dy * s, dy * c - dx * s);
+        // By its middle: it may be turned a little from the stars' vector, and begin at either end.
+        let (begin_px, across_px) = (dx * c + dy * s - 0.5 * length_px, dy * c - dx * s);
         Source { begin_px, across_px, length_px, density: flux / length_px, snr: 0.0 }
     }
 
@@ -566,7 +567,7 @@ pub(crate) mod sample {
 
 #[cfg(test)]
 mod tests {
-    use super::sample::{STAR, strip};
+    use super::sample::{SIGMA, STAR, strip};
     use super::*;
 
     #[test]
@@ -594,6 +595,22 @@ mod tests {
         // The PSF carries the first one's light some 1.5 px further.
         assert!((0.55..0.71).contains(&(unsure.snr / sure.snr)), "{sure:?} {unsure:?}");
         assert!((unsure.density / 3.0 - 1.0).abs() < 0.1, "{unsure:?}");
+    }
+
+    #[test]
+    fn a_trail_may_begin_at_either_end() {
+        let strip = strip(&[]);
+        let source = Source { begin_px: 40.0, across_px: 2.0, length_px: STAR, density: 3.0, snr: 0.0 };
+        let segment = strip.segment(&source);
+        for segment in [segment, Segment::new(segment.end, segment.start)] {
+            let trail = Trail { segment, flux: source.flux(), background: 0.0, sigma_eff_px: SIGMA };
+            let again = strip.source(&trail);
+            assert!((again.begin_px - 40.0).abs() < 1e-9 && (again.across_px - 2.0).abs() < 1e-9, "{again:?}");
+            assert!((again.density - 3.0).abs() < 1e-9, "{again:?}");
+        }
+        let turned = Segment::around(segment.midpoint(), STAR, 0.03);
+        let trail = Trail { segment: turned, flux: 1.0, background: 0.0, sigma_eff_px: SIGMA };
+        assert!((strip.source(&trail).across_px - 2.0).abs() < 1e-9, "where its middle lies");
     }
 
     #[test]

@@ -271,6 +271,11 @@ mod tests {
         check(&noise.iter().enumerate().map(|(i, v)| if i % 64 < 40 { *v } else { 1e6 + v }).collect::<Vec<f32>>());
         check(&noise.iter().map(|v| v.powi(9)).collect::<Vec<f32>>());
         check(&[5.0; 1000]);
+        // Equal but for the last, which lies beyond the last whole stretch.
+        let mut nearly_equal = [5.0; 37];
+        nearly_equal[36] = 7.0;
+        check(&nearly_equal);
+        check(&noise[..300].iter().map(|v| v.round()).collect::<Vec<f32>>());
         check(&noise[..300]);
         check(&[2.0, 1.0]);
         check(&[-4.0]);

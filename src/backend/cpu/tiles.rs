@@ -25,8 +25,8 @@ pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Ve
     (0..groups * mesh.ny).into_par_iter().map_init(Scratch::default, of_group).flatten_iter().collect()
 }
 
-/// Columns that are gathered at once, at least.
-const GATHERED_PX: usize = 512;
+/// Columns that are gathered at once, about: longer stretches of a row are read faster.
+const GATHERED_PX: usize = 256;
 
 /// Memory of one thread, kept from tile to tile.
 #[derive(Debug, Default)]
@@ -263,12 +263,15 @@ mod tests {
 
     #[test]
     fn each_tile_has_its_own_usable_pixels() {
-        let (width, height) = (150, 70);
-        let values = crate::simulate::gaussian_frame(width, height, 3, 1.0);
-        let weights: Vec<f32> =
-            (0..width * height).map(|i| [1.0, 0.0, -1.0][usize::from(i % 7 == 0) * (1 + i % 2)]).collect();
-        // Narrow tiles are gathered some at a time, wide ones alone; of some only the middles are looked at.
-        for (nx, ny, most_px) in [(19, 2, width), (3, 3, width), (19, 1, 5), (1, 70, 40)] {
+        // Narrow tiles are gathered some at a time, the last ones of a row fewer, and wide ones alone; of some only the
+        // middles are looked at.
+        for (width, nx, ny, most_px) in
+            [(150, 19, 2, 150), (1000, 130, 2, 1000), (1000, 3, 3, 1000), (1000, 130, 1, 5), (150, 1, 70, 40)]
+        {
+            let height = 70;
+            let values = crate::simulate::gaussian_frame(width, height, 3, 1.0);
+            let weights: Vec<f32> =
+                (0..width * height).map(|i| [1.0, 0.0, -1.0][usize::from(i % 7 == 0) * (1 + i % 2)]).collect();
             let mesh = Mesh { width, height, nx, ny, most_px };
             let of_tile = |i: usize| {
                 let pixels = mesh.rows(i / nx).flat_map(|y| mesh.columns(i % nx).map(move |x| y * width + x));
