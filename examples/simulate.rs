@@ -5,7 +5,8 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
@@ -17,7 +18,7 @@ use skystreak::simulate::{RandomStreaks, SceneConfig, simulate};
 struct Options {
     /// Folder to write to; made when it is not there.
     out: PathBuf,
-    /// A scene in JSON, in place of the options below; see `SceneConfig`.
+    /// A scene in JSON, in place of what the options below say of it; see `SceneConfig` and `testdata/*.scene.json`.
     #[arg(long)]
     scene: Option<PathBuf>,
     /// Name of the files; frames after the first get a number. Default: the scene's or the kind's.
@@ -95,7 +96,7 @@ impl Options {
         if let Some(path) = &self.scene {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             let name = file.trim_end_matches(".json").trim_end_matches(".scene").to_owned();
-            return Ok((serde_json::from_str(&fs::read_to_string(path)?)?, name));
+            return Ok((read_scene(path).map_err(|e| format!("{}: {e}", path.display()))?, name));
         }
         let (scene, name) = match self.kind {
             Kind::Sidereal => (SceneConfig::default(), "sidereal"),
@@ -117,8 +118,21 @@ impl Options {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse();
+fn read_scene(path: &Path) -> Result<SceneConfig, Box<dyn Error>> {
+    Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let (mut scene, default_name) = options.scene()?;
     let name = options.name.as_ref().unwrap_or(&default_name);
     let first_seed = options.seed.unwrap_or(scene.seed);

@@ -36,8 +36,8 @@ struct Options {
     /// Memory for the frames in flight, MiB
     #[arg(long)]
     memory: Option<u64>,
-    /// Also detect the same frames one by one, in turns with the stream, and print the ratio
-    #[arg(long)]
+    /// Also detect the simulated camera's frames one by one, in turns with the stream, and print the ratio
+    #[arg(long, conflicts_with = "folder")]
     compare: bool,
     /// Print the totals alone
     #[arg(long)]

@@ -200,12 +200,21 @@ fn whole_line<'a>(parts: impl IntoIterator<Item = &'a TileStatistics>) -> TileSt
         let middle = |i: usize| values.get(i).copied().unwrap_or(0.0);
         0.5 * (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2))
     };
+    let (mean, sd) = (median(|p| p.mean), median(|p| p.sd));
+    let n_clipped: u32 = parts.iter().map(|p| p.n_clipped).sum();
+    // Stars lift some parts and not others: where these scatter by more than their noise, the line is known less well, as
+    // if it had fewer pixels.
+    let mut apart: Vec<f32> = parts.iter().map(|p| (p.mean - mean).abs()).collect();
+    apart.sort_unstable_by(f32::total_cmp);
+    let scatter = 1.4826 * f64::from(apart.get(apart.len() / 2).copied().unwrap_or(0.0));
+    let of_noise = f64::from(sd) / (f64::from(n_clipped.max(1)) / parts.len().max(1) as f64).sqrt();
+    let share = if scatter > of_noise { (of_noise / scatter).powi(2) } else { 1.0 };
     TileStatistics {
         n_usable: parts.iter().map(|p| p.n_usable).sum(),
-        n_clipped: parts.iter().map(|p| p.n_clipped).sum(),
-        mean: median(|p| p.mean),
+        n_clipped: (share * f64::from(n_clipped)).ceil() as u32,
+        mean,
         median: median(|p| p.median),
-        sd: median(|p| p.sd),
+        sd,
     }
 }
 
@@ -272,8 +281,11 @@ mod tests {
         parts[2..5].iter_mut().for_each(|p| p.mean += 40.0);
         let whole = whole_line(&parts);
         assert!((whole.mean - 1.0).abs() < 0.15 && whole.sd == 10.0 && whole.n_clipped == 8 * 697, "{whole:?}");
+        parts[2..5].iter_mut().for_each(|p| p.mean -= 40.0);
         parts[6..].fill(TileStatistics::default());
         assert_eq!(whole_line(&parts).n_clipped, 6 * 697, "parts that saw nothing");
+        let scattered = whole_line(&[0.0, 2.0, -2.0, 1.0, -1.0, 3.0, -3.0, 0.5].map(|mean| line(mean, 10.0)));
+        assert!((50..500).contains(&scattered.n_clipped), "parts that differ: {scattered:?}");
         assert_eq!(whole_line(&[TileStatistics::default(); 8]).n_clipped, 0);
     }
 
