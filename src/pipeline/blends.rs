@@ -12,20 +12,20 @@ use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 
 /// S/N² that a star must win: what its three parameters win of noise, twice. That two lie on a line is no rare thing.
-pub(crate) const STAR_PRICE: f64 = 6.0;
+const STAR_PRICE: f64 = 6.0;
 
 /// S/N² that a target must win beside stars: there are hundreds of stars to a target, and more rows of stars than targets.
-pub(crate) const TARGET_PRICE: f64 = 20.0;
+const TARGET_PRICE: f64 = 20.0;
 
 /// What it must win besides where it runs along the stars' direction to [`ROWS_TURN_RAD`]: in 176 simulated frames 41 of 50
 /// false targets lay there, and 21 of 366 true ones. It takes 26 of these false ones and 3 true ones.
-pub(crate) const ROWS_TARGET_PRICE: f64 = 6.0;
+const ROWS_TARGET_PRICE: f64 = 6.0;
 const ROWS_TURN_RAD: f64 = 0.15;
 
 /// What each star of a row costs besides [`STAR_PRICE`], but for those that lie on any line: it has to stand just there, and
 /// be just so bright.
-pub(crate) const ROW_PRICE: f64 = 6.0;
-pub(crate) const ON_ANY_LINE: usize = 2;
+const ROW_PRICE: f64 = 6.0;
+const ON_ANY_LINE: usize = 2;
 
 /// Part of its S/N² that a trail may explain less than stars in its place, from the faintest up to [`LOSSY_SNR`] and
 /// beyond. The stars lie on a grid, which costs them as much on the whole; of bright light a model follows no more than
@@ -49,6 +49,16 @@ const MOST_ANGLE_RAD: f64 = 0.5;
 /// A faint line at any angle may be drawn through stars.
 const FAINT_SNR: f64 = 12.0;
 
+/// S/N² that a target must win, turned by so much from the stars' direction.
+pub(crate) fn price_of_target(turn_rad: f64) -> f64 {
+    TARGET_PRICE + if turn_rad < ROWS_TURN_RAD { ROWS_TARGET_PRICE } else { 0.0 }
+}
+
+/// S/N² that so many stars must win, of which some lie anywhere and the others in a row.
+pub(crate) fn price_of_stars(n: usize, n_anywhere: usize) -> f64 {
+    STAR_PRICE * n as f64 + ROW_PRICE * n.saturating_sub(n_anywhere + ON_ANY_LINE) as f64
+}
+
 impl Search<'_> {
     /// Puts stars in the place of trails that stars of the common vector explain better.
     pub(crate) fn split_blends(&mut self, believed: &mut Vec<Believed>, mode: &TrackingMode) -> Result<()> {
@@ -59,8 +69,7 @@ impl Search<'_> {
         };
         let suspects: Vec<usize> = (0..believed.len()).filter(|&i| could_be_blend(&believed[i])).collect();
         let noise2 = self.thresholds.noise_excess.powi(2);
-        let [price, row_price, target_price, rows_target_price] =
-            [STAR_PRICE, ROW_PRICE, TARGET_PRICE, ROWS_TARGET_PRICE].map(|price| price * noise2);
+        let price = STAR_PRICE * noise2;
         let mut parted = Vec::new();
         for i in suspects {
             let whole = believed[i];
@@ -69,11 +78,10 @@ impl Search<'_> {
             self.backend.add_trails(&[whole.trail()], 1.0)?;
             let mut strip = strip_around(self.backend, &whole.trail(), &motion)?;
             let (fit, power) = self.fit_beside(&whole, &beside, &mut strip, beside_power)?;
-            let in_rows = if turn(&fit.trail) < ROWS_TURN_RAD { rows_target_price } else { 0.0 };
-            let with_target = power - loss(fit.snr) - target_price - in_rows - price * beside.len() as f64;
+            let prices = price_of_target(turn(&fit.trail)) + price_of_stars(beside.len(), beside.len());
+            let with_target = power - loss(fit.snr) - prices * noise2;
             let (stars, power) = take_stars(&mut strip, price);
-            let in_row = stars.len().saturating_sub(beside.len() + ON_ANY_LINE);
-            let gain = with_target - (power - price * stars.len() as f64 - row_price * in_row as f64);
+            let gain = with_target - (power - price_of_stars(stars.len(), beside.len()) * noise2);
             if gain >= 0.0 || stars.is_empty() {
                 self.backend.add_trails(&[fit.trail], -1.0)?;
                 believed[i] = Believed { fit, gain_over_star_trails: Some(gain / noise2), ..whole };

@@ -117,11 +117,11 @@ impl Blocks {
     }
 
     /// What each block's parts have in common.
-    fn whole(&self) -> Vec<TileStatistics> {
+    fn whole(&self) -> Vec<Line> {
         if self.are_columns {
-            (0..self.mesh.nx).map(|x| whole_line(self.parts.iter().skip(x).step_by(self.mesh.nx))).collect()
+            (0..self.mesh.nx).map(|x| Line::of(self.parts.iter().skip(x).step_by(self.mesh.nx))).collect()
         } else {
-            self.parts.chunks(self.mesh.nx).map(whole_line).collect()
+            self.parts.chunks(self.mesh.nx).map(Line::of).collect()
         }
     }
 
@@ -191,56 +191,69 @@ pub(crate) fn take_off_steps(
     Ok(())
 }
 
-/// What a line's parts have in common.
-fn whole_line<'a>(parts: impl IntoIterator<Item = &'a TileStatistics>) -> TileStatistics {
-    let parts: Vec<&TileStatistics> = parts.into_iter().filter(|p| p.n_clipped > 1).collect();
-    let median = |of: fn(&TileStatistics) -> f32| {
-        let mut values: Vec<f32> = parts.iter().map(|p| of(p)).collect();
-        values.sort_unstable_by(f32::total_cmp);
-        let middle = |i: usize| values.get(i).copied().unwrap_or(0.0);
-        0.5 * (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2))
-    };
-    let (mean, sd) = (median(|p| p.mean), median(|p| p.sd));
-    let n_clipped: u32 = parts.iter().map(|p| p.n_clipped).sum();
-    // Stars lift some parts and not others: where these scatter by more than their noise, the line is known less well, as
-    // if it had fewer pixels.
-    let mut apart: Vec<f32> = parts.iter().map(|p| (p.mean - mean).abs()).collect();
-    apart.sort_unstable_by(f32::total_cmp);
-    let scatter = 1.4826 * f64::from(apart.get(apart.len() / 2).copied().unwrap_or(0.0));
-    let of_noise = f64::from(sd) / (f64::from(n_clipped.max(1)) / parts.len().max(1) as f64).sqrt();
-    let share = if scatter > of_noise { (of_noise / scatter).powi(2) } else { 1.0 };
-    TileStatistics {
-        n_usable: parts.iter().map(|p| p.n_usable).sum(),
-        n_clipped: (share * f64::from(n_clipped)).ceil() as u32,
-        mean,
-        median: median(|p| p.median),
-        sd,
+/// What the parts of a line, or of a block of some, have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Line {
+    n_clipped: u32,
+    mean: f32,
+    mean_err: f64,
+    median: f32,
+    sd: f32,
+}
+
+impl Line {
+    fn of<'a>(parts: impl IntoIterator<Item = &'a TileStatistics>) -> Self {
+        let parts: Vec<&TileStatistics> = parts.into_iter().filter(|p| p.n_clipped > 1).collect();
+        let median = |of: &dyn Fn(&TileStatistics) -> f32| {
+            let mut values: Vec<f32> = parts.iter().map(|p| of(p)).collect();
+            values.sort_unstable_by(f32::total_cmp);
+            let middle = |i: usize| values.get(i).copied().unwrap_or(0.0);
+            0.5 * (middle(values.len().saturating_sub(1) / 2) + middle(values.len() / 2))
+        };
+        let n_clipped: u32 = parts.iter().map(|p| p.n_clipped).sum();
+        let mean = median(&|p| p.mean);
+        let of_noise = f64::from(median(&unclipped_sd)) / f64::from(n_clipped.max(1)).sqrt();
+        // Stars lift some parts and not others.
+        let apart = SD_OF_MEDIAN_DEVIATION * f64::from(median(&|p| (p.mean - mean).abs()));
+        let of_parts = apart / (parts.len().max(1) as f64).sqrt();
+        let mean_err = ERROR_OF_MEDIAN * of_noise.max(of_parts);
+        Self { n_clipped, mean, mean_err, median: median(&|p| p.median), sd: median(&|p| p.sd) }
+    }
+
+    fn was_seen(&self) -> bool {
+        self.n_clipped > 1
     }
 }
 
+/// A median has so many times the error of a mean, in Gaussian noise.
+const ERROR_OF_MEDIAN: f64 = 1.25;
+
+/// Standard deviation of Gaussian noise over its median absolute deviation.
+const SD_OF_MEDIAN_DEVIATION: f64 = 1.4826;
+
 /// How many blocks at the beginning and at the end saw no sky, with one more on either side that may hold the edge.
-fn dark_borders(blocks: &[TileStatistics]) -> (usize, usize) {
-    let mut noise: Vec<f64> = blocks.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
+fn dark_borders(blocks: &[Line]) -> (usize, usize) {
+    let mut noise: Vec<f64> = blocks.iter().filter(|b| b.was_seen()).map(|b| f64::from(b.sd)).collect();
     noise.sort_unstable_by(f64::total_cmp);
     let Some(&typical) = noise.get(noise.len() / 2) else { return (0, 0) };
     let most = (MOST_BORDER * blocks.len() as f64) as usize;
-    let quiet = |t: &TileStatistics| f64::from(t.sd) < QUIET * typical;
-    let at_begin = |blocks: &[&TileStatistics]| {
-        let quiet = blocks.iter().take_while(|t| quiet(t)).count();
+    let quiet = |b: &Line| f64::from(b.sd) < QUIET * typical;
+    let at_begin = |blocks: &[&Line]| {
+        let quiet = blocks.iter().take_while(|b| quiet(b)).count();
         let n = if quiet > most { 0 } else { quiet.max(below_step(blocks)) };
         if n == 0 { 0 } else { n + 1 }
     };
-    let forwards: Vec<&TileStatistics> = blocks.iter().collect();
-    let backwards: Vec<&TileStatistics> = blocks.iter().rev().collect();
+    let forwards: Vec<&Line> = blocks.iter().collect();
+    let backwards: Vec<&Line> = blocks.iter().rev().collect();
     (at_begin(&forwards), at_begin(&backwards))
 }
 
 /// How many blocks lie before a step up to the sky, which may run through the next one.
-fn below_step(blocks: &[&TileStatistics]) -> usize {
+fn below_step(blocks: &[&Line]) -> usize {
     let most = MOST_STRIP.min((MOST_BORDER * blocks.len() as f64) as usize);
     let is_step = |i: &usize| {
         let (dark, sky) = (blocks[*i], blocks[*i + 2]);
-        let seen = dark.n_clipped > 1 && sky.n_clipped > 1;
+        let seen = dark.was_seen() && sky.was_seen();
         let noise = f64::from(sky.sd);
         seen && f64::from(sky.median - dark.median) > DARK_STEP * noise && f64::from(dark.sd) < QUIETER * noise
     };
@@ -248,21 +261,20 @@ fn below_step(blocks: &[&TileStatistics]) -> usize {
 }
 
 /// Median offset of the lines around each, where some of these are too large for the noise, and so many times their errors.
-fn step_offsets(lines: &[TileStatistics], half_window: usize, significant: f64) -> Option<Vec<f32>> {
+fn step_offsets(lines: &[Line], half_window: usize, significant: f64) -> Option<Vec<f32>> {
     let n = lines.len();
     let window = |i: usize| i.saturating_sub(half_window)..(i + half_window + 1).min(n);
     let median = |i: usize| {
-        let mut around: Vec<f32> = lines[window(i)].iter().filter(|t| t.n_clipped > 1).map(|t| t.mean).collect();
+        let mut around: Vec<f32> = lines[window(i)].iter().filter(|l| l.was_seen()).map(|l| l.mean).collect();
         around.sort_unstable_by(f32::total_cmp);
         around.get(around.len() / 2).copied().unwrap_or(0.0)
     };
     let offsets: Vec<f32> = (0..n).map(median).collect();
     let is_step = |i: usize| {
         let line = &lines[i];
-        let noise = f64::from(unclipped_sd(line));
-        // A median has 1.25 times the error of a mean: that of the window's lines, and that of each one's parts.
-        let error = 1.25 * 1.25 * noise / (f64::from(line.n_clipped.max(1)) * window(i).len() as f64).sqrt();
-        f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(significant * error) && line.n_clipped > 1
+        let noise = f64::from(line.sd) / CLIPPED_SD;
+        let error = ERROR_OF_MEDIAN * line.mean_err / (window(i).len() as f64).sqrt();
+        f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(significant * error) && line.was_seen()
     };
     (0..n).any(is_step).then_some(offsets)
 }
@@ -271,22 +283,33 @@ fn step_offsets(lines: &[TileStatistics], half_window: usize, significant: f64) 
 mod tests {
     use super::*;
 
-    fn line(mean: f32, sd: f32) -> TileStatistics {
+    fn part(mean: f32, sd: f32) -> TileStatistics {
         TileStatistics { n_usable: 700, n_clipped: 697, mean, median: mean, sd }
+    }
+
+    fn line(mean: f32, sd: f32) -> Line {
+        Line::of(&[part(mean, sd)])
     }
 
     #[test]
     fn a_streak_through_some_parts_does_not_lift_a_line() {
-        let mut parts = [1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.0].map(|mean| line(mean, 10.0));
+        let mut parts = [1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.0].map(|mean| part(mean, 10.0));
         parts[2..5].iter_mut().for_each(|p| p.mean += 40.0);
-        let whole = whole_line(&parts);
+        let whole = Line::of(&parts);
         assert!((whole.mean - 1.0).abs() < 0.15 && whole.sd == 10.0 && whole.n_clipped == 8 * 697, "{whole:?}");
-        parts[2..5].iter_mut().for_each(|p| p.mean -= 40.0);
         parts[6..].fill(TileStatistics::default());
-        assert_eq!(whole_line(&parts).n_clipped, 6 * 697, "parts that saw nothing");
-        let scattered = whole_line(&[0.0, 2.0, -2.0, 1.0, -1.0, 3.0, -3.0, 0.5].map(|mean| line(mean, 10.0)));
-        assert!((50..500).contains(&scattered.n_clipped), "parts that differ: {scattered:?}");
-        assert_eq!(whole_line(&[TileStatistics::default(); 8]).n_clipped, 0);
+        assert_eq!(Line::of(&parts).n_clipped, 6 * 697, "parts that saw nothing");
+        assert!(!Line::of(&[TileStatistics::default(); 8]).was_seen());
+    }
+
+    #[test]
+    fn a_line_whose_parts_scatter_is_known_less_well() {
+        let err_of = |means: [f32; 8]| Line::of(&means.map(|mean| part(mean, 9.85))).mean_err;
+        let of_noise = 1.25 * 10.0 / (8.0 * 697.0_f64).sqrt();
+        assert!((err_of([0.1, -0.1, 0.2, 0.0, -0.2, 0.1, 0.0, -0.1]) / of_noise - 1.0).abs() < 0.01);
+        // Median 0.25, that of the deviations 1.5.
+        let of_parts = 1.25 * 1.4826 * 1.5 / 8.0_f64.sqrt();
+        assert!((err_of([0.0, 2.0, -2.0, 1.0, -1.0, 3.0, -3.0, 0.5]) / of_parts - 1.0).abs() < 0.01);
     }
 
     #[test]
@@ -297,7 +320,7 @@ mod tests {
         assert_eq!(dark_borders(&frame(24)), (25, 0));
         assert_eq!(dark_borders(&frame(150)), (0, 0), "that is no border");
         assert_eq!(dark_borders(&vec![line(0.0, 0.0); 50]), (0, 0), "nothing has noise");
-        assert_eq!(dark_borders(&vec![TileStatistics::default(); 50]), (0, 0));
+        assert_eq!(dark_borders(&vec![Line::of(&[]); 50]), (0, 0));
     }
 
     #[test]
@@ -335,13 +358,13 @@ mod tests {
             pixels.map(|(x, y)| sky(x as f32, y as f32) + if x < 200 { step } else { 0.0 }).sum::<f32>() / n
         };
         let tiles = Mesh::new(width, height, 64);
-        let whole = |i: usize| TileStatistics { n_usable: 4096, n_clipped: 4085, ..line(mean(tiles, i, 0.0), 10.0) };
+        let whole = |i: usize| TileStatistics { n_usable: 4096, n_clipped: 4085, ..part(mean(tiles, i, 0.0), 10.0) };
         let smooth: Vec<TileStatistics> = (0..tiles.len()).map(whole).collect();
         let map = BackgroundMap::from_tiles(tiles, &smooth).unwrap();
         for (are_columns, nx, ny) in [(true, 80, 8), (false, 8, 65)] {
             let mesh = Mesh { width, height, nx, ny, most_px: MOST_PX };
             let blocks = |step: f32| {
-                let parts = (0..mesh.len()).map(|i| line(mean(mesh, i, step), 10.0)).collect();
+                let parts = (0..mesh.len()).map(|i| part(mean(mesh, i, step), 10.0)).collect();
                 Blocks { are_columns, mesh, parts }.without(&map).whole()
             };
             let flat = blocks(0.0);

@@ -20,7 +20,7 @@ use crate::pipeline::pieces::MIN_JOINT_POWER;
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::scan::{Scanned, lit_parts};
 use crate::pipeline::search::{
-    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
+    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, in_turns, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::Elongated;
@@ -476,19 +476,10 @@ impl Search<'_> {
     /// Fits some of the trails again from where they are, each with all others taken out. Those that share light take
     /// turns: all at once, three of them would pass it on for ever.
     pub(crate) fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
-        let mut waiting = which.to_vec();
-        while !waiting.is_empty() {
-            let mut now: Vec<usize> = Vec::new();
-            let mut later = Vec::new();
-            for i in waiting {
-                let segment = believed[i].trail().segment;
-                let shares = |j: &usize| self.share_light(&segment, &believed[*j].trail().segment);
-                if now.iter().any(shares) { later.push(i) } else { now.push(i) }
-            }
-            self.fit_together(believed, &now)?;
-            waiting = later;
-        }
-        Ok(())
+        let share_light =
+            |i: usize, j: usize| self.share_light(&believed[i].trail().segment, &believed[j].trail().segment);
+        let turns = in_turns(which.iter().copied(), share_light);
+        turns.iter().try_for_each(|turn| self.fit_together(believed, turn))
     }
 
     fn share_light(&self, a: &Segment, b: &Segment) -> bool {

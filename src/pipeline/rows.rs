@@ -5,12 +5,12 @@
 
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
-use crate::geometry::{Point, Segment};
-use crate::pipeline::blends::{ON_ANY_LINE, ROW_PRICE, ROWS_TARGET_PRICE, STAR_PRICE, TARGET_PRICE};
+use crate::geometry::{Point, Segment, track_angle_difference};
+use crate::pipeline::blends::{price_of_stars, price_of_target};
 use crate::pipeline::measure::Trail;
 use crate::pipeline::merge::Believed;
 use crate::pipeline::search::template_correlation;
-use crate::pipeline::star_trails::{self, FREE_SNR, StarTrails};
+use crate::pipeline::star_trails::{FREE_SNR, StarTrails};
 use crate::pipeline::strip::BINS_AT_ONCE;
 
 /// The middles of neighbours in a row lie this far apart along the stars' direction, in star lengths: they overlap, or a
@@ -96,8 +96,8 @@ impl StarTrails {
         let by_trail = (left_snr + of_stars).max(0.0).powi(2);
         let pairs = stars.iter().flat_map(|a| stars.iter().map(move |b| (a, b)));
         let by_stars: f64 = pairs.map(|(a, b)| a.1 * b.1 * overlap(&a.0, &b.0)).sum();
-        let in_row = stars.len().saturating_sub(ON_ANY_LINE) as f64;
-        let prices = TARGET_PRICE + ROWS_TARGET_PRICE - STAR_PRICE * stars.len() as f64 - ROW_PRICE * in_row;
+        let turn_rad = track_angle_difference(row.trail.angle_rad(), self.motion.angle_rad);
+        let prices = price_of_target(turn_rad) - price_of_stars(stars.len(), 0);
         let gain = by_trail - (1.0 - UNFITTED_LOSS) * by_stars - prices * self.scatter.max(1.0).powi(2);
         (gain > 0.0).then_some(gain)
     }
@@ -176,9 +176,8 @@ impl StarTrails {
 
     /// A bright trail whose own ends say that it is a star's.
     fn is_sure(&self, star: &Believed) -> bool {
-        let width = star.trail().sigma_eff_px;
         star.fit.snr >= FREE_SNR
-            && star_trails::measured(&star.fit, &self.settings((width, width))).is_some_and(|trail| {
+            && self.measured(star).is_some_and(|trail| {
                 let off_px = (trail.segment.length_px() - self.motion.length_px).abs();
                 off_px < SURE_SIGMAS * trail.length_err_px.max(LEAST_ERR_PX)
             })

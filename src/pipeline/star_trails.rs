@@ -10,7 +10,7 @@ use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
-use crate::pipeline::search::template_correlation;
+use crate::pipeline::search::{in_turns, template_correlation};
 use crate::pipeline::strip::{Doubt, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
 use crate::pipeline::weigh::Footprint;
@@ -218,7 +218,7 @@ impl StarTrails {
     ) -> Result<Vec<Believed>> {
         let sigma = self.sigma();
         let places: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
-        let settings = self.settings((sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM));
+        let settings = self.end_settings();
         let as_they_are = FitSettings { max_iterations: 0, ..settings };
         let mut other = vec![false; fits.len()];
         let turns = self.turns(&fits);
@@ -269,14 +269,17 @@ impl StarTrails {
         let shares = |i: usize, j: usize| {
             template_correlation(&fits[i].trail.segment, &fits[j].trail.segment, self.sigma()) > SHARED
         };
-        let mut turns: Vec<Vec<usize>> = Vec::new();
-        for i in brightest_first {
-            match turns.iter_mut().find(|turn| !turn.iter().any(|&j| shares(i, j))) {
-                Some(turn) => turn.push(i),
-                None => turns.push(vec![i]),
-            }
-        }
-        turns
+        in_turns(brightest_first, shares)
+    }
+
+    /// A star with the errors that its own ends have.
+    pub(crate) fn measured(&self, star: &Believed) -> Option<MeasuredTrail> {
+        measured(&star.fit, &self.end_settings())
+    }
+
+    fn end_settings(&self) -> FitSettings {
+        let sigma = self.sigma();
+        self.settings((sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM))
     }
 
     /// A trail that is not of the stars' vector, and no blend: where stars share their light, the ends of one say little.
@@ -300,7 +303,7 @@ impl StarTrails {
             && tracking::is_turned(&trail.segment, OFF_SIGMAS * trail.angle_err_rad, &self.motion)
     }
 
-    pub(crate) fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
+    fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
         FitSettings {
             shape: Shape::Trail,
             free_background: false,
@@ -387,7 +390,7 @@ fn is_whole(fit: &TrailFit, setting: &Setting) -> bool {
     fit.end_coverage.iter().all(|c| *c > 0.8) && inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
 }
 
-pub(crate) fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
+fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
     let covariance = fit.errors(settings)?.covariance_px2;
     let segment = fit.trail.segment;
     let (c, s) = segment.direction();
