@@ -196,7 +196,10 @@ pub(crate) fn take_off_steps(
 struct Line {
     n_clipped: u32,
     mean: f32,
+    /// Of the mean, from the noise.
     mean_err: f64,
+    /// Scatter of the parts' means over what their noise gives.
+    scatter: f64,
     median: f32,
     sd: f32,
 }
@@ -213,11 +216,16 @@ impl Line {
         let n_clipped: u32 = parts.iter().map(|p| p.n_clipped).sum();
         let mean = median(&|p| p.mean);
         let of_noise = f64::from(median(&unclipped_sd)) / f64::from(n_clipped.max(1)).sqrt();
-        // Stars lift some parts and not others.
-        let apart = SD_OF_MEDIAN_DEVIATION * f64::from(median(&|p| (p.mean - mean).abs()));
-        let of_parts = apart / (parts.len().max(1) as f64).sqrt();
-        let mean_err = ERROR_OF_MEDIAN * of_noise.max(of_parts);
-        Self { n_clipped, mean, mean_err, median: median(&|p| p.median), sd: median(&|p| p.sd) }
+        let of_parts =
+            SD_OF_MEDIAN_DEVIATION * f64::from(median(&|p| (p.mean - mean).abs())) / (parts.len().max(1) as f64).sqrt();
+        Self {
+            n_clipped,
+            mean,
+            mean_err: ERROR_OF_MEDIAN * of_noise,
+            scatter: if of_noise > 0.0 { of_parts / of_noise } else { 1.0 },
+            median: median(&|p| p.median),
+            sd: median(&|p| p.sd),
+        }
     }
 
     fn was_seen(&self) -> bool {
@@ -270,10 +278,14 @@ fn step_offsets(lines: &[Line], half_window: usize, significant: f64) -> Option<
         around.get(around.len() / 2).copied().unwrap_or(0.0)
     };
     let offsets: Vec<f32> = (0..n).map(median).collect();
+    // Stars lift some parts of a line and not others, where they are many those of all lines; eight parts of one say little.
+    let mut scatter: Vec<f64> = lines.iter().filter(|l| l.was_seen()).map(|l| l.scatter).collect();
+    scatter.sort_unstable_by(f64::total_cmp);
+    let excess = scatter.get(scatter.len() / 2).map_or(1.0, |s| s.max(1.0));
     let is_step = |i: usize| {
         let line = &lines[i];
         let noise = f64::from(line.sd) / CLIPPED_SD;
-        let error = ERROR_OF_MEDIAN * line.mean_err / (window(i).len() as f64).sqrt();
+        let error = ERROR_OF_MEDIAN * excess * line.mean_err / (window(i).len() as f64).sqrt();
         f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(significant * error) && line.was_seen()
     };
     (0..n).any(is_step).then_some(offsets)
@@ -303,13 +315,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_whose_parts_scatter_is_known_less_well() {
-        let err_of = |means: [f32; 8]| Line::of(&means.map(|mean| part(mean, 9.85))).mean_err;
-        let of_noise = 1.25 * 10.0 / (8.0 * 697.0_f64).sqrt();
-        assert!((err_of([0.1, -0.1, 0.2, 0.0, -0.2, 0.1, 0.0, -0.1]) / of_noise - 1.0).abs() < 0.01);
-        // Median 0.25, that of the deviations 1.5.
-        let of_parts = 1.25 * 1.4826 * 1.5 / 8.0_f64.sqrt();
-        assert!((err_of([0.0, 2.0, -2.0, 1.0, -1.0, 3.0, -3.0, 0.5]) / of_parts - 1.0).abs() < 0.01);
+    fn where_parts_scatter_lines_are_known_less_well() {
+        let of = |means: [f32; 8]| Line::of(&means.map(|mean| part(mean, 9.85)));
+        // Median 0.25, that of the deviations 1.5; the noise of a part is 10 / √697.
+        let crowded = of([0.0, 2.0, -2.0, 1.0, -1.0, 3.0, -3.0, 0.5]);
+        assert!((crowded.scatter / (1.4826 * 1.5 * 697.0_f64.sqrt() / 10.0) - 1.0).abs() < 0.01, "{crowded:?}");
+        let step = |scale: f32| -> Vec<Line> {
+            let line = |i: usize| {
+                let level = if i == 20 { 1.5 } else { 0.0 };
+                of([0.1, -0.1, 0.2, 0.0, -0.2, 0.1, 0.0, -0.1].map(|mean| level + scale * mean))
+            };
+            (0..40).map(line).collect()
+        };
+        assert!(step_offsets(&step(1.0), 0, BLOCK_SIGNIFICANT).is_some());
+        assert_eq!(step_offsets(&step(20.0), 0, BLOCK_SIGNIFICANT), None);
     }
 
     #[test]
