@@ -271,8 +271,8 @@ fn continued(i: i64, n: usize, value: impl Fn(usize) -> f32) -> f32 {
 /// significant. An empty sky then keeps the precision of the mean.
 fn source_light(mesh: Mesh, skew: &[f32], errors: &[f32], i: usize) -> f32 {
     let mut around: Vec<f32> = neighbourhood(mesh, i, 3).map(|j| skew[j]).collect();
-    around.sort_unstable_by(f32::total_cmp);
-    let median = around[around.len() / 2];
+    let middle = around.len() / 2;
+    let median = *around.select_nth_unstable_by(middle, f32::total_cmp).1;
     // A median has 1.25 times the error of a mean, a tile's mean − median 0.76 times that of its mean.
     let error = 1.25 * 0.76 * errors[i] / (around.len() as f32).sqrt();
     if median < 3.0 * error { 0.0 } else { median }
@@ -299,8 +299,9 @@ type Quadratic = [f64; 6];
 impl Surface {
     fn through(mesh: Mesh, level: &[f32], errors: &[f32], noise: &[f32]) -> Self {
         let median = median_filter(mesh, level);
-        let settle = |i: usize| {
-            let smooth = [4, 3, 2, 1].into_iter().find_map(|reach| robust_quadratic(mesh, level, errors, i, reach));
+        let settle = |window: &mut Window, i: usize| {
+            let fit = |reach| robust_quadratic(mesh, level, errors, i, reach, window);
+            let smooth = [4, 3, 2, 1].into_iter().find_map(fit);
             let own = f64::from(level[i]);
             let around = || neighbourhood(mesh, i, 1).filter(|&j| j != i).map(|j| level[j]);
             let extreme = around().all(|v| level[i] > v) || around().all(|v| level[i] < v);
@@ -310,7 +311,7 @@ impl Surface {
                 _ => local_plane(mesh, level, i, if extreme { f64::from(median[i]) } else { own }),
             }
         };
-        Self { mesh, tiles: (0..mesh.len()).into_par_iter().map(settle).collect() }
+        Self { mesh, tiles: (0..mesh.len()).into_par_iter().map_init(Window::default, settle).collect() }
     }
 
     /// Level at the centre of a tile, or of one beyond the border; what curvature adds to a tile's mean (a
@@ -336,9 +337,48 @@ impl Surface {
 /// A surface must describe this fraction of its tiles, the rest being outliers.
 const MIN_DESCRIBED: f64 = 0.75;
 
+/// How often outliers are looked for.
+const OUTLIER_ROUNDS: usize = 4;
+
+/// A tile further from the surface than this many of its errors is no part of it.
+const OUTLIER: f64 = 4.0;
+
+/// Memory of one thread for the surfaces, kept from tile to tile.
+#[derive(Debug, Default)]
+struct Window {
+    points: Vec<Point>,
+    /// From the surface, in units of their errors.
+    deviations: Vec<f64>,
+    sorted: Vec<f64>,
+}
+
+/// A tile as seen from another one: how far it lies, in tiles, and how much higher.
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    offset: (f64, f64),
+    level: f64,
+    error: f64,
+    is_kept: bool,
+}
+
+impl Point {
+    /// How far it is from a surface, in its errors.
+    fn deviation(&self, surface: &Quadratic) -> f64 {
+        (self.level - evaluate(surface, self.offset)) / self.error
+    }
+}
+
 /// Least-squares quadratic around tile `i` through the window of `2·reach + 1` tiles a side that lies inside the mesh;
 /// none where it does not describe the tiles.
-fn robust_quadratic(mesh: Mesh, level: &[f32], errors: &[f32], i: usize, reach: usize) -> Option<Quadratic> {
+fn robust_quadratic(
+    mesh: Mesh,
+    level: &[f32],
+    errors: &[f32],
+    i: usize,
+    reach: usize,
+    scratch: &mut Window,
+) -> Option<Quadratic> {
+    let Window { points, deviations, sorted } = scratch;
     let (ix, iy) = (i % mesh.nx, i / mesh.nx);
     // At the border the window moves inwards rather than losing tiles.
     let window = |at: usize, n: usize| {
@@ -347,38 +387,45 @@ fn robust_quadratic(mesh: Mesh, level: &[f32], errors: &[f32], i: usize, reach: 
         first..first + side
     };
     let (xs, ys) = (window(ix, mesh.nx), window(iy, mesh.ny));
-    let tiles: Vec<usize> = ys.flat_map(|y| xs.clone().map(move |x| y * mesh.nx + x)).collect();
-    let offset = |j: usize| ((j % mesh.nx) as f64 - ix as f64, (j / mesh.nx) as f64 - iy as f64);
-    let points = |kept: &[usize]| -> Vec<(f64, f64, f64)> {
-        kept.iter().map(|&j| (offset(j).0, offset(j).1, f64::from(level[j] - level[i]))).collect()
-    };
-    let (mut kept, mut surface, mut changed) = (tiles.clone(), [0.0; 6], true);
-    let mut deviations = Vec::new();
-    for round in 0..4 {
+    points.clear();
+    for y in ys {
+        points.extend(xs.clone().map(|x| Point {
+            offset: (x as f64 - ix as f64, y as f64 - iy as f64),
+            level: f64::from(level[y * mesh.nx + x] - level[i]),
+            error: f64::from(errors[y * mesh.nx + x]),
+            is_kept: true,
+        }));
+    }
+    let (mut surface, mut changed) = ([0.0; 6], true);
+    for round in 1..=OUTLIER_ROUNDS {
         if changed {
-            surface = fit_quadratic(&points(&kept))?;
-            surface[0] += f64::from(level[i]);
-            let deviation =
-                |&j: &usize| ((f64::from(level[j]) - evaluate(&surface, offset(j))) / f64::from(errors[j])).abs();
-            deviations = tiles.iter().map(deviation).collect::<Vec<f64>>();
+            surface = fit_quadratic(points)?;
+            deviations.clear();
+            deviations.extend(points.iter().map(|p| p.deviation(&surface).abs()));
+        } else if round < OUTLIER_ROUNDS {
+            continue;
         }
         // An outlier bends the first surfaces: until it is out, the tiles' own scatter sets the limit.
-        let mut sorted = deviations.clone();
-        let middle = sorted.len() / 2;
-        let scatter = 1.4826 * *sorted.select_nth_unstable_by(middle, f64::total_cmp).1;
-        let limit = if round < 3 { (3.0 * scatter).max(4.0) } else { 4.0 };
-        let within: Vec<usize> = tiles.iter().zip(&deviations).filter(|(_, d)| **d < limit).map(|(j, _)| *j).collect();
-        if (within.len() as f64) < MIN_DESCRIBED * tiles.len() as f64 {
+        let limit = if round < OUTLIER_ROUNDS && deviations.iter().any(|d| *d >= OUTLIER) {
+            sorted.clone_from(deviations);
+            let middle = sorted.len() / 2;
+            (3.0 * 1.4826 * *sorted.select_nth_unstable_by(middle, f64::total_cmp).1).max(OUTLIER)
+        } else {
+            OUTLIER
+        };
+        changed = false;
+        for (point, deviation) in points.iter_mut().zip(&*deviations) {
+            changed |= point.is_kept != (*deviation < limit);
+            point.is_kept = *deviation < limit;
+        }
+        if (points.iter().filter(|p| p.is_kept).count() as f64) < MIN_DESCRIBED * points.len() as f64 {
             return None;
         }
-        changed = within != kept;
-        kept = within;
     }
-    let chi2: f64 = kept
-        .iter()
-        .map(|&j| ((f64::from(level[j]) - evaluate(&surface, offset(j))) / f64::from(errors[j])).powi(2))
-        .sum();
-    let freedom = kept.len() as f64 - 6.0;
+    let kept = || points.iter().filter(|p| p.is_kept);
+    let chi2: f64 = kept().map(|p| p.deviation(&surface).powi(2)).sum();
+    let freedom = kept().count() as f64 - 6.0;
+    surface[0] += f64::from(level[i]);
     // Half as much again as chance gives, with room for what chance does to few tiles.
     (freedom >= 3.0 && chi2 < freedom * 1.5 + 3.0 * (2.0 * freedom).sqrt()).then_some(surface)
 }
@@ -387,18 +434,34 @@ fn evaluate(c: &Quadratic, (x, y): (f64, f64)) -> f64 {
     c[0] + c[1] * x + c[2] * y + c[3] * x * x + c[4] * x * y + c[5] * y * y
 }
 
-/// Least squares by Gauss-Jordan elimination; none where the points do not fix all six terms.
-fn fit_quadratic(points: &[(f64, f64, f64)]) -> Option<Quadratic> {
-    let mut normal = [[0.0; 7]; 6];
-    for &(x, y, value) in points {
-        let terms = [1.0, x, y, x * x, x * y, y * y];
-        for (row, a) in normal.iter_mut().zip(terms) {
-            for (cell, b) in row.iter_mut().zip(terms) {
-                *cell += a * b;
+/// The powers of x and y in the terms of a [`Quadratic`].
+const TERMS: [(usize, usize); 6] = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)];
+
+/// Least squares through the points that are kept, by Gauss-Jordan elimination; none where they do not fix all six terms.
+fn fit_quadratic(points: &[Point]) -> Option<Quadratic> {
+    // Sums of xᵃyᵇ and of level·xᵃyᵇ: along each row of points first, where y is the same.
+    let (mut moments, mut levels) = ([[0.0; 5]; 5], [[0.0; 3]; 3]);
+    for row in points.chunk_by(|a, b| a.offset.1 == b.offset.1) {
+        let (mut of_row, mut level_of_row) = ([0.0; 5], [0.0; 3]);
+        for Point { offset: (x, _), level, is_kept, .. } in row {
+            let mut power = f64::from(u8::from(*is_kept));
+            for (a, moment) in of_row.iter_mut().enumerate() {
+                *moment += power;
+                if let Some(sum) = level_of_row.get_mut(a) {
+                    *sum += level * power;
+                }
+                power *= x;
             }
-            row[6] += a * value;
+        }
+        let mut power = 1.0;
+        for b in 0..5 {
+            (0..5).for_each(|a| moments[a][b] += of_row[a] * power);
+            (0..3).filter(|_| b < 3).for_each(|a| levels[a][b] += level_of_row[a] * power);
+            power *= row[0].offset.1;
         }
     }
+    let mut normal: [[f64; 7]; 6] =
+        TERMS.map(|(a, b)| std::array::from_fn(|k| TERMS.get(k).map_or(levels[a][b], |(c, d)| moments[a + c][b + d])));
     for k in 0..6 {
         let best = (k..6).max_by(|&a, &b| normal[a][k].abs().total_cmp(&normal[b][k].abs()))?;
         normal.swap(k, best);

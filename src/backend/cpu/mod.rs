@@ -8,7 +8,6 @@ mod gauss;
 mod ingest;
 mod profile;
 mod radon;
-mod ranked;
 mod stamp;
 mod tiles;
 mod trail;

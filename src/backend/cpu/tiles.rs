@@ -1,38 +1,40 @@
 //! Robust statistics of tiles. GPU twin: shaders/background.wgsl.
 
+mod band;
+mod core;
+mod picked;
+mod ranked;
+
 use std::ops::Range;
 
-use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-use super::ranked::{Memory, Ranked};
+use self::band::Band;
+use self::core::{Core, Within};
+use self::ranked::{Memory, Ranked};
 use crate::pipeline::background::{CLIP_SIGMAS, MAX_CLIP_ROUNDS, Mesh, TileStatistics};
-use crate::pipeline::lines::BLOCK;
 
 /// Robust statistics of the usable pixels (weight > 0) of every tile.
 pub(super) fn tile_statistics(values: &[f32], weights: &[f32], mesh: Mesh) -> Vec<TileStatistics> {
-    // Narrow tiles are gathered together: lines of memory are read once.
-    let together = (GATHERED_PX * mesh.nx / mesh.width).clamp(1, mesh.nx);
-    let groups = mesh.nx.div_ceil(together);
-    let of_group = |scratch: &mut Scratch, i: usize| {
-        let first = i % groups * together;
-        let tiles = first..(first + together).min(mesh.nx);
-        scratch.gathered.resize_with(together, Vec::new);
-        let gathered = &mut scratch.gathered[..tiles.len()];
-        Arch::new().dispatch(Gather { values, weights, mesh, iy: i / groups, tiles, gathered });
-        gathered.iter().map(|usable| clipped_statistics(usable, &mut scratch.work)).collect::<Vec<_>>()
+    let together = band::tiles_together(mesh);
+    let bands = mesh.nx.div_ceil(together);
+    let of_band = |scratch: &mut Scratch, i: usize| {
+        let first = i % bands * together;
+        let Scratch { band, usable, work } = scratch;
+        band.read(values, weights, mesh, i / bands, first..(first + together).min(mesh.nx));
+        let mut statistics = Vec::with_capacity(together);
+        band.for_each_tile(weights, mesh.width, usable, |pixels| statistics.push(clipped_statistics(pixels, work)));
+        statistics
     };
-    (0..groups * mesh.ny).into_par_iter().map_init(Scratch::default, of_group).flatten_iter().collect()
+    (0..bands * mesh.ny).into_par_iter().map_init(Scratch::default, of_band).flatten_iter().collect()
 }
 
-/// Columns that are gathered at once, about: longer stretches of a row are read faster.
-const GATHERED_PX: usize = 256;
-
-/// Memory of one thread, kept from tile to tile.
+/// Memory of one thread, kept from band to band.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// The usable pixels of some tiles side by side.
-    gathered: Vec<Vec<f32>>,
+    band: Band,
+    /// The usable pixels of one tile.
+    usable: Vec<f32>,
     work: Work,
 }
 
@@ -41,42 +43,6 @@ struct Scratch {
 struct Work {
     ranking: Memory,
     core: Core,
-}
-
-/// Gathers the usable pixels of some tiles in a row of the mesh.
-struct Gather<'a> {
-    values: &'a [f32],
-    weights: &'a [f32],
-    mesh: Mesh,
-    iy: usize,
-    tiles: Range<usize>,
-    gathered: &'a mut [Vec<f32>],
-}
-
-impl NullaryFnOnce for Gather<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Self { values, weights, mesh, iy, tiles, gathered } = self;
-        gathered.iter_mut().for_each(Vec::clear);
-        for y in mesh.rows(iy) {
-            for (usable, ix) in gathered.iter_mut().zip(tiles.clone()) {
-                let columns = mesh.columns(ix);
-                let at = y * mesh.width + columns.start..y * mesh.width + columns.end;
-                let (values, weights) = (&values[at.clone()], &weights[at]);
-                if weights.iter().fold(true, |all, w| all & (*w > 0.0)) {
-                    // A copy of known length needs no call: blocks of columns are as narrow as that.
-                    match <&[f32; BLOCK]>::try_from(values) {
-                        Ok(values) => usable.extend_from_slice(values),
-                        Err(_) => usable.extend_from_slice(values),
-                    }
-                } else {
-                    usable.extend(values.iter().zip(weights).filter(|(_, w)| **w > 0.0).map(|(v, _)| *v));
-                }
-            }
-        }
-    }
 }
 
 /// Clips at ±3 standard deviations around the median until nothing more is clipped.
@@ -94,6 +60,7 @@ fn clipped_statistics(usable: &[f32], scratch: &mut Work) -> TileStatistics {
     core.take(usable, pivot - around(CORE_WIDTHS), pivot + around(CORE_WIDTHS), pivot);
     let (mut low, mut high) = (pivot - around(FIRST_CLIP_WIDTHS), pivot + around(FIRST_CLIP_WIDTHS));
     let mut statistics = TileStatistics::default();
+    let mut kept_before = 0..0;
     for _ in 0..MAX_CLIP_ROUNDS {
         if low > core.low || high < core.high {
             core.take(usable, low, high, pivot);
@@ -106,16 +73,18 @@ fn clipped_statistics(usable: &[f32], scratch: &mut Work) -> TileStatistics {
         let mean = sum / n;
         let sd = (squares / n - mean * mean).max(0.0).sqrt();
         let settled = statistics.n_clipped == kept.len() as u32;
+        let median = if kept == kept_before { statistics.median } else { grouped_median(ranked, kept.clone()) };
         statistics = TileStatistics {
             n_usable: usable.len() as u32,
             n_clipped: kept.len() as u32,
             mean: (f64::from(pivot) + mean) as f32,
-            median: grouped_median(ranked, kept),
+            median,
             sd: sd as f32,
         };
         if settled {
             break;
         }
+        kept_before = kept;
         low = statistics.median - CLIP_SIGMAS * statistics.sd;
         high = statistics.median + CLIP_SIGMAS * statistics.sd;
     }
@@ -148,111 +117,6 @@ fn grouped_median(ranked: &mut Ranked<'_>, ranks: Range<usize>) -> f32 {
     from + fraction * (to - from)
 }
 
-/// Partial sums that are kept side by side: no fewer than any machine's vectors have lanes.
-const LANES: usize = 16;
-
-/// Values after which these are folded into double precision.
-const FOLD: usize = 64 * LANES;
-
-/// Values within two limits, summed, and the others.
-#[derive(Debug, Default)]
-struct Core {
-    low: f32,
-    high: f32,
-    sum: f64,
-    squares: f64,
-    beyond: Vec<f32>,
-}
-
-/// What lies within two limits: its ranks, and its sums.
-struct Within {
-    ranks: Range<usize>,
-    sum: f64,
-    squares: f64,
-}
-
-impl Core {
-    /// Sums what lies within two limits, relative to `pivot`.
-    fn take(&mut self, values: &[f32], low: f32, high: f32, pivot: f32) {
-        self.beyond.clear();
-        (self.low, self.high) = (low, high);
-        (self.sum, self.squares) =
-            Arch::new().dispatch(Sums { values, low, high, pivot, lanes: [[0.0; LANES]; 2], beyond: &mut self.beyond });
-    }
-
-    /// Of `n` values those within limits that hold the core.
-    fn within(&self, n: usize, low: f32, high: f32, pivot: f32) -> Within {
-        let (mut below, mut above, mut sum, mut squares) = (0, 0, self.sum, self.squares);
-        for v in &self.beyond {
-            if *v < low {
-                below += 1;
-            } else if *v > high {
-                above += 1;
-            } else {
-                let d = f64::from(*v - pivot);
-                (sum, squares) = (sum + d, squares + d * d);
-            }
-        }
-        Within { ranks: below..n - above, sum, squares }
-    }
-}
-
-/// Sum and sum of squares of what lies within two limits, relative to `pivot`: the same bits with any vectors. Notes the
-/// others.
-struct Sums<'a> {
-    values: &'a [f32],
-    low: f32,
-    high: f32,
-    pivot: f32,
-    lanes: [[f32; LANES]; 2],
-    beyond: &'a mut Vec<f32>,
-}
-
-impl NullaryFnOnce for Sums<'_> {
-    type Output = (f64, f64);
-
-    #[inline(always)]
-    fn call(mut self) -> (f64, f64) {
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for values in self.values.chunks(FOLD) {
-            let (rows, rest) = values.as_chunks::<LANES>();
-            self.lanes = [[0.0; LANES]; 2];
-            for row in rows {
-                self.add(row, LANES);
-            }
-            let mut last = [self.pivot; LANES];
-            last[..rest.len()].copy_from_slice(rest);
-            self.add(&last, rest.len());
-            sum += self.lanes[0].iter().map(|v| f64::from(*v)).sum::<f64>();
-            squares += self.lanes[1].iter().map(|v| f64::from(*v)).sum::<f64>();
-        }
-        (sum, squares)
-    }
-}
-
-impl Sums<'_> {
-    /// Adds a row, of which so many values are there.
-    #[inline(always)]
-    fn add(&mut self, row: &[f32; LANES], n: usize) {
-        let mut all = true;
-        let [sums, squares] = &mut self.lanes;
-        for ((v, sum), squares) in row.iter().zip(sums).zip(squares) {
-            let within = (*v >= self.low) & (*v <= self.high);
-            all &= within;
-            let d = if within { *v - self.pivot } else { 0.0 };
-            *sum += d;
-            *squares += d * d;
-        }
-        if !all {
-            for v in &row[..n] {
-                if *v < self.low || *v > self.high {
-                    self.beyond.push(*v);
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,15 +127,24 @@ mod tests {
 
     #[test]
     fn each_tile_has_its_own_usable_pixels() {
-        // Narrow tiles are gathered some at a time, the last ones of a row fewer, and wide ones alone; of some only the
-        // middles are looked at.
-        for (width, nx, ny, most_px) in
-            [(150, 19, 2, 150), (1000, 130, 2, 1000), (1000, 3, 3, 1000), (1000, 130, 1, 5), (150, 1, 70, 40)]
-        {
+        // Tiles are read some at a time, the last ones of a row fewer, and large ones alone; of some only the middles are
+        // looked at.
+        for (width, nx, ny, most_px) in [
+            (150, 19, 2, 150),
+            (1000, 130, 2, 1000),
+            (2400, 3, 1, 2400),
+            (2400, 1, 1, 2400),
+            (1000, 130, 1, 5),
+            (150, 1, 70, 40),
+        ] {
             let height = 70;
             let values = crate::simulate::gaussian_frame(width, height, 3, 1.0);
-            let weights: Vec<f32> =
-                (0..width * height).map(|i| [1.0, 0.0, -1.0][usize::from(i % 7 == 0) * (1 + i % 2)]).collect();
+            // Lines that are whole, those with holes on one side, and those with holes everywhere.
+            let weight = |x: usize, y: usize| {
+                let hole = (x + y) % 7 == 0 && (y % 3 == 2 || (y % 3 == 1 && x < width / 2));
+                if hole { [0.0, -1.0][x % 2] } else { 1.0 }
+            };
+            let weights: Vec<f32> = (0..width * height).map(|i| weight(i % width, i / width)).collect();
             let mesh = Mesh { width, height, nx, ny, most_px };
             let of_tile = |i: usize| {
                 let pixels = mesh.rows(i / nx).flat_map(|y| mesh.columns(i % nx).map(move |x| y * width + x));
@@ -347,10 +220,13 @@ mod tests {
 
     #[test]
     fn limits_within_the_core_clip_it() {
-        // No width to begin with, so that all is core; and a core of two steps that 3 sd do not reach.
+        // No width to begin with, so that all is core; a core of two steps that 3 sd do not reach; and limits that grow
+        // again, since what lies above the median is five times as wide.
         let coarse = |i: usize| [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 50.0][i * 7 % 10];
         let flat_topped = |i: usize| if i.is_multiple_of(5) { -1.0 } else { (i % 7) as f32 * 0.01 };
-        for values in [(0..1000).map(coarse).collect::<Vec<f32>>(), (0..1000).map(flat_topped).collect()] {
+        let one_sided = |i: usize| (i / 2 % 100) as f32 * [-0.01, 0.05][i % 2];
+        let all: [&dyn Fn(usize) -> f32; 3] = [&coarse, &flat_topped, &one_sided];
+        for values in all.map(|value| (0..1000).map(value).collect::<Vec<f32>>()) {
             let (s, expected) = (statistics_of(&values), by_sorting(&values));
             assert_eq!((s.n_usable, s.n_clipped), (1000, expected.n_clipped));
             assert!((s.mean - expected.mean).abs() < 1e-6 && (s.sd - expected.sd).abs() < 1e-6, "{s:?} {expected:?}");

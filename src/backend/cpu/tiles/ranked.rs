@@ -1,18 +1,20 @@
 //! Values by rank: what medians of tiles are taken from.
 //!
-//! A rank needs order only where it lies. The values are counted into narrow bins, and those of a bin are fetched and
-//! sorted when it is looked into; few ever are.
+//! A rank needs order only where it lies. The values are counted into narrow bins, and those of a bin are fetched when it
+//! is looked into; few ever are.
 
 use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
+
+use super::picked::{Picked, ROW};
 
 /// Values that a bin holds on average.
 const PER_BIN: usize = 4;
 const MOST_BINS: usize = 1024;
 
 /// Values that are looked at to see where the bins should lie.
-const SAMPLE: usize = 32;
+const SAMPLE: usize = 16;
 
 /// The bins reach so many times the half-width of the sample's central two thirds to either side of its median: the
 /// ranks that are asked for lie within.
@@ -25,7 +27,7 @@ pub(super) struct Memory {
     bin_of: Vec<u16>,
     /// The ranks at which the bins begin, and the number of values.
     begins: Vec<u32>,
-    /// The bins that were looked into, and where their sorted values lie in `fetched`: one where all are equal.
+    /// The bins that were looked into, and where their values lie in `fetched`: one where all are equal.
     looked_into: Vec<(usize, Range<usize>)>,
     fetched: Vec<f32>,
 }
@@ -71,8 +73,9 @@ impl<'a> Ranked<'a> {
     /// The value of a rank.
     pub(super) fn at(&mut self, rank: usize) -> f32 {
         let bin = self.memory.begins.partition_point(|begin| *begin as usize <= rank) - 1;
-        let (ranks, values) = self.sorted(bin);
-        values[(rank - ranks.start).min(values.len() - 1)]
+        let (ranks, values) = self.of_bin(bin);
+        let place = (rank - ranks.start).min(values.len() - 1);
+        *values.select_nth_unstable_by(place, f32::total_cmp).1
     }
 
     /// How many values are less than this one.
@@ -87,23 +90,22 @@ impl<'a> Ranked<'a> {
 
     /// How many come before what is no longer `before`, which lies in the bin of `value`.
     fn count(&mut self, value: f32, before: impl Fn(f32) -> bool) -> usize {
-        let (ranks, values) = self.sorted(self.scale.place(value).into());
-        let n = values.partition_point(|v| before(*v));
+        let (ranks, values) = self.of_bin(self.scale.place(value).into());
+        let n = values.iter().filter(|v| before(**v)).count();
         if n == values.len() { ranks.end } else { ranks.start + n }
     }
 
-    /// The ranks of a bin, and its values in order; one where all are equal.
-    fn sorted(&mut self, bin: usize) -> (Range<usize>, &[f32]) {
-        let Memory { bin_of, begins, looked_into, fetched, .. } = &mut *self.memory;
+    /// The ranks of a bin, and its values in no order; one where all are equal.
+    fn of_bin(&mut self, bin: usize) -> (Range<usize>, &mut [f32]) {
+        let Memory { bin_of, begins, looked_into, fetched } = &mut *self.memory;
         let known = looked_into.iter().find(|(b, _)| *b == bin).map(|(_, range)| range.clone());
         let range = known.unwrap_or_else(|| {
             let first = fetched.len();
             Arch::new().dispatch(Fetch { values: self.values, bin_of, bin: bin as u16, fetched });
-            fetched[first..].sort_unstable_by(f32::total_cmp);
             looked_into.push((bin, first..fetched.len()));
             first..fetched.len()
         });
-        (begins[bin] as usize..begins[bin + 1] as usize, &fetched[range])
+        (begins[bin] as usize..begins[bin + 1] as usize, &mut fetched[range])
     }
 }
 
@@ -127,7 +129,7 @@ impl Scale {
         sample.sort_unstable_by(f32::total_cmp);
         let quantile = |of_six: usize| sample.get(sample.len() * of_six / 6).copied().unwrap_or(0.0);
         let reach = REACH * 0.5 * (quantile(5) - quantile(1));
-        // Where most values are equal, one bin is sorted whole.
+        // Where most values are equal, one bin holds them all.
         let per_unit = if reach > 0.0 { n_bins as f32 / (2.0 * reach) } else { 0.0 };
         Self { low: quantile(3) - reach, per_unit, last: (n_bins - 1) as f32 }
     }
@@ -168,73 +170,79 @@ struct Fetch<'a> {
     fetched: &'a mut Vec<f32>,
 }
 
-/// Bins that are looked at together: most hold nothing that is wanted.
-const STRETCH: usize = 16;
-
 impl NullaryFnOnce for Fetch<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call(mut self) {
-        let Some(first) = self.first() else { return };
-        let equal = self.values[first];
-        if self.are_all(equal) {
-            self.fetched.push(equal);
+    fn call(self) {
+        let Self { values, bin_of, bin, fetched } = self;
+        let (rows, rest) = bin_of.as_chunks::<ROW>();
+        let (values, last) = values.as_chunks::<ROW>();
+        // Most rows hold nothing that is wanted.
+        let mut begin = 0;
+        while begin < rows.len() && !is_any(&rows[begin], bin) {
+            begin += 1;
+        }
+        let (rows, values) = (&rows[begin..], &values[begin..]);
+        let first = match rows.first().zip(values.first()) {
+            Some((bins, values)) => first_of(bins, values, bin),
+            None => first_of(rest, last, bin),
+        };
+        let Some(first) = first else { return };
+        let mut all_equal = true;
+        for (bin_of, value) in rest.iter().zip(last) {
+            all_equal &= (*bin_of != bin) | (*value == first);
+        }
+        for (bins, values) in rows.iter().zip(values) {
+            if !all_equal {
+                break;
+            }
+            all_equal = !is_any_other(bins, values, bin, first);
+        }
+        if all_equal {
+            fetched.push(first);
             return;
         }
-        let (stretches, rest) = self.bin_of.as_chunks::<STRETCH>();
-        for (k, bins) in stretches.iter().enumerate() {
-            if self.is_any(bins) {
-                self.fetch(k * STRETCH, bins);
+        let mut picked = Picked::to(fetched);
+        for (bins, values) in rows.iter().zip(values) {
+            if is_any(bins, bin) {
+                picked.pick(values.iter().zip(bins).map(|(v, b)| (*v, *b == bin)));
             }
         }
-        self.fetch(stretches.len() * STRETCH, rest);
+        picked.pick(last.iter().zip(rest).map(|(v, b)| (*v, *b == bin)));
+        picked.finish();
     }
 }
 
-impl Fetch<'_> {
-    /// Index of the first value.
-    #[inline(always)]
-    fn first(&self) -> Option<usize> {
-        let (stretches, _) = self.bin_of.as_chunks::<STRETCH>();
-        let before = stretches.iter().take_while(|bins| !self.is_any(bins)).count() * STRETCH;
-        self.bin_of[before..].iter().position(|bin| *bin == self.bin).map(|k| before + k)
+/// Is any value of a row in the bin?
+#[inline(always)]
+fn is_any(bins: &[u16; ROW], bin: u16) -> bool {
+    let mut any = false;
+    for b in bins {
+        any |= *b == bin;
     }
+    any
+}
 
-    #[inline(always)]
-    fn is_any(&self, bins: &[u16; STRETCH]) -> bool {
-        let mut any = false;
-        for bin in bins {
-            any |= *bin == self.bin;
-        }
-        any
+/// Is any of a row's values in the bin another one than `value`?
+#[inline(always)]
+fn is_any_other(bins: &[u16; ROW], values: &[f32; ROW], bin: u16, value: f32) -> bool {
+    let mut any = false;
+    for k in 0..ROW {
+        any |= (bins[k] == bin) & (values[k] != value);
     }
+    any
+}
 
-    #[inline(always)]
-    fn are_all(&self, value: f32) -> bool {
-        let is_other = |bin: u16, v: f32| (bin == self.bin) & (v != value);
-        let (stretches, rest) = self.bin_of.as_chunks::<STRETCH>();
-        let (values, last) = self.values.as_chunks::<STRETCH>();
-        for (bins, values) in stretches.iter().zip(values) {
-            let mut other = false;
-            for k in 0..STRETCH {
-                other |= is_other(bins[k], values[k]);
-            }
-            if other {
-                return false;
-            }
-        }
-        rest.iter().zip(last).all(|(bin, v)| !is_other(*bin, *v))
-    }
-
-    #[inline(always)]
-    fn fetch(&mut self, first: usize, bins: &[u16]) {
-        for (bin, value) in bins.iter().zip(&self.values[first..]) {
-            if *bin == self.bin {
-                self.fetched.push(*value);
-            }
+/// The first value in the bin.
+#[inline(always)]
+fn first_of(bins: &[u16], values: &[f32], bin: u16) -> Option<f32> {
+    for (b, value) in bins.iter().zip(values) {
+        if *b == bin {
+            return Some(*value);
         }
     }
+    None
 }
 
 #[cfg(test)]
