@@ -13,11 +13,10 @@ use crate::pipeline::lines::Lines;
 pub(super) fn normalise(values: &mut [f32], weights: &mut [f32], map: &BackgroundMap) {
     let mesh = map.mesh;
     let columns = Columns::new(mesh);
-    values.par_chunks_mut(mesh.width).zip(weights.par_chunks_mut(mesh.width)).enumerate().for_each(
-        |(y, (values, weights))| {
-            Arch::new().dispatch(Row { y, values, weights, map, columns: &columns });
-        },
-    );
+    let rows = values.par_chunks_mut(mesh.width).zip(weights.par_chunks_mut(mesh.width)).enumerate();
+    rows.for_each_init(Coefficients::default, |along, (y, (values, weights))| {
+        Arch::new().dispatch(Row { y, values, weights, map, columns: &columns, along });
+    });
 }
 
 /// Residual − offsets of column and row, and weight zero where either is left out. GPU twin: shaders/lines.wgsl.
@@ -55,6 +54,13 @@ impl Columns {
     }
 }
 
+/// The spline's coefficients along one row.
+#[derive(Debug, Default)]
+struct Coefficients {
+    level: Vec<f32>,
+    noise: Vec<f32>,
+}
+
 /// One row to be normalised.
 struct Row<'a> {
     y: usize,
@@ -62,6 +68,7 @@ struct Row<'a> {
     weights: &'a mut [f32],
     map: &'a BackgroundMap,
     columns: &'a Columns,
+    along: &'a mut Coefficients,
 }
 
 impl NullaryFnOnce for Row<'_> {
@@ -72,13 +79,20 @@ impl NullaryFnOnce for Row<'_> {
         let mesh = self.map.mesh;
         let stride = mesh.nx + 4;
         let (iy, wy) = BackgroundMap::spline_weights(self.y, mesh.height, mesh.ny);
-        let blended = |coefficients: &[f32], i: usize| -> f32 {
-            (0..4).map(|j| wy[j] * coefficients[(iy + j) * stride + i]).sum()
-        };
+        let Coefficients { level, noise } = self.along;
+        for (along, map) in [(&mut *level, &self.map.level), (&mut *noise, &self.map.noise)] {
+            along.clear();
+            along.resize(stride, 0.0);
+            for (weight, line) in wy.iter().zip(map[iy * stride..].chunks_exact(stride)) {
+                for (sum, coefficient) in along.iter_mut().zip(line) {
+                    *sum += weight * coefficient;
+                }
+            }
+        }
         let [w0, w1, w2, w3] = &self.columns.weights;
         for (first, pixels) in &self.columns.cells {
-            let level: [f32; 4] = std::array::from_fn(|i| blended(&self.map.level, first + i));
-            let noise: [f32; 4] = std::array::from_fn(|i| blended(&self.map.noise, first + i));
+            let level: [f32; 4] = std::array::from_fn(|i| level[first + i]);
+            let noise: [f32; 4] = std::array::from_fn(|i| noise[first + i]);
             let along = w0[pixels.clone()].iter().zip(&w1[pixels.clone()]);
             let along = along.zip(w2[pixels.clone()].iter().zip(&w3[pixels.clone()]));
             let changed = self.values[pixels.clone()].iter_mut().zip(&mut self.weights[pixels.clone()]);
