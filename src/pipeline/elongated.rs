@@ -25,6 +25,13 @@ const MOST_CORES_OF_FEW: usize = 50;
 const GROWTH: f64 = 1.2;
 const MOST_ROUNDS: usize = 4;
 
+impl Elongated {
+    /// It is a trail or a blend, and will be taken out or weighed out.
+    pub(crate) fn is_bright(&self) -> bool {
+        self.snr > BRIGHT_SNR
+    }
+}
+
 impl Search<'_> {
     /// Bright streaks that begin as elongated sources, their light uncut. They are believed before all others, and what
     /// they do not explain is a blend of stars.
@@ -71,7 +78,8 @@ impl Search<'_> {
 
     /// The best segment along each of the brightest elongated cores.
     fn seeds(&mut self) -> Result<Vec<Peak>> {
-        let mut sources: Vec<&Elongated> = self.elongated.iter().collect();
+        // Of fainter ones the search finds whatever there is: no pixel of theirs is limited there.
+        let mut sources: Vec<&Elongated> = self.elongated.iter().filter(|e| e.snr >= BRIGHT_RECALL).collect();
         sources.sort_by(|a, b| b.snr.total_cmp(&a.snr));
         sources.truncate(self.most_candidates());
         let sigma = self.sigma();
@@ -95,7 +103,7 @@ impl Search<'_> {
             believed.iter().any(|b| b.trail().segment.distance_to(place) < near)
         };
         let blends: Vec<Footprint> =
-            self.elongated.iter().filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e)).map(|e| e.footprint).collect();
+            self.elongated.iter().filter(|e| e.is_bright() && !is_on_trail(e)).map(|e| e.footprint).collect();
         self.elongated.clear();
         self.backend.weigh_out(&blends)?;
         Ok(!blends.is_empty())

@@ -1,6 +1,7 @@
 //! Compact sources: local maxima of the filtered image, walks outwards, and footprints weighed out. GPU twins:
 //! shaders/compact.wgsl, shaders/hot.wgsl, shaders/weigh.wgsl.
 
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use super::Image;
@@ -15,19 +16,17 @@ pub(super) fn find_compact(
     threshold: f32,
     wing_level: f32,
 ) -> Vec<CompactSource> {
-    let (width, height) = (filtered.width, filtered.height);
     let rays: Vec<Ray> = (0..WALK_DIRECTIONS).map(ray).collect();
-    let rows: Vec<Vec<CompactSource>> = (0..height)
-        .into_par_iter()
-        .map(|y| {
-            let row = &filtered.data[y * width..(y + 1) * width];
-            stretches_with(row, |v| v > threshold)
-                .filter(|&x| is_peak(filtered, x, y, threshold))
-                .map(|x| measure(filtered, residual, weight, x, y, wing_level, &rays))
-                .collect()
-        })
-        .collect();
-    rows.concat()
+    let of_band = |first: usize| -> Vec<CompactSource> {
+        let rows = first..(first + ROWS).min(filtered.height);
+        let mut bright = Vec::new();
+        rows.for_each(|y| Arch::new().dispatch(FindBright { image: filtered, y, threshold, found: &mut bright }));
+        let mut peaks = Vec::new();
+        Arch::new().dispatch(FindPeaks { image: filtered, bright: &bright, threshold, found: &mut peaks });
+        peaks.into_iter().map(|(x, y)| measure(filtered, residual, weight, x, y, wing_level, &rays)).collect()
+    };
+    let bands: Vec<usize> = (0..filtered.height).step_by(ROWS).collect();
+    bands.into_par_iter().map(of_band).collect::<Vec<_>>().concat()
 }
 
 /// Offsets of the pixels of a walk. They are rounded, not the places: a source walks the same pixels wherever it lies.
@@ -44,28 +43,176 @@ fn ray(direction: usize) -> Ray {
 /// Pixels that are tested together: most of a frame is passed over in vectors.
 const STRETCH: usize = 16;
 
-/// Indices of the stretches of a line in which something is wanted.
-fn stretches_with(line: &[f32], wanted: impl Fn(f32) -> bool) -> impl Iterator<Item = usize> {
-    let stretches = line.chunks(STRETCH).enumerate();
-    stretches
-        .filter(move |(_, s)| s.iter().fold(false, |any, v| any | wanted(*v)))
-        .flat_map(|(k, s)| k * STRETCH..k * STRETCH + s.len())
+/// Rows that are passed over before what is bright in them is looked at: by then its neighbours are in the cache.
+const ROWS: usize = 32;
+
+/// A stretch of a row with the eight neighbours of each pixel, in reading order.
+struct Stretch {
+    values: [f32; STRETCH],
+    neighbours: [[f32; STRETCH]; 8],
 }
 
-/// Greater than the neighbours read before it, and not less than those after: a plateau counts once.
-fn is_peak(image: &Image, x: usize, y: usize, threshold: f32) -> bool {
-    let value = image.data[y * image.width + x];
-    if value <= threshold {
-        return false;
+impl Stretch {
+    /// From a pixel on. What is beyond the border is `outside`.
+    #[inline(always)]
+    fn of(image: &Image, x: usize, y: usize, outside: f32) -> Self {
+        let mut lines = [[outside; STRETCH + 2]; 3];
+        for (dy, line) in lines.iter_mut().enumerate() {
+            if y + dy < 1 || y + dy > image.height {
+                continue;
+            }
+            let row = &image.data[(y + dy - 1) * image.width..][..image.width];
+            match (x > 0).then(|| row[x - 1..].first_chunk()) {
+                Some(Some(inside)) => *line = *inside,
+                _ => {
+                    for (i, value) in line.iter_mut().enumerate() {
+                        if x + i > 0 && x + i <= image.width {
+                            *value = row[x + i - 1];
+                        }
+                    }
+                }
+            }
+        }
+        let mut neighbours = [[0.0; STRETCH]; 8];
+        for (k, neighbours) in neighbours.iter_mut().enumerate() {
+            // The fifth of nine is the pixel itself.
+            let place = k + usize::from(k > 3);
+            neighbours.copy_from_slice(&lines[place / 3][place % 3..place % 3 + STRETCH]);
+        }
+        let mut values = [0.0; STRETCH];
+        values.copy_from_slice(&lines[1][1..=STRETCH]);
+        Self { values, neighbours }
     }
-    let (x, y) = (x as i64, y as i64);
-    (-1..=1).all(|dy| {
-        (-1..=1).all(|dx| {
-            let before = (dy, dx) < (0, 0);
-            let neighbour = at(image, x + dx, y + dy).unwrap_or(f32::NEG_INFINITY);
-            (dx, dy) == (0, 0) || value > neighbour || (!before && value == neighbour)
-        })
-    })
+
+    /// Which are above a threshold, greater than the neighbours read before them and not less than those after: a plateau
+    /// counts once.
+    #[inline(always)]
+    fn are_peaks(&self, threshold: f32) -> [bool; STRETCH] {
+        let mut are_peaks = [false; STRETCH];
+        for i in 0..STRETCH {
+            are_peaks[i] = self.values[i] > threshold;
+        }
+        for (k, line) in self.neighbours.iter().enumerate() {
+            for i in 0..STRETCH {
+                are_peaks[i] &= (self.values[i] > line[i]) | ((k > 3) & (self.values[i] == line[i]));
+            }
+        }
+        are_peaks
+    }
+
+    /// Which exceed so many times the upper median of their neighbours.
+    #[inline(always)]
+    fn stand_alone(&self, ratio: f32) -> [bool; STRETCH] {
+        let mut exceeded = [0_u32; STRETCH];
+        for line in &self.neighbours {
+            for i in 0..STRETCH {
+                let neighbour = if line[i] > 0.0 { line[i] } else { 0.0 };
+                exceeded[i] += u32::from(self.values[i] > ratio * neighbour);
+            }
+        }
+        let mut stand_alone = [false; STRETCH];
+        for i in 0..STRETCH {
+            // The upper median of eight is the fifth: it is exceeded where five of them are.
+            stand_alone[i] = exceeded[i] >= 5;
+        }
+        stand_alone
+    }
+}
+
+/// Stretches of a row that hold a pixel above a threshold, by their first pixels.
+struct FindBright<'a> {
+    image: &'a Image,
+    y: usize,
+    threshold: f32,
+    found: &'a mut Vec<(usize, usize)>,
+}
+
+impl NullaryFnOnce for FindBright<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { image, y, threshold, found } = self;
+        for (k, values) in image.data[y * image.width..(y + 1) * image.width].chunks(STRETCH).enumerate() {
+            let mut any = false;
+            for value in values {
+                any |= *value > threshold;
+            }
+            if any {
+                found.push((k * STRETCH, y));
+            }
+        }
+    }
+}
+
+/// The peaks in these stretches.
+struct FindPeaks<'a> {
+    image: &'a Image,
+    bright: &'a [(usize, usize)],
+    threshold: f32,
+    found: &'a mut Vec<(usize, usize)>,
+}
+
+impl NullaryFnOnce for FindPeaks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for &(x, y) in self.bright {
+            let are_peaks = Stretch::of(self.image, x, y, f32::NEG_INFINITY).are_peaks(self.threshold);
+            for (i, is_peak) in are_peaks.into_iter().enumerate() {
+                if is_peak {
+                    self.found.push((x + i, y));
+                }
+            }
+        }
+    }
+}
+
+/// Rows whose lone pixels are weighed out.
+struct WeighOutHot<'a> {
+    residual: &'a Image,
+    weights: &'a mut [f32],
+    first_row: usize,
+    threshold: f32,
+    ratio: f32,
+}
+
+impl NullaryFnOnce for WeighOutHot<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { residual, weights, first_row, threshold, ratio } = self;
+        let width = residual.width;
+        let mut bright = Vec::new();
+        for (y, weights) in (first_row..).zip(weights.chunks(width)) {
+            let values = &residual.data[y * width..(y + 1) * width];
+            for (k, (weights, values)) in weights.chunks(STRETCH).zip(values.chunks(STRETCH)).enumerate() {
+                let mut any = false;
+                for (weight, value) in weights.iter().zip(values) {
+                    any |= stands_out(*value, *weight, threshold);
+                }
+                if any {
+                    bright.push((k * STRETCH, y));
+                }
+            }
+        }
+        for (x, y) in bright {
+            let stretch = Stretch::of(residual, x, y, 0.0);
+            let stand_alone = stretch.stand_alone(ratio);
+            let weights = &mut weights[(y - first_row) * width..][x..width.min(x + STRETCH)];
+            for (i, weight) in weights.iter_mut().enumerate() {
+                let is_hot = stand_alone[i] & stands_out(stretch.values[i], *weight, threshold);
+                *weight = if is_hot { 0.0 } else { *weight };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn stands_out(value: f32, weight: f32, threshold: f32) -> bool {
+    (weight > 0.0) & (value > 0.0) & (value * value * weight > threshold * threshold)
 }
 
 fn at(image: &Image, x: i64, y: i64) -> Option<f32> {
@@ -86,14 +233,16 @@ fn measure(
     let peak = filtered.data[i];
     let core_level = 0.25 * peak;
     let (mut core_reach, mut wing_reach) = ([0; WALK_DIRECTIONS], [0; WALK_DIRECTIONS]);
+    let walk_to = |ray: &Ray, from: usize, level: f32| {
+        let is_beyond = |(dx, dy): &(i64, i64)| at(filtered, x as i64 + dx, y as i64 + dy).is_none_or(|v| v < level);
+        from + ray[from..].iter().position(is_beyond).unwrap_or(MAX_WALK_PX - from)
+    };
     for (k, ray) in rays.iter().enumerate() {
-        let reaches = |level: f32| {
-            let is_beyond =
-                |(dx, dy): &(i64, i64)| at(filtered, x as i64 + dx, y as i64 + dy).is_none_or(|v| v < level);
-            ray.iter().position(is_beyond).unwrap_or(MAX_WALK_PX) as u8
-        };
-        core_reach[k] = reaches(core_level);
-        wing_reach[k] = reaches(wing_level);
+        // What is above the higher level is above the lower one.
+        let higher = walk_to(ray, 0, core_level.max(wing_level));
+        let lower = walk_to(ray, higher, core_level.min(wing_level));
+        let (core, wing) = if core_level > wing_level { (higher, lower) } else { (lower, higher) };
+        (core_reach[k], wing_reach[k]) = (core as u8, wing as u8);
     }
     CompactSource {
         x: x as u32,
@@ -113,38 +262,12 @@ fn touches_saturated(weight: &[f32], width: usize, x: usize, y: usize) -> bool {
     rows.flat_map(|y| &weight[y * width..][columns.clone()]).any(|w| *w < 0.0)
 }
 
-/// Sets the weight of pixels to zero that stand alone above their neighbours.
+/// Sets the weight of pixels to zero that stand out, and exceed `ratio` times the upper median of their eight neighbours'
+/// residuals, whatever the weights of these: they may be changing. Beyond the border is dark.
 pub(super) fn weigh_out_hot(residual: &Image, weight: &mut Image, threshold: f32, ratio: f32) {
-    let width = residual.width;
-    let stands_out = |value: f32, w: f32| (w > 0.0) & (value > 0.0) & (value * value * w > threshold * threshold);
-    weight.data.par_chunks_mut(width).zip(residual.data.par_chunks(width)).enumerate().for_each(
-        |(y, (weights, values))| {
-            let stretches = weights.chunks_mut(STRETCH).zip(values.chunks(STRETCH)).enumerate();
-            for (k, (weights, values)) in stretches {
-                if !values.iter().zip(&*weights).fold(false, |any, (&v, &w)| any | stands_out(v, w)) {
-                    continue;
-                }
-                for (i, (w, &value)) in weights.iter_mut().zip(values).enumerate() {
-                    if stands_out(value, *w) && stands_alone(residual, k * STRETCH + i, y, ratio) {
-                        *w = 0.0;
-                    }
-                }
-            }
-        },
-    );
-}
-
-/// Whether a pixel exceeds so many times the upper median of its eight neighbours' residuals, whatever their weights:
-/// those may be changing. Beyond the border is dark.
-fn stands_alone(residual: &Image, x: usize, y: usize, ratio: f32) -> bool {
-    let value = residual.data[y * residual.width + x];
-    let exceeds = |(dx, dy): (i64, i64)| {
-        let neighbour = at(residual, x as i64 + dx, y as i64 + dy).unwrap_or(0.0);
-        value > ratio * neighbour.max(0.0)
-    };
-    // The upper median of eight is the fifth: it is exceeded where five of them are.
-    let offsets = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))).filter(|o| *o != (0, 0));
-    offsets.filter(|o| exceeds(*o)).count() >= 5
+    weight.data.par_chunks_mut(ROWS * residual.width).enumerate().for_each(|(band, weights)| {
+        Arch::new().dispatch(WeighOutHot { residual, weights, first_row: band * ROWS, threshold, ratio });
+    });
 }
 
 /// Sets the weight of every pixel within the footprints to zero.
