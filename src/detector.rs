@@ -467,15 +467,19 @@ impl Detector {
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
         let Weighed { sky, scatter } = weighed;
-        let Scatter { excess, n_usable } = match scatter {
+        let Scatter { excess, usable } = match scatter {
             Some(scatter) => scatter,
-            None => Scatter::of(&backend.tile_statistics(sky.mesh, TileSource::Filtered)?, &segments.kernel),
+            None => {
+                let looked_at = sky.mesh.every_other_row();
+                let tiles = backend.tile_statistics(looked_at, TileSource::Filtered)?;
+                Scatter::of(&tiles, looked_at, &segments.kernel)
+            }
         };
         let excess = match look {
             Look::AmongTrails(_, light) => excess.max(if light > 1.03 { light.min(MOST_SCATTER) } else { 1.0 }),
             _ => excess,
         };
-        let masked = 1.0 - n_usable as f64 / (width * height) as f64;
+        let masked = 1.0 - usable;
         let false_alarms = look.share() * self.config.false_alarms_per_frame;
         let thresholds = Thresholds::new(false_alarms, width, height, field.psf_sigma_px, excess);
         let segments_sigma = segments.kernel.sigma_eff_px;

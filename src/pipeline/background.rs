@@ -44,13 +44,21 @@ pub(crate) struct Mesh {
     pub(crate) ny: usize,
     /// Of larger tiles only so many rows and columns, those in the middle, are looked at.
     pub(crate) most_px: usize,
+    /// Of these rows one of so many is looked at.
+    pub(crate) row_step: usize,
 }
 
 impl Mesh {
     pub(crate) fn new(width: usize, height: usize, mesh_px: usize) -> Self {
         // Rounded, so that no thin tile of a few pixels is left at the far border.
         let tiles = |side: usize| ((side + mesh_px / 2) / mesh_px).max(1);
-        Self { width, height, nx: tiles(width), ny: tiles(height), most_px: width.max(height) }
+        Self { width, height, nx: tiles(width), ny: tiles(height), most_px: width.max(height), row_step: 1 }
+    }
+
+    /// Every other row of the same tiles: neighbouring rows of a filtered image tell the same, since it holds next to nothing
+    /// that changes sign from one to the next.
+    pub(crate) fn every_other_row(self) -> Self {
+        Self { row_step: 2, ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -63,9 +71,9 @@ impl Mesh {
         y as usize * self.nx + x as usize
     }
 
-    /// Pixels of a tile.
-    fn area(&self, i: usize) -> usize {
-        self.columns(i % self.nx).len() * self.rows(i / self.nx).len()
+    /// Pixels of a tile that are looked at.
+    pub(crate) fn area(&self, i: usize) -> usize {
+        self.columns(i % self.nx).len() * self.lines(i / self.nx).len()
     }
 
     /// Pixel range of a tile along x, as far as it is looked at: [first, past the last).
@@ -76,6 +84,11 @@ impl Mesh {
     /// Pixel range of a tile along y.
     pub(crate) fn rows(&self, iy: usize) -> std::ops::Range<usize> {
         self.middle(iy * self.height / self.ny..(iy + 1) * self.height / self.ny)
+    }
+
+    /// The rows of these that are looked at.
+    pub(crate) fn lines(&self, iy: usize) -> std::iter::StepBy<std::ops::Range<usize>> {
+        self.rows(iy).step_by(self.row_step)
     }
 
     fn middle(&self, side: std::ops::Range<usize>) -> std::ops::Range<usize> {

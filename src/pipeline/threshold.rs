@@ -8,7 +8,7 @@
 //!
 //! where `g` is the share of such streaks for which a frame has room.
 
-use crate::pipeline::background::{CLIPPED_SD, TileStatistics};
+use crate::pipeline::background::{CLIPPED_SD, Mesh, TileStatistics};
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
 
 /// `c` at lengths of 2.6, 5.2, 10.5, … 335 PSF widths, one octave apart; the last holds for all above. Counted in frames of
@@ -106,20 +106,22 @@ pub(crate) struct Scatter {
     ///
     /// It is the frame's own null: faint sources and streaks cover too little of a tile to change its clipped scatter.
     pub(crate) excess: f64,
-    /// Usable pixels.
-    pub(crate) n_usable: u64,
+    /// Fraction of the pixels that are usable.
+    pub(crate) usable: f64,
 }
 
 impl Scatter {
-    pub(crate) fn of(filtered: &[TileStatistics], kernel: &PsfKernel) -> Self {
+    pub(crate) fn of(filtered: &[TileStatistics], mesh: Mesh, kernel: &PsfKernel) -> Self {
         let mut scatter: Vec<f64> = filtered.iter().filter(|t| t.n_clipped > 1).map(|t| f64::from(t.sd)).collect();
         scatter.sort_unstable_by(f64::total_cmp);
         let median = scatter.get(scatter.len() / 2).copied().unwrap_or(0.0);
         let excess = median / CLIPPED_SD / kernel.white_noise_sd();
+        let n_usable: u64 = filtered.iter().map(|t| u64::from(t.n_usable)).sum();
+        let n_pixels: usize = (0..mesh.len()).map(|i| mesh.area(i)).sum();
         Self {
             // What chance alone does to the median of a few tiles is left alone.
             excess: if excess > 1.03 { excess } else { 1.0 },
-            n_usable: filtered.iter().map(|t| u64::from(t.n_usable)).sum(),
+            usable: n_usable as f64 / n_pixels as f64,
         }
     }
 }

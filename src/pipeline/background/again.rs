@@ -24,7 +24,7 @@ impl BackgroundMap {
     /// The sky measured again, where sources have been weighed out or taken out of the residual: what they held back
     /// or bent is mended. None where no tile can be believed.
     ///
-    /// The level makes the mean of the filtered image zero (`filtered`, in units of the noise): noise with a tail on
+    /// The level makes the mean of the filtered image zero (`filtered`, every other row, in units of the noise): noise with a tail on
     /// one side (hot pixels of an undarkened frame) and the clipping shift it, and it is the mean that adds up along
     /// a line. The noise is that of the residual, where that is given, else it stays.
     pub(crate) fn measured_again(
@@ -32,14 +32,14 @@ impl BackgroundMap {
         filtered: &[TileStatistics],
         residual: Option<&[TileStatistics]>,
     ) -> Option<Self> {
-        let mesh = self.mesh;
-        let believed = believed_tiles(mesh, filtered);
+        let (mesh, looked_at) = (self.mesh, self.mesh.every_other_row());
+        let believed = believed_tiles(looked_at, filtered);
         if !believed.contains(&true) {
             return None;
         }
         let clipped = clipped_light(filtered, &believed);
         let level =
-            |i: usize| self.tile_level[i] + (filtered_mean(mesh, i, &filtered[i]) + clipped) * self.tile_noise[i];
+            |i: usize| self.tile_level[i] + (filtered_mean(looked_at, i, &filtered[i]) + clipped) * self.tile_noise[i];
         let level = fill_from_neighbours(mesh, (0..mesh.len()).map(|i| believed[i].then(|| level(i))).collect());
         let noise = match residual {
             Some(tiles) => {
@@ -52,18 +52,21 @@ impl BackgroundMap {
             }
             None => self.tile_noise.clone(),
         };
+        // What the rows between have is in those that are looked at.
+        let known = |tile: &TileStatistics| looked_at.row_step as u32 * tile.n_clipped;
         let errors: Vec<f32> =
-            (0..mesh.len()).map(|i| noise[i] / (filtered[i].n_clipped.max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
+            (0..mesh.len()).map(|i| noise[i] / (known(&filtered[i]).max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
         Some(Self::of(mesh, &Surface::through(mesh, &level, &errors, &noise), noise))
     }
 
-    /// The sky raised so that a filtered image has no mean light left, where that would count along a line; none where it
-    /// would not.
+    /// The sky raised so that a filtered image (every other row of it) has no mean light left, where that would count along
+    /// a line; none where it would not.
     pub(crate) fn raised(&self, filtered: &[TileStatistics]) -> Option<Self> {
-        let believed = believed_tiles(self.mesh, filtered);
+        let looked_at = self.mesh.every_other_row();
+        let believed = believed_tiles(looked_at, filtered);
         let mut usable = filtered.to_vec();
         for (i, tile) in usable.iter_mut().enumerate().filter(|(i, _)| believed[*i]) {
-            tile.mean = filtered_mean(self.mesh, i, tile);
+            tile.mean = filtered_mean(looked_at, i, tile);
         }
         let light =
             mean_of(&middle_half(&usable, &believed, |t| t.mean), |t| t.mean) + clipped_light(&usable, &believed);
@@ -92,7 +95,7 @@ pub(crate) fn measure_again(
     sky: &BackgroundMap,
     noise_too: bool,
 ) -> Result<Option<BackgroundMap>> {
-    let filtered = backend.tile_statistics(sky.mesh, TileSource::Filtered)?;
+    let filtered = backend.tile_statistics(sky.mesh.every_other_row(), TileSource::Filtered)?;
     let residual = if noise_too { Some(backend.tile_statistics(sky.mesh, TileSource::Values)?) } else { None };
     let again = sky.measured_again(&filtered, residual.as_deref());
     if let Some(again) = &again {
@@ -142,6 +145,12 @@ mod tests {
     use super::super::tests::tile;
     use super::*;
 
+    /// A tile of which every other row was looked at.
+    fn tile_of_rows() -> TileStatistics {
+        let tile = tile(0.0);
+        TileStatistics { n_usable: tile.n_usable / 2, n_clipped: tile.n_clipped / 2, ..tile }
+    }
+
     #[test]
     fn what_a_trail_has_bent_is_mended_without_it() {
         let mesh = Mesh::new(320, 320, 64);
@@ -151,7 +160,7 @@ mod tests {
             BackgroundMap::from_tiles(mesh, &(0..25).map(|i| tile(100.0 + lit(i))).collect::<Vec<_>>()).unwrap();
         let noise = before.tile_noise[0];
         let filtered: Vec<_> = (0..25)
-            .map(|i| TileStatistics { mean: (100.0 - before.tile_level[i]) / noise, sd: 0.18, ..tile(0.0) })
+            .map(|i| TileStatistics { mean: (100.0 - before.tile_level[i]) / noise, sd: 0.18, ..tile_of_rows() })
             .collect();
         let quieter: Vec<_> = (0..25).map(|_| TileStatistics { sd: 1.9, ..tile(0.0) }).collect();
         let again = before.measured_again(&filtered, Some(&quieter)).unwrap();
@@ -190,8 +199,8 @@ mod tests {
         // Noise that grows from one side to the other.
         let tiles: Vec<_> = (0..25).map(|i| TileStatistics { sd: 2.0 + (i % 5) as f32, ..tile(100.0) }).collect();
         let map = BackgroundMap::from_tiles(mesh, &tiles).unwrap();
-        let n_clipped = (4096.0 * (1.0 - CLIPPED_FRACTION)) as u32;
-        let filtered = |mean: f32| vec![TileStatistics { mean, sd: 0.2, n_clipped, ..tile(0.0) }; 25];
+        let n_clipped = (2048.0 * (1.0 - CLIPPED_FRACTION)) as u32;
+        let filtered = |mean: f32| vec![TileStatistics { mean, sd: 0.2, n_clipped, ..tile_of_rows() }; 25];
         assert_eq!(map.raised(&filtered(0.0001)), None);
         assert_eq!(map.raised(&[TileStatistics::default(); 25]), None);
         let raised = map.raised(&filtered(0.02)).unwrap();
@@ -203,7 +212,7 @@ mod tests {
         assert!(noise[319] > 1.5 * noise[0]);
         // Of half the pixels masked the filtered mean is half of the light.
         let half_masked: Vec<_> =
-            filtered(0.01).iter().map(|t| TileStatistics { n_usable: 2048, n_clipped: n_clipped / 2, ..*t }).collect();
+            filtered(0.01).iter().map(|t| TileStatistics { n_usable: 1024, n_clipped: n_clipped / 2, ..*t }).collect();
         let again = map.raised(&half_masked).unwrap().evaluate().0;
         assert!((again[5000] - after[5000]).abs() < 2e-3 * noise[5000]);
     }

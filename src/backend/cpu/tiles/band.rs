@@ -13,14 +13,14 @@ const MOST_PX: usize = 1 << 17;
 
 /// So many tiles of a mesh are read together.
 pub(super) fn tiles_together(mesh: Mesh) -> usize {
-    let of_tile = mesh.columns(0).len() * mesh.rows(0).len();
+    let of_tile = mesh.area(0);
     (MOST_PX / of_tile.max(1)).clamp(1, mesh.nx)
 }
 
 /// The pixels of some tiles in a row of the mesh, so far as they are looked at.
 #[derive(Debug, Default)]
 pub(super) struct Band {
-    rows: Range<usize>,
+    rows: Vec<usize>,
     /// The columns of each tile.
     columns: Vec<Range<usize>>,
     /// The same, those that adjoin in one.
@@ -34,7 +34,8 @@ pub(super) struct Band {
 impl Band {
     /// Reads the tiles of one row of the mesh.
     pub(super) fn read(&mut self, values: &[f32], weights: &[f32], mesh: Mesh, iy: usize, tiles: Range<usize>) {
-        self.rows = mesh.rows(iy);
+        self.rows.clear();
+        self.rows.extend(mesh.lines(iy));
         self.columns.clear();
         self.columns.extend(tiles.map(|ix| mesh.columns(ix)));
         self.stretches.clear();
@@ -86,7 +87,7 @@ impl NullaryFnOnce for Read<'_> {
         let of_line = band.width();
         band.values.resize(of_line * band.rows.len(), 0.0);
         band.all_usable.clear();
-        for (line, y) in band.values.chunks_exact_mut(of_line).zip(band.rows.clone()) {
+        for (line, y) in band.values.chunks_exact_mut(of_line).zip(&band.rows) {
             let (mut first, mut all) = (0, true);
             for stretch in &band.stretches {
                 let pixels = y * width + stretch.start..y * width + stretch.end;
@@ -115,7 +116,7 @@ impl NullaryFnOnce for Gather<'_> {
     #[inline(always)]
     fn call(self) {
         let Self { band, weights, width, columns, first, usable } = self;
-        let lines = band.values.chunks_exact(band.width()).zip(&band.all_usable).zip(band.rows.clone());
+        let lines = band.values.chunks_exact(band.width()).zip(&band.all_usable).zip(&band.rows);
         for ((line, all_usable), y) in lines {
             let values = &line[first..first + columns.len()];
             let weights = &weights[y * width + columns.start..y * width + columns.end];
