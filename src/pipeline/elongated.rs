@@ -21,6 +21,9 @@ const MOST_TRIES: f64 = 8.0;
 /// A few streaks have fewer cores than this together, however often they are interrupted.
 const MOST_CORES_OF_FEW: usize = 50;
 
+/// So many cores are looked at even if they are faint.
+const MOST_FAINT_SEEDS: usize = 100;
+
 /// While the trails together grow by this factor their ends are looked for again, so often at most.
 const GROWTH: f64 = 1.2;
 const MOST_ROUNDS: usize = 4;
@@ -78,10 +81,11 @@ impl Search<'_> {
 
     /// The best segment along each of the brightest elongated cores.
     fn seeds(&mut self) -> Result<Vec<Peak>> {
-        // Of fainter ones the search finds whatever there is: no pixel of theirs is limited there.
-        let mut sources: Vec<&Elongated> = self.elongated.iter().filter(|e| e.snr >= BRIGHT_RECALL).collect();
+        let mut sources: Vec<&Elongated> = self.elongated.iter().collect();
         sources.sort_by(|a, b| b.snr.total_cmp(&a.snr));
-        sources.truncate(self.most_candidates());
+        // A crowd of faint ones is left to the search, which limits no pixel of theirs.
+        let bright = sources.partition_point(|s| s.snr >= BRIGHT_RECALL);
+        sources.truncate(bright.max(MOST_FAINT_SEEDS).min(self.most_candidates()));
         let sigma = self.sigma();
         let tries: Vec<Vec<Segment>> = sources.iter().map(|s| directions(&s.core, sigma)).collect();
         let mut fits = self.fit_ends(tries.iter().flatten().copied(), 4)?.into_iter();
