@@ -302,4 +302,39 @@ mod tests {
         assert!(!touches(10, 5) && !touches(4, 5) && !touches(7, 8) && !touches(7, 2));
         assert!(touches_saturated(&[-1.0, 1.0, 1.0, 1.0], 2, 1, 1), "at the border");
     }
+
+    #[test]
+    fn stretches_see_what_single_looks_see() {
+        // One row, narrower than a stretch, not a multiple of one, and more rows than go together.
+        for (width, height) in [(1, 1), (5, 3), (16, 2), (33, 70), (40, 1)] {
+            let data = crate::simulate::gaussian_frame(width, height, 7, 1.0);
+            let image = Image { width, height, data };
+            let around = |i: usize, outside: f32| -> Vec<f32> {
+                let (x, y) = ((i % width) as i64, (i / width) as i64);
+                let offsets = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))).filter(|o| *o != (0, 0));
+                offsets.map(|(dx, dy)| at(&image, x + dx, y + dy).unwrap_or(outside)).collect()
+            };
+            let peaks = find_compact(&image, &image.data, &vec![1.0; width * height], 0.5, 0.1);
+            let is_peak = |i: &usize| {
+                let (v, around) = (image.data[*i], around(*i, f32::NEG_INFINITY));
+                v > 0.5 && around.iter().all(|n| v > *n)
+            };
+            let found: Vec<usize> = peaks.iter().map(|p| p.y as usize * width + p.x as usize).collect();
+            assert_eq!(found, (0..width * height).filter(is_peak).collect::<Vec<_>>(), "{width} {height}");
+
+            let (mut weight, ratio) = (Image { data: vec![1.0; width * height], ..image.clone() }, 2.5);
+            weigh_out_hot(&image, &mut weight, 1.0, ratio);
+            let is_hot = |i: usize| {
+                let (v, mut around) = (image.data[i], around(i, 0.0));
+                around.sort_unstable_by(f32::total_cmp);
+                v > 1.0 && v > ratio * around[4].max(0.0)
+            };
+            let expected: Vec<f32> = (0..width * height).map(|i| if is_hot(i) { 0.0 } else { 1.0 }).collect();
+            assert_eq!(weight.data, expected, "{width} {height}");
+        }
+        // Of equal neighbours the first counts.
+        let plateau = Image { width: 4, height: 2, data: vec![0.0, 3.0, 3.0, 0.0, 0.0, 3.0, 0.0, 0.0] };
+        let peaks = find_compact(&plateau, &plateau.data, &[1.0; 8], 0.5, 0.1);
+        assert_eq!(peaks.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>(), [(1, 0)]);
+    }
 }
