@@ -15,8 +15,8 @@ struct Params {
     ny: u32,
     /// Of larger tiles so many rows and columns, those in the middle, are looked at.
     most_px: u32,
-    /// Of these rows one of so many is looked at.
-    row_step: u32,
+    /// If 1, of these rows the first and the last of every four are looked at alone.
+    half_of_rows: u32,
     max_rounds: u32,
     clip_sigmas: f32,
 }
@@ -95,7 +95,9 @@ fn keys_between(low: f32, high: f32) -> Range {
 
 /// Key of a pixel of the tile, as it is in memory.
 fn load_key(tile: Tile, k: u32) -> u32 {
-    let i = (tile.top + k / tile.width * params.row_step) * params.width + tile.left + k % tile.width;
+    let line = k / tile.width;
+    let row = tile.top + line + params.half_of_rows * (line + line % 2u);
+    let i = row * params.width + tile.left + k % tile.width;
     return select(NO_KEY, key_of(values[i]), weights[i] > 0.0);
 }
 
@@ -270,7 +272,8 @@ fn middle(begin: u32, end: u32) -> vec2<u32> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let columns = middle(group.x * params.width / params.nx, (group.x + 1u) * params.width / params.nx);
     let rows = middle(group.y * params.height / params.ny, (group.y + 1u) * params.height / params.ny);
-    let lines = (rows.y + params.row_step - 1u) / params.row_step;
+    let half = rows.y / 4u * 2u + min(rows.y % 4u, 1u);
+    let lines = select(rows.y, half, params.half_of_rows == 1u);
     let tile = Tile(columns.x, rows.x, columns.y, columns.y * lines);
 
     var result = Statistics(0u, 0u, 0.0, 0.0, 0.0);

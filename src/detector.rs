@@ -470,7 +470,7 @@ impl Detector {
         let Scatter { excess, usable } = match scatter {
             Some(scatter) => scatter,
             None => {
-                let looked_at = sky.mesh.every_other_row();
+                let looked_at = sky.mesh.with_half_of_rows();
                 let tiles = backend.tile_statistics(looked_at, TileSource::Filtered)?;
                 Scatter::of(&tiles, looked_at, &segments.kernel)
             }

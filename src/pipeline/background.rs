@@ -44,21 +44,21 @@ pub(crate) struct Mesh {
     pub(crate) ny: usize,
     /// Of larger tiles only so many rows and columns, those in the middle, are looked at.
     pub(crate) most_px: usize,
-    /// Of these rows one of so many is looked at.
-    pub(crate) row_step: usize,
+    /// Of these rows the first and the last of every four are looked at alone.
+    pub(crate) half_of_rows: bool,
 }
 
 impl Mesh {
     pub(crate) fn new(width: usize, height: usize, mesh_px: usize) -> Self {
         // Rounded, so that no thin tile of a few pixels is left at the far border.
         let tiles = |side: usize| ((side + mesh_px / 2) / mesh_px).max(1);
-        Self { width, height, nx: tiles(width), ny: tiles(height), most_px: width.max(height), row_step: 1 }
+        Self { width, height, nx: tiles(width), ny: tiles(height), most_px: width.max(height), half_of_rows: false }
     }
 
-    /// Every other row of the same tiles: neighbouring rows of a filtered image tell the same, since it holds next to nothing
-    /// that changes sign from one to the next.
-    pub(crate) fn every_other_row(self) -> Self {
-        Self { row_step: 2, ..self }
+    /// Half of the rows of the same tiles: those between them tell the same in a filtered image. As many of them are even as
+    /// odd, so that nothing that changes from one row to the next makes a difference.
+    pub(crate) fn with_half_of_rows(self) -> Self {
+        Self { half_of_rows: true, ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -73,7 +73,7 @@ impl Mesh {
 
     /// Pixels of a tile that are looked at.
     pub(crate) fn area(&self, i: usize) -> usize {
-        self.columns(i % self.nx).len() * self.lines(i / self.nx).len()
+        self.columns(i % self.nx).len() * self.lines(i / self.nx).count()
     }
 
     /// Pixel range of a tile along x, as far as it is looked at: [first, past the last).
@@ -87,8 +87,9 @@ impl Mesh {
     }
 
     /// The rows of these that are looked at.
-    pub(crate) fn lines(&self, iy: usize) -> std::iter::StepBy<std::ops::Range<usize>> {
-        self.rows(iy).step_by(self.row_step)
+    pub(crate) fn lines(&self, iy: usize) -> impl Iterator<Item = usize> {
+        let (rows, half) = (self.rows(iy), self.half_of_rows);
+        rows.clone().filter(move |y| !half || matches!((y - rows.start) % 4, 0 | 3))
     }
 
     fn middle(&self, side: std::ops::Range<usize>) -> std::ops::Range<usize> {
@@ -145,6 +146,7 @@ pub(crate) struct BackgroundMap {
 impl BackgroundMap {
     /// Builds the map, or none where no tile has noise to measure.
     pub(crate) fn from_tiles(mesh: Mesh, tiles: &[TileStatistics]) -> Option<Self> {
+        debug_assert!(!mesh.half_of_rows);
         let believed = believed_tiles(mesh, tiles);
         if !believed.contains(&true) {
             return None;
@@ -225,6 +227,7 @@ pub(crate) fn unclipped_sd(tile: &TileStatistics) -> f32 {
 }
 
 fn believed_tiles(mesh: Mesh, tiles: &[TileStatistics]) -> Vec<bool> {
+    debug_assert!(tiles.iter().enumerate().all(|(i, t)| t.n_usable as usize <= mesh.area(i)), "tiles of another mesh");
     let believed = |(i, t): (usize, &TileStatistics)| {
         f64::from(t.n_usable) >= MIN_USABLE_FRACTION * mesh.area(i) as f64 && t.n_clipped >= 2 && t.sd > 0.0
     };

@@ -24,16 +24,12 @@ const MOST_CORES_OF_FEW: usize = 50;
 /// So many cores are looked at even if they are faint.
 const MOST_FAINT_SEEDS: usize = 100;
 
+/// What the PSF filter makes of a long trail of height 1, over the noise, at a PSF width of one pixel: √(2π).
+const POINT_OVER_PIXEL: f64 = 2.506_628;
+
 /// While the trails together grow by this factor their ends are looked for again, so often at most.
 const GROWTH: f64 = 1.2;
 const MOST_ROUNDS: usize = 4;
-
-impl Elongated {
-    /// It is a trail or a blend, and will be taken out or weighed out.
-    pub(crate) fn is_bright(&self) -> bool {
-        self.snr > BRIGHT_SNR
-    }
-}
 
 impl Search<'_> {
     /// Bright streaks that begin as elongated sources, their light uncut. They are believed before all others, and what
@@ -84,7 +80,8 @@ impl Search<'_> {
         let mut sources: Vec<&Elongated> = self.elongated.iter().collect();
         sources.sort_by(|a, b| b.snr.total_cmp(&a.snr));
         // A crowd of faint ones is left to the search, which limits no pixel of theirs.
-        let bright = sources.partition_point(|s| s.snr >= BRIGHT_RECALL);
+        let unlimited = self.config.clip_sigmas * self.sigma() * POINT_OVER_PIXEL;
+        let bright = sources.partition_point(|s| s.snr >= BRIGHT_RECALL.min(unlimited));
         sources.truncate(bright.max(MOST_FAINT_SEEDS).min(self.most_candidates()));
         let sigma = self.sigma();
         let tries: Vec<Vec<Segment>> = sources.iter().map(|s| directions(&s.core, sigma)).collect();
@@ -107,7 +104,7 @@ impl Search<'_> {
             believed.iter().any(|b| b.trail().segment.distance_to(place) < near)
         };
         let blends: Vec<Footprint> =
-            self.elongated.iter().filter(|e| e.is_bright() && !is_on_trail(e)).map(|e| e.footprint).collect();
+            self.elongated.iter().filter(|e| e.snr > BRIGHT_SNR && !is_on_trail(e)).map(|e| e.footprint).collect();
         self.elongated.clear();
         self.backend.weigh_out(&blends)?;
         Ok(!blends.is_empty())

@@ -107,8 +107,10 @@ impl Blocks {
         block: usize,
         most_px: usize,
     ) -> Result<[Self; 2]> {
-        let columns = Mesh { width, height, nx: width.div_ceil(block), ny: PARTS.min(height), most_px, row_step: 1 };
-        let rows = Mesh { width, height, nx: PARTS.min(width), ny: height.div_ceil(block), most_px, row_step: 1 };
+        let columns =
+            Mesh { width, height, nx: width.div_ceil(block), ny: PARTS.min(height), most_px, half_of_rows: false };
+        let rows =
+            Mesh { width, height, nx: PARTS.min(width), ny: height.div_ceil(block), most_px, half_of_rows: false };
         let mut of = |are_columns: bool, mesh: Mesh| {
             let parts = backend.tile_statistics(mesh, TileSource::Values)?;
             Ok(Self { are_columns, mesh, parts })
@@ -381,7 +383,7 @@ mod tests {
         let smooth: Vec<TileStatistics> = (0..tiles.len()).map(whole).collect();
         let map = BackgroundMap::from_tiles(tiles, &smooth).unwrap();
         for (are_columns, nx, ny) in [(true, 80, 8), (false, 8, 65)] {
-            let mesh = Mesh { width, height, nx, ny, most_px: MOST_PX, row_step: 1 };
+            let mesh = Mesh { width, height, nx, ny, most_px: MOST_PX, half_of_rows: false };
             let blocks = |step: f32| {
                 let parts = (0..mesh.len()).map(|i| part(mean(mesh, i, step), 10.0)).collect();
                 Blocks { are_columns, mesh, parts }.without(&map).whole()

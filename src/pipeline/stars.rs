@@ -24,7 +24,7 @@ pub(crate) struct StarField {
     pub(crate) psf_source: PsfSource,
     /// Of the filtered frame, before anything was weighed out.
     pub(crate) scatter: Scatter,
-    /// Every other row of the filtered image's tiles, before anything was weighed out.
+    /// Half of the rows of the filtered image's tiles, before anything was weighed out.
     pub(crate) filtered: Vec<TileStatistics>,
     pub(crate) footprints: Vec<Footprint>,
     /// Those along columns of spilled charge.
@@ -62,7 +62,7 @@ pub(crate) fn survey(
     // Of an unknown PSF the sharpest is assumed: none of its stars may be taken for hot pixels.
     backend.weigh_out_hot(HOT_SNR, lone_pixel_ratio(given.unwrap_or(SHARPEST_SIGMA_PX)))?;
     backend.filter(&kernel, UNCLIPPED, true)?;
-    let looked_at = mesh.every_other_row();
+    let looked_at = mesh.with_half_of_rows();
     let filtered = backend.tile_statistics(looked_at, TileSource::Filtered)?;
     let scatter = Scatter::of(&filtered, looked_at, &kernel);
     // Where the noise has tails (hot pixels), what stands out of it counts, not every pixel of the tail.

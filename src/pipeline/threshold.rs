@@ -117,6 +117,7 @@ impl Scatter {
         let median = scatter.get(scatter.len() / 2).copied().unwrap_or(0.0);
         let excess = median / CLIPPED_SD / kernel.white_noise_sd();
         let n_usable: u64 = filtered.iter().map(|t| u64::from(t.n_usable)).sum();
+        debug_assert!(filtered.iter().enumerate().all(|(i, t)| t.n_usable as usize <= mesh.area(i)), "another mesh");
         let n_pixels: usize = (0..mesh.len()).map(|i| mesh.area(i)).sum();
         Self {
             // What chance alone does to the median of a few tiles is left alone.
@@ -167,6 +168,16 @@ mod tests {
         let scaled = Thresholds::new(0.01, 1024, 1024, (4.0 * effective_sigma(1.5).powi(2) - 1.0 / 12.0).sqrt(), 1.0);
         let plain = Thresholds::new(0.01, 512, 512, 1.5, 1.0);
         assert!((scaled.for_length(100.0) - plain.for_length(50.0)).abs() < 0.03);
+    }
+
+    #[test]
+    fn scatter_is_that_of_the_usable_rows() {
+        let (mesh, kernel) = (Mesh::new(128, 128, 64).with_half_of_rows(), PsfKernel::new(1.5));
+        let sd = (1.2 * CLIPPED_SD * kernel.white_noise_sd()) as f32;
+        let tile = TileStatistics { n_usable: 1536, n_clipped: 1530, sd, ..TileStatistics::default() };
+        let scatter = Scatter::of(&[tile; 4], mesh, &kernel);
+        assert!((scatter.excess - 1.2).abs() < 1e-5);
+        assert_eq!(scatter.usable, 0.75);
     }
 
     #[test]

@@ -337,4 +337,24 @@ mod tests {
         let peaks = find_compact(&plateau, &plateau.data, &[1.0; 8], 0.5, 0.1);
         assert_eq!(peaks.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>(), [(1, 0)]);
     }
+
+    #[test]
+    fn walks_end_below_the_core_and_below_the_wings() {
+        let (side, centre) = (61, 30_i64);
+        let r2 = |i: usize| (i as i64 % side - centre).pow(2) + (i as i64 / side - centre).pow(2);
+        let data: Vec<f32> = (0..(side * side) as usize).map(|i| 20.0 * (-0.02 * r2(i) as f32).exp()).collect();
+        let image = Image { width: side as usize, height: side as usize, data };
+        // Wings below the core's level of a quarter, and above it.
+        for wing_level in [1.0, 8.0] {
+            let found = find_compact(&image, &image.data, &vec![1.0; (side * side) as usize], 10.0, wing_level);
+            assert_eq!((found.len(), found[0].x, found[0].y), (1, 30, 30));
+            for k in 0..WALK_DIRECTIONS {
+                let reach = |level: f32| {
+                    ray(k).iter().position(|(dx, dy)| at(&image, 30 + dx, 30 + dy).is_none_or(|v| v < level)).unwrap()
+                };
+                let (core, wing) = (found[0].core_reach[k], found[0].wing_reach[k]);
+                assert_eq!((usize::from(core), usize::from(wing)), (reach(5.0), reach(wing_level)), "{k}");
+            }
+        }
+    }
 }

@@ -129,14 +129,14 @@ mod tests {
     fn each_tile_has_its_own_usable_pixels() {
         // Tiles are read some at a time, the last ones of a row fewer, and large ones alone; of some only the middles are
         // looked at.
-        for (width, nx, ny, most_px, row_step) in [
-            (150, 19, 2, 150, 1),
-            (1000, 130, 2, 1000, 1),
-            (2400, 3, 1, 2400, 1),
-            (2400, 3, 3, 2400, 2),
-            (2400, 1, 1, 2400, 1),
-            (1000, 130, 1, 5, 1),
-            (150, 1, 70, 40, 1),
+        for (width, nx, ny, most_px, half_of_rows) in [
+            (150, 19, 2, 150, false),
+            (1000, 130, 2, 1000, false),
+            (2400, 3, 1, 2400, false),
+            (2400, 3, 3, 2400, true),
+            (2400, 1, 1, 2400, false),
+            (1000, 130, 1, 5, false),
+            (150, 1, 70, 40, false),
         ] {
             let height = 70;
             let values = crate::simulate::gaussian_frame(width, height, 3, 1.0);
@@ -146,9 +146,11 @@ mod tests {
                 if hole { [0.0, -1.0][x % 2] } else { 1.0 }
             };
             let weights: Vec<f32> = (0..width * height).map(|i| weight(i % width, i / width)).collect();
-            let mesh = Mesh { width, height, nx, ny, most_px, row_step };
+            let mesh = Mesh { width, height, nx, ny, most_px, half_of_rows };
             let of_tile = |i: usize| {
-                let pixels = mesh.lines(i / nx).flat_map(|y| mesh.columns(i % nx).map(move |x| y * width + x));
+                let rows = mesh.rows(i / nx);
+                let lines = rows.clone().filter(|y| !half_of_rows || [0, 3].contains(&((y - rows.start) % 4)));
+                let pixels = lines.flat_map(|y| mesh.columns(i % nx).map(move |x| y * width + x));
                 let usable: Vec<f32> = pixels.filter(|p| weights[*p] > 0.0).map(|p| values[p]).collect();
                 statistics_of(&usable)
             };

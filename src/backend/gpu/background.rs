@@ -46,7 +46,7 @@ pub(super) struct TileParams {
     pub(super) nx: u32,
     pub(super) ny: u32,
     pub(super) most_px: u32,
-    pub(super) row_step: u32,
+    pub(super) half_of_rows: u32,
     pub(super) max_rounds: u32,
     pub(super) clip_sigmas: f32,
 }
@@ -91,7 +91,7 @@ impl GpuBackend {
             nx: mesh.nx as u32,
             ny: mesh.ny as u32,
             most_px: mesh.most_px as u32,
-            row_step: mesh.row_step as u32,
+            half_of_rows: mesh.half_of_rows.into(),
             max_rounds: MAX_CLIP_ROUNDS as u32,
             clip_sigmas: CLIP_SIGMAS,
         };

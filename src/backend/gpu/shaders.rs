@@ -108,7 +108,7 @@ fn layouts() -> Vec<Layout> {
             width, format, has_mask, has_saturation, saturation, has_blank, blank
         }),
         layout!(background::BACKGROUND, "Params" = background::TileParams {
-            width, height, nx, ny, most_px, row_step, max_rounds, clip_sigmas
+            width, height, nx, ny, most_px, half_of_rows, max_rounds, clip_sigmas
         }),
         layout!(background::BACKGROUND, "Statistics" = background::DeviceStatistics {
             n_usable, n_clipped, mean, median, sd

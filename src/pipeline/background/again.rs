@@ -24,7 +24,7 @@ impl BackgroundMap {
     /// The sky measured again, where sources have been weighed out or taken out of the residual: what they held back
     /// or bent is mended. None where no tile can be believed.
     ///
-    /// The level makes the mean of the filtered image zero (`filtered`, every other row, in units of the noise): noise with a tail on
+    /// The level makes the mean of the filtered image zero (`filtered`, half of the rows, in units of the noise): noise with a tail on
     /// one side (hot pixels of an undarkened frame) and the clipping shift it, and it is the mean that adds up along
     /// a line. The noise is that of the residual, where that is given, else it stays.
     pub(crate) fn measured_again(
@@ -32,7 +32,7 @@ impl BackgroundMap {
         filtered: &[TileStatistics],
         residual: Option<&[TileStatistics]>,
     ) -> Option<Self> {
-        let (mesh, looked_at) = (self.mesh, self.mesh.every_other_row());
+        let (mesh, looked_at) = (self.mesh, self.mesh.with_half_of_rows());
         let believed = believed_tiles(looked_at, filtered);
         if !believed.contains(&true) {
             return None;
@@ -53,16 +53,16 @@ impl BackgroundMap {
             None => self.tile_noise.clone(),
         };
         // What the rows between have is in those that are looked at.
-        let known = |tile: &TileStatistics| looked_at.row_step as u32 * tile.n_clipped;
+        let known = |i: usize| filtered[i].n_clipped * mesh.area(i) as u32 / looked_at.area(i) as u32;
         let errors: Vec<f32> =
-            (0..mesh.len()).map(|i| noise[i] / (known(&filtered[i]).max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
+            (0..mesh.len()).map(|i| noise[i] / (known(i).max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
         Some(Self::of(mesh, &Surface::through(mesh, &level, &errors, &noise), noise))
     }
 
-    /// The sky raised so that a filtered image (every other row of it) has no mean light left, where that would count along
+    /// The sky raised so that a filtered image (half of its rows) has no mean light left, where that would count along
     /// a line; none where it would not.
     pub(crate) fn raised(&self, filtered: &[TileStatistics]) -> Option<Self> {
-        let looked_at = self.mesh.every_other_row();
+        let looked_at = self.mesh.with_half_of_rows();
         let believed = believed_tiles(looked_at, filtered);
         let mut usable = filtered.to_vec();
         for (i, tile) in usable.iter_mut().enumerate().filter(|(i, _)| believed[*i]) {
@@ -95,7 +95,7 @@ pub(crate) fn measure_again(
     sky: &BackgroundMap,
     noise_too: bool,
 ) -> Result<Option<BackgroundMap>> {
-    let filtered = backend.tile_statistics(sky.mesh.every_other_row(), TileSource::Filtered)?;
+    let filtered = backend.tile_statistics(sky.mesh.with_half_of_rows(), TileSource::Filtered)?;
     let residual = if noise_too { Some(backend.tile_statistics(sky.mesh, TileSource::Values)?) } else { None };
     let again = sky.measured_again(&filtered, residual.as_deref());
     if let Some(again) = &again {
@@ -145,7 +145,7 @@ mod tests {
     use super::super::tests::tile;
     use super::*;
 
-    /// A tile of which every other row was looked at.
+    /// A tile of which half of the rows were looked at.
     fn tile_of_rows() -> TileStatistics {
         let tile = tile(0.0);
         TileStatistics { n_usable: tile.n_usable / 2, n_clipped: tile.n_clipped / 2, ..tile }

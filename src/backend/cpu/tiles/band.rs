@@ -14,7 +14,9 @@ const MOST_PX: usize = 1 << 17;
 /// So many tiles of a mesh are read together.
 pub(super) fn tiles_together(mesh: Mesh) -> usize {
     let of_tile = mesh.area(0);
-    (MOST_PX / of_tile.max(1)).clamp(1, mesh.nx)
+    // On many cores there has to be work for each.
+    let fair = mesh.len() / (4 * rayon::current_num_threads());
+    (MOST_PX / of_tile.max(1)).min(fair).clamp(1, mesh.nx)
 }
 
 /// The pixels of some tiles in a row of the mesh, so far as they are looked at.

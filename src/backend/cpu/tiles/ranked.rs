@@ -123,7 +123,8 @@ const ROUNDER: f32 = 8_388_608.0;
 impl Scale {
     fn of(values: &[f32], n_bins: usize) -> Self {
         let mut sample = [0.0; SAMPLE];
-        let of_all = values.iter().step_by(values.len().div_ceil(SAMPLE).max(1));
+        // An odd step goes through all columns of a tile.
+        let of_all = values.iter().step_by(values.len().div_ceil(SAMPLE) | 1);
         let n = sample.iter_mut().zip(of_all).map(|(sample, value)| *sample = *value).count();
         let sample = &mut sample[..n];
         sample.sort_unstable_by(f32::total_cmp);
