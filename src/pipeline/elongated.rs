@@ -24,8 +24,9 @@ const MOST_CORES_OF_FEW: usize = 50;
 /// So many cores are looked at even if they are faint.
 const MOST_FAINT_SEEDS: usize = 100;
 
-/// What the PSF filter makes of a long trail of height 1, over the noise, at a PSF width of one pixel: √(2π).
-const POINT_OVER_PIXEL: f64 = 2.506_628;
+/// A bright trail whose cores are fainter than this has `(20 / 10)² · 2√π` PSF widths at least, 21 px at σ = 1.5 px: the search
+/// finds it, in a crowd as well.
+const FAINT_CORE_SNR: f64 = 0.5 * BRIGHT_SNR;
 
 /// While the trails together grow by this factor their ends are looked for again, so often at most.
 const GROWTH: f64 = 1.2;
@@ -79,9 +80,8 @@ impl Search<'_> {
     fn seeds(&mut self) -> Result<Vec<Peak>> {
         let mut sources: Vec<&Elongated> = self.elongated.iter().collect();
         sources.sort_by(|a, b| b.snr.total_cmp(&a.snr));
-        // A crowd of faint ones is left to the search, which limits no pixel of theirs.
-        let unlimited = self.config.clip_sigmas * self.sigma() * POINT_OVER_PIXEL;
-        let bright = sources.partition_point(|s| s.snr >= BRIGHT_RECALL.min(unlimited));
+        // A crowd of faint ones is left to the search.
+        let bright = sources.partition_point(|s| s.snr >= FAINT_CORE_SNR);
         sources.truncate(bright.max(MOST_FAINT_SEEDS).min(self.most_candidates()));
         let sigma = self.sigma();
         let tries: Vec<Vec<Segment>> = sources.iter().map(|s| directions(&s.core, sigma)).collect();
