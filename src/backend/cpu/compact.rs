@@ -89,8 +89,8 @@ impl Stretch {
     #[inline(always)]
     fn are_peaks(&self, threshold: f32) -> [bool; STRETCH] {
         let mut are_peaks = [false; STRETCH];
-        for i in 0..STRETCH {
-            are_peaks[i] = self.values[i] > threshold;
+        for (is_peak, value) in are_peaks.iter_mut().zip(&self.values) {
+            *is_peak = *value > threshold;
         }
         for (k, line) in self.neighbours.iter().enumerate() {
             for i in 0..STRETCH {

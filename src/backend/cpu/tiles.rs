@@ -142,7 +142,7 @@ mod tests {
             let values = crate::simulate::gaussian_frame(width, height, 3, 1.0);
             // Lines that are whole, those with holes on one side, and those with holes everywhere.
             let weight = |x: usize, y: usize| {
-                let hole = (x + y) % 7 == 0 && (y % 3 == 2 || (y % 3 == 1 && x < width / 2));
+                let hole = (x + y).is_multiple_of(7) && (y % 3 == 2 || (y % 3 == 1 && x < width / 2));
                 if hole { [0.0, -1.0][x % 2] } else { 1.0 }
             };
             let weights: Vec<f32> = (0..width * height).map(|i| weight(i % width, i / width)).collect();
