@@ -1,6 +1,6 @@
 // One workgroup: one tile of the mesh, clipped at three standard deviations around its median until it settles.
 // In: values, weights (usable where > 0). Out: one Statistics per tile.
-// docs/algorithm.md, "Background". CPU twin: backend/cpu/background.rs.
+// docs/algorithm.md, "Background". CPU twin: backend/cpu/tiles.rs.
 //
 // Order statistics are exact: a radix select over keys that sort as the values do, eight bits a pass, of those bits
 // in which the kept values differ at all. Every invocation keeps its first keys: of most tiles the
