@@ -62,9 +62,9 @@ impl Stretch {
                 continue;
             }
             let row = &image.data[(y + dy - 1) * image.width..][..image.width];
-            match (x > 0).then(|| row[x - 1..].first_chunk()) {
-                Some(Some(inside)) => *line = *inside,
-                _ => {
+            match x.checked_sub(1).and_then(|first| row[first..].first_chunk()) {
+                Some(inside) => *line = *inside,
+                None => {
                     for (i, value) in line.iter_mut().enumerate() {
                         if x + i > 0 && x + i <= image.width {
                             *value = row[x + i - 1];

@@ -24,9 +24,9 @@ impl BackgroundMap {
     /// The sky measured again, where sources have been weighed out or taken out of the residual: what they held back
     /// or bent is mended. None where no tile can be believed.
     ///
-    /// The level makes the mean of the filtered image zero (`filtered`, half of the rows, in units of the noise): noise with a tail on
-    /// one side (hot pixels of an undarkened frame) and the clipping shift it, and it is the mean that adds up along
-    /// a line. The noise is that of the residual, where that is given, else it stays.
+    /// The level makes the mean of the filtered image zero (`filtered`, half of the rows, in units of the noise): noise
+    /// with a tail on one side (hot pixels of an undarkened frame) and the clipping shift it, and it is the mean that
+    /// adds up along a line. The noise is that of the residual, where that is given, else it stays.
     pub(crate) fn measured_again(
         &self,
         filtered: &[TileStatistics],
@@ -52,10 +52,8 @@ impl BackgroundMap {
             }
             None => self.tile_noise.clone(),
         };
-        // What the rows between have is in those that are looked at.
-        let known = |i: usize| filtered[i].n_clipped * mesh.area(i) as u32 / looked_at.area(i) as u32;
         let errors: Vec<f32> =
-            (0..mesh.len()).map(|i| noise[i] / (known(i).max(MIN_TILE_PIXELS) as f32).sqrt()).collect();
+            (0..mesh.len()).map(|i| noise[i] / pixels_told_of(mesh, i, &filtered[i]).sqrt()).collect();
         Some(Self::of(mesh, &Surface::through(mesh, &level, &errors, &noise), noise))
     }
 
@@ -134,6 +132,12 @@ fn mean_of(tiles: &[TileStatistics], of: impl Fn(&TileStatistics) -> f32) -> f32
     tiles.iter().map(of).sum::<f32>() / tiles.len().max(1) as f32
 }
 
+/// Pixels of a tile that half of its filtered rows tell of: those between have their light in these.
+fn pixels_told_of(mesh: Mesh, i: usize, filtered: &TileStatistics) -> f32 {
+    let rows = mesh.area(i) as f32 / mesh.with_half_of_rows().area(i) as f32;
+    (rows * filtered.n_clipped as f32).max(MIN_TILE_PIXELS as f32)
+}
+
 /// Mean of a filtered tile's usable pixels: those of weight zero are nearly zeros there, and pull its mean down.
 fn filtered_mean(mesh: Mesh, i: usize, tile: &TileStatistics) -> f32 {
     tile.mean * mesh.area(i) as f32 / tile.n_usable as f32
@@ -171,6 +175,19 @@ mod tests {
         let step = again.after(&before).evaluate().0;
         assert!((step[5000] + before.evaluate().0[5000] - level[5000]).abs() < 1e-3);
         assert_eq!(before.measured_again(&filtered, None).unwrap().tile_noise, before.tile_noise);
+    }
+
+    #[test]
+    fn half_of_the_rows_tell_of_all() {
+        let told = |side: usize, height: usize, n_clipped: u32| {
+            pixels_told_of(Mesh::new(side, height, side), 0, &TileStatistics { n_clipped, ..tile(0.0) })
+        };
+        assert_eq!(told(64, 64, 2048), 4096.0);
+        assert_eq!(told(512, 512, 512 * 256), 512.0 * 512.0);
+        // Of five rows three are looked at, and a single one is all there is.
+        assert_eq!(told(60, 5, 180), 300.0);
+        assert_eq!(told(60, 1, 60), 60.0);
+        assert_eq!(told(64, 64, 3), MIN_TILE_PIXELS as f32);
     }
 
     #[test]
