@@ -465,6 +465,8 @@ pub enum FrameFlag {
     TooSmall,
     /// Too few stars to measure the PSF width: 1.5 px was assumed.
     PsfAssumed,
+    /// Areas of one constant value, 8 px wide or more, hold no data: they were left out, with 3 px around them.
+    EmptyAreas,
 }
 
 impl FrameFlag {
@@ -476,6 +478,7 @@ impl FrameFlag {
             Self::NoNoise => "no_noise",
             Self::TooSmall => "too_small",
             Self::PsfAssumed => "psf_assumed",
+            Self::EmptyAreas => "empty_areas",
         }
     }
 }

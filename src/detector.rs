@@ -14,6 +14,7 @@ use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundConfig, BackgroundMap, Mesh};
 use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::empty;
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::last_fits;
 use crate::pipeline::lines::{self, Lines};
@@ -256,6 +257,7 @@ impl Detector {
     ///
     /// As [`detect`](Self::detect).
     pub fn candidates(&self, frame: &Frame<'_>) -> Result<Vec<Candidate>> {
+        let (frame, _) = &empty::leave_out(frame)?;
         self.on_backend(|backend| {
             let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
             let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
@@ -309,6 +311,7 @@ impl Detector {
     ///
     /// As [`detect`](Self::detect).
     pub fn sky(&self, frame: &Frame<'_>) -> Result<Option<Sky>> {
+        let (frame, _) = &empty::leave_out(frame)?;
         let sky = self.on_backend(|backend| self.measure_sky(backend, frame, &mut Clock::start()))?;
         Ok(sky.ok().map(|(map, lines)| {
             let (mut level, noise) = map.evaluate();
@@ -323,6 +326,7 @@ impl Detector {
         if self.config.psf_sigma_px.is_some() {
             return Ok(None);
         }
+        let (frame, _) = &empty::leave_out(frame)?;
         let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(None) };
         let field = stars::survey(backend, sky.mesh, None, &self.config.weigh)?;
         Ok((field.psf_source != PsfSource::Assumed).then_some((field.psf_sigma_px, field.psf_source)))
@@ -339,7 +343,12 @@ impl Detector {
         backend.take_times();
         // That a clock cannot be read spoils no report; a lost device is noticed soon enough.
         backend.take_kernel_times().unwrap_or_default();
-        let report = self.run_stages(backend, frame, places, psf)?;
+        let clock = Clock::start();
+        let (frame, has_empty_areas) = empty::leave_out(frame)?;
+        let mut report = self.run_stages(backend, &frame, places, psf, clock)?;
+        if has_empty_areas {
+            report.flags.push(FrameFlag::EmptyAreas);
+        }
         Ok(Report {
             operations_ms: backend.take_times(),
             kernels_ms: backend.take_kernel_times().unwrap_or_default(),
@@ -354,8 +363,8 @@ impl Detector {
         frame: &Frame<'_>,
         places: Option<&[Segment]>,
         psf: Option<(f64, PsfSource)>,
+        mut clock: Clock,
     ) -> Result<Report> {
-        let mut clock = Clock::start();
         let config = &self.config;
         let (sky, lines) = match self.measure_sky(backend, frame, &mut clock)? {
             Ok(sky) => sky,

@@ -10,6 +10,7 @@ pub(crate) mod chain;
 pub(crate) mod detected;
 pub(crate) mod doubles;
 pub(crate) mod elongated;
+pub(crate) mod empty;
 pub(crate) mod ends;
 pub(crate) mod errors;
 pub(crate) mod in_line;
