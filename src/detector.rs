@@ -416,18 +416,20 @@ impl Detector {
 
         let (mut lines, blocks) = lines::leave_dark_borders(backend, width, height)?;
         let mesh = Mesh::new(width, height, self.config.background.mesh_px);
-        let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        let sky = match BackgroundMap::from_tiles(mesh, &tiles) {
-            Some(map) => {
-                backend.normalise(&map)?;
-                lines::take_off_steps(backend, &map, &blocks, &mut lines)?;
-                Ok((map, lines))
-            }
-            None if tiles.iter().any(|t| t.n_usable > 0) => Err(FrameFlag::NoNoise),
-            None => Err(FrameFlag::NoUsablePixels),
-        };
+        let mut sky = background::draw_map(backend, mesh)?;
+        if let Ok(map) = &sky
+            && let Some(jumps) = lines::jumps(backend, map, &blocks, &lines)?
+        {
+            backend.ingest(frame)?;
+            backend.take_off_lines(&jumps)?;
+            sky = background::draw_map(backend, mesh)?;
+            lines = jumps;
+        }
+        if let Ok(map) = &sky {
+            lines::take_off_steps(backend, map, &blocks, &mut lines)?;
+        }
         clock.stage("background");
-        Ok(sky)
+        Ok(sky.map(|map| (map, lines)))
     }
 
     /// Weighs out the sources of the field, and measures the sky without them.

@@ -8,6 +8,8 @@ mod again;
 use rayon::prelude::*;
 
 pub(crate) use self::again::measure_again;
+use crate::backend::{Backend, TileSource};
+use crate::detection::FrameFlag;
 use crate::{Error, Result};
 
 /// How the sky and its noise are estimated.
@@ -221,6 +223,19 @@ impl BackgroundMap {
     }
 }
 
+/// Draws the map of a frame as ingested, and normalises it; a flag says why where there is none.
+pub(crate) fn draw_map(backend: &mut dyn Backend, mesh: Mesh) -> Result<std::result::Result<BackgroundMap, FrameFlag>> {
+    let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
+    Ok(match BackgroundMap::from_tiles(mesh, &tiles) {
+        Some(map) => {
+            backend.normalise(&map)?;
+            Ok(map)
+        }
+        None if tiles.iter().any(|t| t.n_usable > 0) => Err(FrameFlag::NoNoise),
+        None => Err(FrameFlag::NoUsablePixels),
+    })
+}
+
 /// Standard deviation of the noise, what clipping took off it made good.
 pub(crate) fn unclipped_sd(tile: &TileStatistics) -> f32 {
     (f64::from(tile.sd) / CLIPPED_SD) as f32
@@ -306,7 +321,15 @@ const MIN_TILE_PIXELS: u32 = 16;
 /// tile's mean is not the level at its centre where the sky is curved: the surface knows the difference.
 struct Surface {
     mesh: Mesh,
-    tiles: Vec<Quadratic>,
+    tiles: Vec<Patch>,
+}
+
+/// The sky around one tile.
+#[derive(Debug, Clone, Copy)]
+struct Patch {
+    surface: Quadratic,
+    /// Its slope is that of the sky; else perhaps that of a step, which three tiles do not tell from a surface.
+    has_slope: bool,
 }
 
 /// `c[0] + c[1] x + c[2] y + c[3] x² + c[4] xy + c[5] y²`, in tiles from the tile's centre.
@@ -316,15 +339,20 @@ impl Surface {
     fn through(mesh: Mesh, level: &[f32], errors: &[f32], noise: &[f32]) -> Self {
         let median = median_filter(mesh, level);
         let settle = |window: &mut Window, i: usize| {
-            let fit = |reach| robust_quadratic(mesh, level, errors, i, reach, window);
+            let fit = |reach| Some((reach, robust_quadratic(mesh, level, errors, i, reach, window)?));
             let smooth = [4, 3, 2, 1].into_iter().find_map(fit);
             let own = f64::from(level[i]);
             let around = || neighbourhood(mesh, i, 1).filter(|&j| j != i).map(|j| level[j]);
             let extreme = around().all(|v| level[i] > v) || around().all(|v| level[i] < v);
             match smooth {
                 // What light a clipped tile can hold back from its neighbours' surface is a source's, not the sky's.
-                Some(surface) if extreme || (own - surface[0]).abs() <= 0.5 * f64::from(noise[i]) => surface,
-                _ => local_plane(mesh, level, i, if extreme { f64::from(median[i]) } else { own }),
+                Some((reach, surface)) if extreme || (own - surface[0]).abs() <= 0.5 * f64::from(noise[i]) => {
+                    Patch { surface, has_slope: reach > 1 }
+                }
+                _ => {
+                    let value = if extreme { f64::from(median[i]) } else { own };
+                    Patch { surface: local_plane(mesh, level, i, value), has_slope: false }
+                }
             }
         };
         Self { mesh, tiles: (0..mesh.len()).into_par_iter().map_init(Window::default, settle).collect() }
@@ -335,14 +363,17 @@ impl Surface {
     fn value(&self, x: i64, y: i64) -> f32 {
         let nearest = self.mesh.nearest(x, y);
         let (dx, dy) = (x as f64 - (nearest % self.mesh.nx) as f64, y as f64 - (nearest / self.mesh.nx) as f64);
-        let c = &self.tiles[nearest];
+        let c = &self.tiles[nearest].surface;
         let at = c[0] + c[1] * dx + c[2] * dy + c[3] * dx * dx + c[4] * dx * dy + c[5] * dy * dy;
         (at - (c[3] + c[5]) / 12.0) as f32
     }
 
     /// Takes out of each tile's scatter what the slope of the sky across it has added: a twelfth of its square.
     fn without_slope(&self, noise: &[f32]) -> Vec<f32> {
-        let corrected = noise.iter().zip(&self.tiles).map(|(n, c)| {
+        let corrected = noise.iter().zip(&self.tiles).map(|(n, Patch { surface: c, has_slope })| {
+            if !has_slope {
+                return *n;
+            }
             let variance = f64::from(*n).powi(2);
             (variance - (c[1] * c[1] + c[2] * c[2]) / 12.0).max(0.5 * variance).sqrt() as f32
         });

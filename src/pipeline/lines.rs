@@ -159,6 +159,19 @@ pub(crate) fn leave_dark_borders(
     Ok((lines, blocks))
 }
 
+/// Jumps from one line to the next in a frame that has been normalised by a smooth map, which they have bent: it is to be
+/// drawn anew without them. None where there are none. `blocks` are those of the frame as ingested, `lines` what has been
+/// left out of it.
+pub(crate) fn jumps(
+    backend: &mut dyn Backend,
+    map: &BackgroundMap,
+    blocks: &[Blocks; 2],
+    lines: &Lines,
+) -> Result<Option<Lines>> {
+    let of = |offsets: Lines| Lines { factors: lines.factors.clone(), ..offsets };
+    Ok(offsets_of_lines(backend, map, blocks, lines, jump_offsets)?.map(of))
+}
+
 /// Takes steps between the lines off a frame that has been normalised by a smooth map, and notes them. `blocks` are those of
 /// the frame as ingested.
 pub(crate) fn take_off_steps(
@@ -167,30 +180,45 @@ pub(crate) fn take_off_steps(
     blocks: &[Blocks; 2],
     lines: &mut Lines,
 ) -> Result<()> {
+    let of = |lines: &[Line]| step_offsets(lines, HALF_WINDOW, SIGNIFICANT);
+    if let Some(steps) = offsets_of_lines(backend, map, blocks, lines, of)? {
+        backend.take_off_lines(&steps)?;
+        lines.offsets.iter_mut().zip(&steps.offsets).for_each(|(offset, step)| *offset += step);
+    }
+    Ok(())
+}
+
+/// Offsets of the columns and of the rows, where blocks of them show that they have some.
+fn offsets_of_lines(
+    backend: &mut dyn Backend,
+    map: &BackgroundMap,
+    blocks: &[Blocks; 2],
+    lines: &Lines,
+    of: impl Fn(&[Line]) -> Option<Vec<f32>>,
+) -> Result<Option<Lines>> {
     let Mesh { width, height, .. } = map.mesh;
     if blocks.iter().all(|b| b.length() < MIN_LENGTH) {
-        return Ok(());
+        return Ok(None);
     }
     let blocks = if lines.is_none() {
         [0, 1].map(|i| blocks[i].without(map))
     } else {
-        // Borders were a part of them.
+        // Borders were a part of them, or jumps.
         Blocks::measure(backend, width, height, BLOCK, MOST_PX)?
     };
     let seen = blocks.map(|b| b.length() >= MIN_LENGTH && step_offsets(&b.whole(), 0, BLOCK_SIGNIFICANT).is_some());
-    if seen.contains(&true) {
-        let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
-        let mut steps = Lines::none(width, height);
-        for (i, first) in [(0, 0), (1, width)] {
-            let offsets = if seen[i] { step_offsets(&single[i].whole(), HALF_WINDOW, SIGNIFICANT) } else { None };
-            for (place, offset) in steps.offsets[first..].iter_mut().zip(offsets.unwrap_or_default()) {
-                *place = offset;
-            }
-        }
-        backend.take_off_lines(&steps)?;
-        lines.offsets = steps.offsets;
+    if !seen.contains(&true) {
+        return Ok(None);
     }
-    Ok(())
+    let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
+    let mut steps = Lines::none(width, height);
+    for (i, first) in [(0, 0), (1, width)] {
+        let offsets = if seen[i] { of(&single[i].whole()) } else { None };
+        for (place, offset) in steps.offsets[first..].iter_mut().zip(offsets.unwrap_or_default()) {
+            *place = offset;
+        }
+    }
+    Ok((!steps.is_none()).then_some(steps))
 }
 
 /// What the parts of a line, or of a block of some, have in common.
@@ -291,6 +319,58 @@ fn step_offsets(lines: &[Line], half_window: usize, significant: f64) -> Option<
         f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(significant * error) && line.was_seen()
     };
     (0..n).any(is_step).then_some(offsets)
+}
+
+/// Lines on either side of a jump by which it is measured: fewer than a tile has, within which the sky is straight.
+const JUMP_SIDE: usize = 16;
+
+/// No more jumps than this are looked for among the columns, or the rows.
+const MOST_JUMPS: usize = 16;
+
+/// The level of the lines as a sum of jumps from one to the next; none where there is none. The greatest is looked for first,
+/// and taken off before the next. Up and down again within a streak's width is no jump.
+fn jump_offsets(lines: &[Line]) -> Option<Vec<f32>> {
+    let seen: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].was_seen()).collect();
+    let mut noise: Vec<f32> = seen.iter().map(|i| lines[*i].sd).collect();
+    noise.sort_unstable_by(f32::total_cmp);
+    let noise = f64::from(*noise.get(noise.len() / 2)?) / CLIPPED_SD;
+    let mut levels: Vec<(f64, f64)> =
+        seen.iter().map(|i| (f64::from(lines[*i].mean), lines[*i].mean_err * lines[*i].scatter.max(1.0))).collect();
+    // By index among the lines that were seen.
+    let mut jumps: Vec<(usize, f64)> = Vec::new();
+    while jumps.len() < MOST_JUMPS {
+        let at = |i: usize| {
+            let (before, after) = (&levels[i - JUMP_SIDE..i], &levels[i..i + JUMP_SIDE]);
+            let (before, err_1) = level_at_end(before.iter().rev());
+            let (after, err_2) = level_at_end(after.iter());
+            (after - before, err_1.hypot(err_2))
+        };
+        let places = JUMP_SIDE..(levels.len() + 1).saturating_sub(JUMP_SIDE);
+        let significant = places
+            .map(|i| (i, at(i)))
+            .filter(|(_, (jump, err))| jump.abs() > (LEAST_OFFSET * noise).max(SIGNIFICANT * err));
+        let Some((i, (jump, _))) = significant.max_by(|a, b| a.1.0.abs().total_cmp(&b.1.0.abs())) else { break };
+        levels[i..].iter_mut().for_each(|(level, _)| *level -= jump);
+        jumps.push((i, jump));
+    }
+    jumps.sort_unstable_by_key(|(i, _)| *i);
+    let is_streak = |a: &(usize, f64), b: &(usize, f64)| a.1 * b.1 < 0.0 && a.0.abs_diff(b.0) <= HALF_WINDOW;
+    let lasting = |j: &&(usize, f64)| !jumps.iter().any(|other| is_streak(j, other));
+    let lasting: Vec<(usize, f64)> = jumps.iter().filter(lasting).map(|(i, jump)| (seen[*i], *jump)).collect();
+    let offset = |line: usize| lasting.iter().filter(|(first, _)| *first <= line).map(|(_, jump)| *jump as f32).sum();
+    (!lasting.is_empty()).then(|| (0..lines.len()).map(offset).collect())
+}
+
+/// The level half a line before the first of some, by a straight line through them, and its error.
+fn level_at_end<'a>(levels: impl Iterator<Item = &'a (f64, f64)> + Clone) -> (f64, f64) {
+    let n = levels.clone().count() as f64;
+    let places = || levels.clone().enumerate().map(|(i, (level, _))| (i as f64 + 0.5, *level));
+    let (middle, mean) = (0.5 * n, levels.clone().map(|(level, _)| level).sum::<f64>() / n);
+    let spread: f64 = places().map(|(x, _)| (x - middle).powi(2)).sum();
+    let slope = places().map(|(x, level)| (x - middle) * (level - mean)).sum::<f64>() / spread;
+    let rest = places().map(|(x, level)| (level - mean - slope * (x - middle)).powi(2)).sum::<f64>() / (n - 2.0);
+    let of_noise = levels.map(|(_, err)| err * err).sum::<f64>() / n;
+    (mean - slope * middle, ((1.0 / n + middle * middle / spread) * rest.max(of_noise)).sqrt())
 }
 
 #[cfg(test)]
