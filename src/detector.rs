@@ -417,9 +417,10 @@ impl Detector {
         let (mut lines, blocks) = lines::leave_dark_borders(backend, width, height)?;
         let mesh = Mesh::new(width, height, self.config.background.mesh_px);
         let mut sky = background::draw_map(backend, mesh)?;
-        if let Ok(map) = &sky
-            && let Some(jumps) = lines::jumps(backend, map, &blocks, &lines)?
-        {
+        // Jumps of the columns, then of the rows.
+        for _ in 0..2 {
+            let Ok(map) = &sky else { break };
+            let Some(jumps) = lines::jumps(backend, map, &blocks, &lines)? else { break };
             backend.ingest(frame)?;
             backend.take_off_lines(&jumps)?;
             sky = background::draw_map(backend, mesh)?;

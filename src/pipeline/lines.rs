@@ -3,6 +3,8 @@
 //!
 //! Method: docs/algorithm.md, "Background".
 
+use std::ops::Range;
+
 use crate::Result;
 use crate::backend::{Backend, TileSource};
 use crate::pipeline::background::{BackgroundMap, CLIPPED_SD, Mesh, TileStatistics, unclipped_sd};
@@ -44,25 +46,50 @@ const LEAST_OFFSET: f64 = 0.1;
 const BLOCK_SIGNIFICANT: f64 = 4.0;
 const SIGNIFICANT: f64 = 6.0;
 
-/// What is taken off, and left out, column by column and row by row.
+/// What is taken off, and left out, column by column and row by row. The two halves of a line may have offsets of their own:
+/// amplifiers read quarters of a detector, or half columns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lines {
     width: usize,
-    /// In the frame's unit: of each column, then of each row.
+    height: usize,
+    /// In the frame's unit: of each column in the first half of the rows, then in the second; of each row in the first half of
+    /// the columns, then in the second.
     pub(crate) offsets: Vec<f32>,
     /// 1, or 0 where no sky was seen.
     pub(crate) factors: Vec<f32>,
 }
 
 impl Lines {
-    /// Offsets and factors of each column, then of each row.
     #[cfg(all(test, feature = "gpu"))]
-    pub(crate) fn new(width: usize, offsets: Vec<f32>, factors: Vec<f32>) -> Self {
-        Self { width, offsets, factors }
+    pub(crate) fn new(width: usize, height: usize, offsets: Vec<f32>, factors: Vec<f32>) -> Self {
+        Self { width, height, offsets, factors }
     }
 
     fn none(width: usize, height: usize) -> Self {
-        Self { width, offsets: vec![0.0; width + height], factors: vec![1.0; width + height] }
+        Self { width, height, offsets: vec![0.0; 2 * (width + height)], factors: vec![1.0; width + height] }
+    }
+
+    /// Offsets of all columns in that half of the rows which a row belongs to.
+    pub(crate) fn of_columns(&self, y: usize) -> &[f32] {
+        let first = if y < self.height / 2 { 0 } else { self.width };
+        &self.offsets[first..first + self.width]
+    }
+
+    /// Offsets of a row in the first half of the columns, and in the second.
+    pub(crate) fn of_row(&self, y: usize) -> [f32; 2] {
+        [0, self.height].map(|half| self.offsets[2 * self.width + half + y])
+    }
+
+    /// Those of the columns, or of the rows: of their first halves, then of their second ones.
+    fn halves_mut(&mut self, are_columns: bool) -> [&mut [f32]; 2] {
+        let (columns, rows) = self.offsets.split_at_mut(2 * self.width);
+        let (lines, n) = if are_columns { (columns, self.width) } else { (rows, self.height) };
+        let (first, second) = lines.split_at_mut(n);
+        [first, second]
+    }
+
+    fn add_offsets(&mut self, others: &Self) {
+        self.offsets.iter_mut().zip(&others.offsets).for_each(|(offset, other)| *offset += other);
     }
 
     /// Nothing is taken off or left out.
@@ -72,14 +99,14 @@ impl Lines {
 
     /// What is taken off a pixel.
     pub(crate) fn offset(&self, x: usize, y: usize) -> f32 {
-        self.offsets[x] + self.offsets[self.width + y]
+        self.of_columns(y)[x] + self.of_row(y)[usize::from(x >= self.width / 2)]
     }
 
     /// The borders without sky, from the blocks of columns and of rows.
     fn without_borders(width: usize, height: usize, blocks: &[Blocks; 2]) -> Self {
         let mut lines = Self::none(width, height);
         for (blocks, range) in blocks.iter().zip([0..width, width..width + height]) {
-            let blocks = blocks.whole();
+            let blocks = blocks.lines(0..PARTS);
             let (low, high) = dark_borders(&blocks);
             let [low, high] = [low, high].map(|n| n * range.len() / blocks.len().max(1));
             lines.factors[range.start..range.start + low].fill(0.0);
@@ -118,13 +145,26 @@ impl Blocks {
         Ok([of(true, columns)?, of(false, rows)?])
     }
 
-    /// What each block's parts have in common.
-    fn whole(&self) -> Vec<Line> {
+    /// What some of each block's parts have in common.
+    fn lines(&self, parts: Range<usize>) -> Vec<Line> {
+        let n = parts.len();
         if self.are_columns {
-            (0..self.mesh.nx).map(|x| Line::of(self.parts.iter().skip(x).step_by(self.mesh.nx))).collect()
+            let of = |x: usize| Line::of(self.parts.iter().skip(x).step_by(self.mesh.nx).skip(parts.start).take(n));
+            (0..self.mesh.nx).map(of).collect()
         } else {
-            self.parts.chunks(self.mesh.nx).map(Line::of).collect()
+            self.parts.chunks(self.mesh.nx).map(|row| Line::of(row.iter().skip(parts.start).take(n))).collect()
         }
+    }
+
+    /// The same of the first half of each block, and of the second.
+    fn halves(&self) -> [Vec<Line>; 2] {
+        [self.lines(0..PARTS / 2), self.lines(PARTS / 2..PARTS)]
+    }
+
+    /// Whether there are steps from block to block, in whole ones or, where those are long enough, in half ones.
+    fn have_steps(&self) -> bool {
+        let have = |lines: &[Line]| step_offsets(lines, 0, BLOCK_SIGNIFICANT).is_some();
+        self.length() >= MIN_LENGTH && (have(&self.lines(0..PARTS)) || self.halves().iter().any(|half| have(half)))
     }
 
     /// As they are once a smooth map has been taken off: it knows what of a part's scatter is noise, and what a slope.
@@ -160,7 +200,7 @@ pub(crate) fn leave_dark_borders(
 }
 
 /// Jumps from one line to the next in a frame that has been normalised by a smooth map, which they have bent: it is to be
-/// drawn anew without them. None where there are none. `blocks` are those of the frame as ingested, `lines` what has been
+/// drawn anew without them. None where there are none; of columns and rows those of one alone are given. `blocks` are those of the frame as ingested, `lines` what has been
 /// left out of it.
 pub(crate) fn jumps(
     backend: &mut dyn Backend,
@@ -168,8 +208,26 @@ pub(crate) fn jumps(
     blocks: &[Blocks; 2],
     lines: &Lines,
 ) -> Result<Option<Lines>> {
-    let of = |offsets: Lines| Lines { factors: lines.factors.clone(), ..offsets };
-    Ok(offsets_of_lines(backend, map, blocks, lines, jump_offsets)?.map(of))
+    let Some(single) = single_lines(backend, map, blocks, lines)? else { return Ok(None) };
+    let mut jumps = lines.clone();
+    for of_lines in &single {
+        let [first, second] = of_lines.halves();
+        let differ: Vec<Line> = first.iter().zip(&second).map(|(a, b)| a.less(b)).collect();
+        let offsets = if jump_offsets(&differ).is_some() {
+            [first, second].map(|half| jump_offsets(&half))
+        } else {
+            let whole = jump_offsets(&of_lines.lines(0..PARTS));
+            [whole.clone(), whole]
+        };
+        for (half, offsets) in jumps.halves_mut(of_lines.are_columns).into_iter().zip(offsets) {
+            half.iter_mut().zip(offsets.unwrap_or_default()).for_each(|(place, offset)| *place += offset);
+        }
+        // A quarter that differs has jumps both ways: one of the two is enough, or what is left shows the next time.
+        if jumps != *lines {
+            return Ok(Some(jumps));
+        }
+    }
+    Ok(None)
 }
 
 /// Takes steps between the lines off a frame that has been normalised by a smooth map, and notes them. `blocks` are those of
@@ -180,22 +238,28 @@ pub(crate) fn take_off_steps(
     blocks: &[Blocks; 2],
     lines: &mut Lines,
 ) -> Result<()> {
-    let of = |lines: &[Line]| step_offsets(lines, HALF_WINDOW, SIGNIFICANT);
-    if let Some(steps) = offsets_of_lines(backend, map, blocks, lines, of)? {
+    let Some(single) = single_lines(backend, map, blocks, lines)? else { return Ok(()) };
+    let mut steps = Lines::none(map.mesh.width, map.mesh.height);
+    for lines in &single {
+        if let Some(offsets) = step_offsets(&lines.lines(0..PARTS), HALF_WINDOW, SIGNIFICANT) {
+            steps.halves_mut(lines.are_columns).into_iter().for_each(|half| half.copy_from_slice(&offsets));
+        }
+    }
+    if !steps.is_none() {
         backend.take_off_lines(&steps)?;
-        lines.offsets.iter_mut().zip(&steps.offsets).for_each(|(offset, step)| *offset += step);
+        lines.add_offsets(&steps);
     }
     Ok(())
 }
 
-/// Offsets of the columns and of the rows, where blocks of them show that they have some.
-fn offsets_of_lines(
+/// The single columns and rows of a frame that has been normalised, of those of the two of which blocks show that they have
+/// steps; none where neither has.
+fn single_lines(
     backend: &mut dyn Backend,
     map: &BackgroundMap,
     blocks: &[Blocks; 2],
     lines: &Lines,
-    of: impl Fn(&[Line]) -> Option<Vec<f32>>,
-) -> Result<Option<Lines>> {
+) -> Result<Option<Vec<Blocks>>> {
     let Mesh { width, height, .. } = map.mesh;
     if blocks.iter().all(|b| b.length() < MIN_LENGTH) {
         return Ok(None);
@@ -206,19 +270,12 @@ fn offsets_of_lines(
         // Borders were a part of them, or jumps.
         Blocks::measure(backend, width, height, BLOCK, MOST_PX)?
     };
-    let seen = blocks.map(|b| b.length() >= MIN_LENGTH && step_offsets(&b.whole(), 0, BLOCK_SIGNIFICANT).is_some());
+    let seen = [blocks[0].have_steps(), blocks[1].have_steps()];
     if !seen.contains(&true) {
         return Ok(None);
     }
     let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
-    let mut steps = Lines::none(width, height);
-    for (i, first) in [(0, 0), (1, width)] {
-        let offsets = if seen[i] { of(&single[i].whole()) } else { None };
-        for (place, offset) in steps.offsets[first..].iter_mut().zip(offsets.unwrap_or_default()) {
-            *place = offset;
-        }
-    }
-    Ok((!steps.is_none()).then_some(steps))
+    Ok(Some(single.into_iter().zip(seen).filter_map(|(lines, seen)| seen.then_some(lines)).collect()))
 }
 
 /// What the parts of a line, or of a block of some, have in common.
@@ -255,6 +312,18 @@ impl Line {
             scatter: if of_noise > 0.0 { of_parts / of_noise } else { 1.0 },
             median: median(&|p| p.median),
             sd: median(&|p| p.sd),
+        }
+    }
+
+    /// How much one differs from another.
+    fn less(&self, other: &Self) -> Self {
+        Self {
+            n_clipped: self.n_clipped.min(other.n_clipped),
+            mean: self.mean - other.mean,
+            mean_err: self.mean_err.hypot(other.mean_err),
+            scatter: self.scatter.max(other.scatter),
+            median: self.median - other.median,
+            sd: self.sd.max(other.sd),
         }
     }
 
@@ -466,7 +535,7 @@ mod tests {
             let mesh = Mesh { width, height, nx, ny, most_px: MOST_PX, half_of_rows: false };
             let blocks = |step: f32| {
                 let parts = (0..mesh.len()).map(|i| part(mean(mesh, i, step), 10.0)).collect();
-                Blocks { are_columns, mesh, parts }.without(&map).whole()
+                Blocks { are_columns, mesh, parts }.without(&map).lines(0..PARTS)
             };
             let flat = blocks(0.0);
             assert!(flat.iter().all(|b| b.mean.abs() < 0.3), "{flat:?}");

@@ -132,9 +132,9 @@ fn lines_are_taken_off_alike() {
         let values: Vec<f32> = noise(pair.len(), 15).iter().map(|v| 1_050.0 + 6.0 * v).collect();
         let weights = weights_with_holes(pair.len(), 0.3, 16);
         pair.write([&values, &weights, &values, &weights]);
-        let offsets = noise(size.0 + size.1, 17);
-        let factors = (0..offsets.len()).map(|i| f32::from(i % 5 != 0)).collect();
-        let lines = Lines::new(size.0, offsets, factors);
+        let offsets = noise(2 * (size.0 + size.1), 17);
+        let factors = (0..size.0 + size.1).map(|i| f32::from(i % 5 != 0)).collect();
+        let lines = Lines::new(size.0, size.1, offsets, factors);
         pair.each(|b| b.take_off_lines(&lines).unwrap());
         // Two roundings, of the sum and of the difference.
         pair.check_images(&format!("lines {size:?}"), |_| 2.0 * EPS * 1_100.0, exact);

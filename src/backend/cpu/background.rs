@@ -22,11 +22,14 @@ pub(super) fn normalise(values: &mut [f32], weights: &mut [f32], map: &Backgroun
 /// Residual − offsets of column and row, and weight zero where either is left out. GPU twin: shaders/lines.wgsl.
 pub(super) fn take_off_lines(residual: &mut Image, weight: &mut Image, lines: &Lines) {
     let width = residual.width;
-    let (of_columns, of_rows) = lines.offsets.split_at(width);
     let (columns, rows) = lines.factors.split_at(width);
     let images = residual.data.par_chunks_mut(width).zip(weight.data.par_chunks_mut(width));
-    images.zip(of_rows.par_iter().zip(rows)).for_each(|((values, weights), (of_row, row))| {
-        values.iter_mut().zip(of_columns).for_each(|(value, of_column)| *value -= of_column + of_row);
+    images.zip(rows).enumerate().for_each(|(y, ((values, weights), row))| {
+        let (of_columns, of_row) = (lines.of_columns(y).split_at(width / 2), lines.of_row(y));
+        let (first, second) = values.split_at_mut(width / 2);
+        for (values, of_columns, of_row) in [(first, of_columns.0, of_row[0]), (second, of_columns.1, of_row[1])] {
+            values.iter_mut().zip(of_columns).for_each(|(value, of_column)| *value -= of_column + of_row);
+        }
         weights.iter_mut().zip(columns).for_each(|(weight, column)| *weight *= column * row);
     });
 }
