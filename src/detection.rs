@@ -355,6 +355,9 @@ pub enum RejectReason {
     Extended,
     /// Follows the border of the usable area.
     FrameEdge,
+    /// Lies where the sky is not what the background map says (an edge of stray light or of a shadow, a nebula), and is not
+    /// much brighter than that is off.
+    UnevenSky,
     /// Not significant against what lies beside it, or what its own model leaves of it: no trail describes this light.
     PoorFit,
 }
@@ -374,6 +377,7 @@ impl RejectReason {
             Self::DiffractionSpike => "diffraction_spike",
             Self::Extended => "extended",
             Self::FrameEdge => "frame_edge",
+            Self::UnevenSky => "uneven_sky",
             Self::PoorFit => "poor_fit",
         }
     }

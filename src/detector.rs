@@ -26,6 +26,7 @@ use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{Scatter, Thresholds};
 use crate::pipeline::tracking::{StarMotion, Tracking};
+use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::weigh::WeighConfig;
 use crate::reference::Reference;
 use rate::FirstLook;
@@ -380,22 +381,24 @@ impl Detector {
         clock.stage("weigh");
 
         let mut found = self.search(backend, frame, weighed, &field, places)?;
-        let mode = report::tracking_of(config.tracking, &found.measured);
+        let on_even_sky = found.on_even_sky();
+        let mode = report::tracking_of(config.tracking, &on_even_sky);
         if let (Some(motion), None) = (StarMotion::of(&mode), places) {
             clock.stage("first_look");
             return self.run_among_trails(backend, frame, &FirstLook { sky, lines, field, found, motion }, clock);
         }
-        if let Some(sigma) = stars::psf_from_trails(&field, &found.measured, mode != TrackingMode::Sidereal) {
+        if let Some(sigma) = stars::psf_from_trails(&field, &on_even_sky, mode != TrackingMode::Sidereal) {
             // No stars to measure the PSF on, but bright trails: search again with their width.
             normalise_anew(backend, frame, &sky, &lines)?;
             field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
-            field.psf_source = PsfSource::Trails { count: found.measured.len() };
+            field.psf_source = PsfSource::Trails { count: on_even_sky.len() };
             let weighed = self.weigh(backend, sky, &field)?;
             found = self.search(backend, frame, weighed, &field, places)?;
         }
         clock.stage("search");
 
-        let mut findings = Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px);
+        let mut findings =
+            Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         findings.judge_trails(found.measured, None, 0.0);
         clock.stage("measure");
 
@@ -461,9 +464,9 @@ impl Detector {
         let mut search = self.begin_search(backend, frame, weighed, field, look)?;
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
-        let Search { sky, thresholds, chains, .. } = search;
+        let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured = last_fits::measure_trails(backend, frame, field, &chains, self.config.tracking, trails, None)?;
-        Ok(Found { measured, sky, thresholds, chains, longest_px })
+        Ok(Found { measured, sky, thresholds, chains, longest_px, uneven })
     }
 
     /// Filters what has not been weighed out, and sets the thresholds.
@@ -477,6 +480,7 @@ impl Detector {
     ) -> Result<Search<'a>> {
         let (width, height) = (frame.width(), frame.height());
         let segments = self.segment_set(&*backend, width, height, field.psf_sigma_px);
+        let uneven = UnevenSky::measure(backend, &weighed.sky)?;
         backend.filter(&segments.kernel, self.config.search.clip_sigmas as f32, false)?;
         let Weighed { sky, scatter } = weighed;
         let Scatter { excess, usable } = match scatter {
@@ -509,6 +513,7 @@ impl Detector {
             segments,
             thresholds,
             chains: ChainPrior::new(field.n_sources, width * height, segments_sigma, excess),
+            uneven,
             noise_excess: excess,
             elongated: field.elongated.clone(),
             trails_are_many: field.elongated.len() as f64 > MANY_TRAILS * field.n_sources as f64,
@@ -615,6 +620,16 @@ struct Found {
     thresholds: Thresholds,
     chains: ChainPrior,
     longest_px: f64,
+    uneven: UnevenSky,
+}
+
+impl Found {
+    /// Those that the sky does not explain.
+    fn on_even_sky(&self) -> Vec<last_fits::Measured> {
+        let is_explained =
+            |m: &last_fits::Measured| self.uneven.explains(&m.detection.segment, m.detection.snr, m.sigma_eff_px);
+        self.measured.iter().filter(|m| !is_explained(m)).cloned().collect()
+    }
 }
 
 /// Wall time, stage by stage.

@@ -108,7 +108,8 @@ impl Detector {
             field.psf_sigma_px,
             excess,
         );
-        let mut findings = Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px);
+        let mut findings =
+            Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
         backend.add_trails(&findings.trails, -1.0)?;
@@ -166,9 +167,9 @@ impl Detector {
             self.begin_search(backend, frame, weighed, &field, Look::AmongTrails(stars.motion, stars.scatter))?;
         let trails: Vec<Believed> = search.find_trails()?;
         let longest_px = search.segments.longest_px();
-        let Search { sky, thresholds, chains, .. } = search;
+        let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured = last_fits::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, None)?;
-        Ok((field, Found { measured, sky, thresholds, chains, longest_px }))
+        Ok((field, Found { measured, sky, thresholds, chains, longest_px, uneven }))
     }
 }
 

@@ -68,7 +68,7 @@ impl Mesh {
     }
 
     /// The tile nearest to a place on the mesh, itself perhaps beyond the border.
-    fn nearest(&self, x: i64, y: i64) -> usize {
+    pub(crate) fn nearest(&self, x: i64, y: i64) -> usize {
         let (x, y) = (x.clamp(0, self.nx as i64 - 1), y.clamp(0, self.ny as i64 - 1));
         y as usize * self.nx + x as usize
     }

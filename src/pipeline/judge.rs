@@ -9,6 +9,7 @@ use crate::error::require;
 use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::surroundings::Surroundings;
+use crate::pipeline::uneven::UnevenSky;
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +94,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) stars: &'a [BrightStar],
     /// Every trail of the frame.
     pub(crate) trails: &'a [KnownTrail],
+    /// Where the map does not describe the sky.
+    pub(crate) uneven: &'a UnevenSky,
 }
 
 /// A trail that could have left a residual.
@@ -122,6 +125,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     if hugs_border(s, scene) {
         return Some(RejectReason::FrameEdge);
+    }
+    if scene.uneven.explains(s, evidence.snr, evidence.sigma_eff_px) {
+        return Some(RejectReason::UnevenSky);
     }
     let bleeds = |star: &&BrightStar| star.saturated && s.distance_to(star.position) < star.radius_px.max(4.0);
     let round = || scene.stars.iter().filter(|star| !star.elongated && star.could_leave(evidence.snr));
@@ -279,6 +285,7 @@ mod tests {
             noise_excess: 1.0,
             stars,
             trails: &[],
+            uneven: &UnevenSky::none(500, 400),
         };
         judge(&evidence, &scene, &JudgeConfig::default())
     }

@@ -26,6 +26,7 @@ use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::Elongated;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
+use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::weigh::Footprint;
 
 /// What the search of one frame needs to know.
@@ -39,6 +40,8 @@ pub(crate) struct Search<'a> {
     pub(crate) places: Option<Vec<Segment>>,
     pub(crate) thresholds: Thresholds,
     pub(crate) chains: ChainPrior,
+    /// Where the map does not describe the sky.
+    pub(crate) uneven: UnevenSky,
     pub(crate) noise_excess: f64,
     /// Bright sources longer than wide, not known to be streaks or blends of stars yet.
     pub(crate) elongated: Vec<Elongated>,
@@ -272,7 +275,10 @@ impl Search<'_> {
             limit: if uncut_above.is_some() { f32::MAX } else { limit as f32 },
             weighted: self.weighted,
         };
-        let peaks = self.backend.find_peaks(&self.segments, &request)?;
+        let mut peaks = self.backend.find_peaks(&self.segments, &request)?;
+        // Hundreds lie along an edge of light: each would be fitted, to be rejected in the end.
+        let sigma = self.sigma();
+        peaks.retain(|p| !self.uneven.explains(&p.segment, p.snr, sigma));
         Ok(suppress(&peaks, self.sigma(), CHAINS_PER_CANDIDATE * self.most_candidates()))
     }
 

@@ -33,4 +33,5 @@ pub(crate) mod strip;
 pub(crate) mod surroundings;
 pub(crate) mod threshold;
 pub(crate) mod tracking;
+pub(crate) mod uneven;
 pub(crate) mod weigh;

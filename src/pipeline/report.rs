@@ -15,6 +15,7 @@ use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
+use crate::pipeline::uneven::UnevenSky;
 
 /// How the trails of a frame say that the telescope moved.
 pub(crate) fn tracking_of(tracking: Tracking, measured: &[Measured]) -> TrackingMode {
@@ -80,6 +81,7 @@ pub(crate) struct Findings<'a> {
     thresholds: Thresholds,
     chains: ChainPrior,
     longest_px: f64,
+    uneven: UnevenSky,
     pub(crate) tracking: TrackingMode,
     detections: Vec<Detection>,
     rejected: Vec<Rejected>,
@@ -95,6 +97,7 @@ impl<'a> Findings<'a> {
         thresholds: Thresholds,
         chains: ChainPrior,
         longest_px: f64,
+        uneven: UnevenSky,
     ) -> Self {
         Self {
             frame,
@@ -103,6 +106,7 @@ impl<'a> Findings<'a> {
             thresholds,
             chains,
             longest_px,
+            uneven,
             tracking: TrackingMode::Sidereal,
             detections: Vec::new(),
             rejected: field
@@ -137,6 +141,7 @@ impl<'a> Findings<'a> {
                 noise_excess: self.thresholds.noise_excess,
                 stars: &self.field.bright,
                 trails: &trails,
+                uneven: &self.uneven,
             };
             let evidence = Evidence {
                 segment: m.detection.segment,
