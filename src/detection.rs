@@ -469,7 +469,7 @@ pub enum FrameFlag {
     TooSmall,
     /// Too few stars to measure the PSF width: 1.5 px was assumed.
     PsfAssumed,
-    /// Areas of one constant value, 8 px wide or more, hold no data: they were left out, with 3 px around them.
+    /// Areas of one constant value, 12 px wide or more, hold no data: they were left out, with 3 px around them.
     EmptyAreas,
 }
 

@@ -420,17 +420,18 @@ impl Detector {
         let (mut lines, blocks) = lines::leave_dark_borders(backend, width, height)?;
         let mesh = Mesh::new(width, height, self.config.background.mesh_px);
         let mut sky = background::draw_map(backend, mesh)?;
-        // Jumps of the columns, then of the rows.
-        for _ in 0..2 {
+        // Jumps bend the map: it is drawn anew without those of the columns, then of the rows, and of what these have hidden.
+        for turn in 0..=MOST_TURNS {
             let Ok(map) = &sky else { break };
-            let Some(jumps) = lines::jumps(backend, map, &blocks, &lines)? else { break };
+            let Some(single) = lines::with_steps(backend, map, &blocks, &lines)? else { break };
+            let Some(jumps) = lines::with_jumps(&single, &lines).filter(|_| turn < MOST_TURNS) else {
+                lines::take_off_steps(backend, &single, &mut lines)?;
+                break;
+            };
             backend.ingest(frame)?;
             backend.take_off_lines(&jumps)?;
             sky = background::draw_map(backend, mesh)?;
             lines = jumps;
-        }
-        if let Ok(map) = &sky {
-            lines::take_off_steps(backend, map, &blocks, &mut lines)?;
         }
         clock.stage("background");
         Ok(sky.map(|map| (map, lines)))
@@ -568,6 +569,9 @@ impl std::fmt::Debug for Detector {
         f.debug_struct("Detector").field("device", &self.device_name()).field("config", &self.config).finish()
     }
 }
+
+/// How often jumps between lines are looked for.
+const MOST_TURNS: usize = 4;
 
 /// Where elongated sources are more than this part of the compact ones, the stars may be trails.
 const MANY_TRAILS: f64 = 0.25;

@@ -68,7 +68,7 @@ impl Mesh {
     }
 
     /// The tile nearest to a place on the mesh, itself perhaps beyond the border.
-    pub(crate) fn nearest(&self, x: i64, y: i64) -> usize {
+    fn nearest(&self, x: i64, y: i64) -> usize {
         let (x, y) = (x.clamp(0, self.nx as i64 - 1), y.clamp(0, self.ny as i64 - 1));
         y as usize * self.nx + x as usize
     }
@@ -328,8 +328,8 @@ struct Surface {
 #[derive(Debug, Clone, Copy)]
 struct Patch {
     surface: Quadratic,
-    /// Its slope is that of the sky; else perhaps that of a step, which three tiles do not tell from a surface.
-    has_slope: bool,
+    /// Of the sky across the tile, along x and y.
+    slope: (f64, f64),
 }
 
 /// `c[0] + c[1] x + c[2] y + c[3] x² + c[4] xy + c[5] y²`, in tiles from the tile's centre.
@@ -344,14 +344,18 @@ impl Surface {
             let own = f64::from(level[i]);
             let around = || neighbourhood(mesh, i, 1).filter(|&j| j != i).map(|j| level[j]);
             let extreme = around().all(|v| level[i] > v) || around().all(|v| level[i] < v);
+            // Three tiles in a row do not tell a step from a surface.
+            let tells_slope = |reach: usize| reach > 1 && mesh.nx.min(mesh.ny) > 4;
             match smooth {
                 // What light a clipped tile can hold back from its neighbours' surface is a source's, not the sky's.
                 Some((reach, surface)) if extreme || (own - surface[0]).abs() <= 0.5 * f64::from(noise[i]) => {
-                    Patch { surface, has_slope: reach > 1 }
+                    let slope =
+                        if tells_slope(reach) { (surface[1], surface[2]) } else { lasting_slope(mesh, level, i) };
+                    Patch { surface, slope }
                 }
                 _ => {
                     let value = if extreme { f64::from(median[i]) } else { own };
-                    Patch { surface: local_plane(mesh, level, i, value), has_slope: false }
+                    Patch { surface: local_plane(mesh, level, i, value), slope: lasting_slope(mesh, level, i) }
                 }
             }
         };
@@ -370,12 +374,9 @@ impl Surface {
 
     /// Takes out of each tile's scatter what the slope of the sky across it has added: a twelfth of its square.
     fn without_slope(&self, noise: &[f32]) -> Vec<f32> {
-        let corrected = noise.iter().zip(&self.tiles).map(|(n, Patch { surface: c, has_slope })| {
-            if !has_slope {
-                return *n;
-            }
+        let corrected = noise.iter().zip(&self.tiles).map(|(n, Patch { slope: (x, y), .. })| {
             let variance = f64::from(*n).powi(2);
-            (variance - (c[1] * c[1] + c[2] * c[2]) / 12.0).max(0.5 * variance).sqrt() as f32
+            (variance - (x * x + y * y) / 12.0).max(0.5 * variance).sqrt() as f32
         });
         corrected.collect()
     }
@@ -536,6 +537,22 @@ fn local_plane(mesh: Mesh, level: &[f32], i: usize, value: f64) -> Quadratic {
     let slope_x = half_step(iy * mesh.nx + left, iy * mesh.nx + right, right - left);
     let slope_y = half_step(up * mesh.nx + ix, down * mesh.nx + ix, down - up);
     [value, slope_x, slope_y, 0.0, 0.0, 0.0]
+}
+
+/// The slope that a tile has to both of its neighbours along each axis, the lesser of the two: beside a step the other is that
+/// of the step.
+fn lasting_slope(mesh: Mesh, level: &[f32], i: usize) -> (f64, f64) {
+    let along = |at: usize, n: usize, stride: usize| {
+        let difference = |i: usize| f64::from(level[i + stride] - level[i]);
+        let before = (at > 0).then(|| difference(i - stride));
+        let after = (at + 1 < n).then(|| difference(i));
+        match (before, after) {
+            (Some(a), Some(b)) if a * b <= 0.0 => 0.0,
+            (Some(a), Some(b)) => a.signum() * a.abs().min(b.abs()),
+            (a, b) => a.or(b).unwrap_or(0.0),
+        }
+    };
+    (along(i % mesh.nx, mesh.nx, 1), along(i / mesh.nx, mesh.ny, mesh.nx))
 }
 
 /// Cubic B-spline through the values at the tiles' centres, two more on either side.

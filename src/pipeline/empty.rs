@@ -8,8 +8,11 @@ use rayon::prelude::*;
 use crate::frame::Pixels;
 use crate::{Frame, Result};
 
-/// Side of the squares of equal pixels that show such an area, px: no noise makes one.
+/// Side of the squares of equal pixels that show such an area, px: no noise makes one. They are looked for every half of it.
 const BLOCK: usize = 8;
+
+/// Pixels that are looked at to tell how bright most are.
+const SAMPLE: usize = 1 << 14;
 
 /// Values that areas may be filled with, the most frequent ones.
 const MOST_VALUES: usize = 8;
@@ -30,11 +33,12 @@ pub(crate) fn leave_out<'f>(frame: &'f Frame<'_>) -> Result<(Frame<'f>, bool)> {
     let whole = frame.as_borrowed();
     let (width, height) = (frame.width(), frame.height());
     let saturation = frame.saturates_at().map_or(f32::INFINITY, |s| s as f32);
+    let is_blank = |v: i32| frame.blank() == Some(v);
     let found = match frame.pixels() {
-        Pixels::U8(p) => areas(p, width, height, |v| f32::from(v) >= saturation),
-        Pixels::U16(p) => areas(p, width, height, |v| f32::from(v) >= saturation),
-        Pixels::I16(p) => areas(p, width, height, |v| f32::from(v) >= saturation),
-        Pixels::I32(p) => areas(p, width, height, |v| v as f32 >= saturation),
+        Pixels::U8(p) => areas(p, width, height, |v| f32::from(v) >= saturation || is_blank(i32::from(v))),
+        Pixels::U16(p) => areas(p, width, height, |v| f32::from(v) >= saturation || is_blank(i32::from(v))),
+        Pixels::I16(p) => areas(p, width, height, |v| f32::from(v) >= saturation || is_blank(i32::from(v))),
+        Pixels::I32(p) => areas(p, width, height, |v| v as f32 >= saturation || is_blank(v)),
         Pixels::F32(p) => areas(p, width, height, |v| v >= saturation),
     };
     let Some(mut empty) = found else { return Ok((whole, false)) };
@@ -44,43 +48,60 @@ pub(crate) fn leave_out<'f>(frame: &'f Frame<'_>) -> Result<(Frame<'f>, bool)> {
     Ok((whole.with_mask(empty)?, true))
 }
 
-/// True in such areas and around them; none where there are none.
+/// True in such areas and around them; none where there are none. A value that is to be left alone is no filling.
 fn areas<T: Copy + PartialOrd + Sync + Send>(
     pixels: &[T],
     width: usize,
     height: usize,
-    is_saturated: impl Fn(T) -> bool,
+    leave_alone: impl Fn(T) -> bool,
 ) -> Option<Vec<bool>> {
-    let row = |y: usize| &pixels[y * width..(y + 1) * width];
-    let (wide, tall) = (width / BLOCK, height / BLOCK);
-    let block = |bx: usize, by: usize| {
-        (by * BLOCK..(by + 1) * BLOCK).flat_map(move |y| row(y)[bx * BLOCK..(bx + 1) * BLOCK].iter().copied())
+    let block = |x: usize, y: usize| (y..y + BLOCK).flat_map(move |y| &pixels[y * width + x..][..BLOCK]);
+    let value_of = |x: usize, y: usize| {
+        let first = pixels[y * width + x];
+        block(x, y).all(|v| *v == first).then_some(first)
     };
-    let value_of = |bx: usize, by: usize| {
-        let first = row(by * BLOCK)[bx * BLOCK];
-        block(bx, by).all(|v| v == first).then_some(first)
-    };
+    let (right, bottom) = (width.checked_sub(BLOCK)?, height.checked_sub(BLOCK)?);
+    let all = |step: usize| (0..bottom / step + 1).into_par_iter().map(move |i| i * step);
     let empty: Vec<T> =
-        (0..tall).into_par_iter().flat_map_iter(|by| (0..wide).filter_map(move |bx| value_of(bx, by))).collect();
-    if empty.is_empty() || empty.len() == wide * tall {
+        all(BLOCK / 2).flat_map_iter(|y| (0..=right).step_by(BLOCK / 2).filter_map(move |x| value_of(x, y))).collect();
+    if empty.is_empty() {
         return None;
     }
-    // The largest value of all is that of pixels that are full, where the frame does not say which are.
-    let mut values = most_frequent(&empty);
-    values.retain(|v| !is_saturated(*v) && pixels.par_iter().any(|p| p > v));
+    // Full pixels, too, have one value, but few of the others are as bright.
+    let (mut values, dark) = (most_frequent(&empty), dark_part(pixels, &empty)?);
+    values.retain(|v| !leave_alone(*v) && *v <= dark);
     if values.is_empty() {
         return None;
     }
-    let is_filled = |v: &T| values.contains(v);
-    let holds_data =
-        |bx: usize, by: usize| (block(bx, by).filter(is_filled).count() as f64) < HALF * (BLOCK * BLOCK) as f64;
-    let with_data: usize = (0..tall).into_par_iter().map(|by| (0..wide).filter(|bx| holds_data(*bx, by)).count()).sum();
-    if (with_data as f64) < HALF * (wide * tall - empty.len()) as f64 {
+    let filled: Vec<bool> = pixels.par_iter().map(|p| values.contains(p)).collect();
+    let part_filled = |x: usize, y: usize| {
+        let n = (y..y + BLOCK).map(|y| filled[y * width + x..][..BLOCK].iter().filter(|f| **f).count()).sum::<usize>();
+        n as f64 / (BLOCK * BLOCK) as f64
+    };
+    // Of the blocks that are not empty, those that hold data.
+    let (n, with_data) = all(BLOCK)
+        .flat_map_iter(|y| (0..=right).step_by(BLOCK).map(move |x| (x, y)))
+        .map(|(x, y)| part_filled(x, y))
+        .filter(|part| *part < 1.0)
+        .map(|part| (1_usize, usize::from(part < HALF)))
+        .reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    if n == 0 || (with_data as f64) < HALF * n as f64 {
         return None;
     }
-    let filled: Vec<bool> = pixels.par_iter().map(is_filled).collect();
     let core = over_squares(&filled, width, CORE, |square| square.iter().all(|f| *f));
     Some(over_squares(&core, width, CORE + RIM, |square| square.contains(&true)))
+}
+
+/// Of the pixels that have none of the values of empty blocks nine in ten are no brighter than this; none where there are no
+/// such pixels. A few hundred of them tell.
+fn dark_part<T: Copy + PartialOrd>(pixels: &[T], empty: &[T]) -> Option<T> {
+    let values = most_frequent(empty);
+    let step = (pixels.len() / SAMPLE).max(1) | 1;
+    let mut others: Vec<T> = pixels.iter().step_by(step).copied().filter(|p| !values.contains(p)).collect();
+    // Not a number stands anywhere, and tells nothing.
+    others.retain(|p| p == p);
+    others.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    others.get(others.len() * 9 / 10).copied()
 }
 
 /// Distinct values, the most frequent first, and no more than [`MOST_VALUES`].
@@ -150,15 +171,15 @@ mod tests {
         let missing = left_out(&pixels, width, height).unwrap();
         for (i, missing) in missing.iter().enumerate() {
             let (x, y) = (i % width, i / width);
-            let far = |d: i64| {
-                let near = |dx: i64, dy: i64| {
-                    let (x, y) = (x as i64 + dx, y as i64 + dy);
-                    x >= 0 && y >= 0 && inside(x as usize, y as usize)
-                };
-                !(-d..=d).any(|dx| (-d..=d).any(|dy| near(dx, dy)))
+            let near = |dx: i64, dy: i64| {
+                let (x, y) = (x as i64 + dx, y as i64 + dy);
+                x >= 0 && y >= 0 && inside(x as usize, y as usize)
             };
-            assert!(*missing || !inside(x, y), "({x}, {y}) is empty");
-            assert!(!*missing || !far(RIM as i64), "({x}, {y}) holds data");
+            let is_far = !(-5..=5).any(|dx| (-5..=5).any(|dy| near(dx, dy)));
+            // No square has room in its tips.
+            let in_tip = (y < 10 && x > 110) || (y > 55 && x < 20);
+            assert!(*missing || !inside(x, y) || in_tip, "({x}, {y}) is empty");
+            assert!(!*missing || !is_far, "({x}, {y}) holds data");
         }
     }
 
@@ -172,7 +193,22 @@ mod tests {
         for y in 40..70 {
             burnt[y * width + 60..y * width + 90].fill(900);
         }
-        assert_eq!(left_out(&burnt, width, height), None, "full pixels, the brightest there are");
+        burnt[100] = 1000;
+        assert_eq!(left_out(&burnt, width, height), None, "full pixels");
+    }
+
+    #[test]
+    fn gaps_of_twelve_pixels_are_found_wherever_they_are() {
+        let (width, height) = (120, 90);
+        for first in 40..52 {
+            let mut pixels = noisy(width, height, 4.0);
+            (0..height).for_each(|y| pixels[y * width + first..][..12].fill(0));
+            let missing = left_out(&pixels, width, height).unwrap();
+            assert!(
+                (0..width * height).all(|i| missing[i] == (first - 3..first + 15).contains(&(i % width))),
+                "{first}"
+            );
+        }
     }
 
     #[test]

@@ -126,9 +126,6 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if hugs_border(s, scene) {
         return Some(RejectReason::FrameEdge);
     }
-    if scene.uneven.explains(s, evidence.snr, evidence.sigma_eff_px) {
-        return Some(RejectReason::UnevenSky);
-    }
     let bleeds = |star: &&BrightStar| star.saturated && s.distance_to(star.position) < star.radius_px.max(4.0);
     let round = || scene.stars.iter().filter(|star| !star.elongated && star.could_leave(evidence.snr));
     if along_column && scene.stars.iter().any(|star| bleeds(&star)) {
@@ -139,6 +136,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     if round().any(|star| is_beside(s, star)) {
         return Some(RejectReason::StarResidual);
+    }
+    if scene.uneven.explains(s, evidence.snr, evidence.sigma_eff_px) {
+        return Some(RejectReason::UnevenSky);
     }
     if evidence.sigma_eff_px - slack > config.max_width * psf {
         return Some(RejectReason::Extended);

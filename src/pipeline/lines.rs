@@ -3,8 +3,11 @@
 //!
 //! Method: docs/algorithm.md, "Background".
 
+mod jumps;
+
 use std::ops::Range;
 
+use self::jumps::jump_offsets;
 use crate::Result;
 use crate::backend::{Backend, TileSource};
 use crate::pipeline::background::{BackgroundMap, CLIPPED_SD, Mesh, TileStatistics, unclipped_sd};
@@ -161,10 +164,13 @@ impl Blocks {
         [self.lines(0..PARTS / 2), self.lines(PARTS / 2..PARTS)]
     }
 
-    /// Whether there are steps from block to block, in whole ones or, where those are long enough, in half ones.
+    /// Whether there are steps from block to block, in whole ones or, twice as significant, in half ones: the scatter of four
+    /// parts is not known well.
     fn have_steps(&self) -> bool {
-        let have = |lines: &[Line]| step_offsets(lines, 0, BLOCK_SIGNIFICANT).is_some();
-        self.length() >= MIN_LENGTH && (have(&self.lines(0..PARTS)) || self.halves().iter().any(|half| have(half)))
+        let have = |lines: &[Line], significant: f64| step_offsets(lines, 0, significant).is_some();
+        self.length() >= MIN_LENGTH
+            && (have(&self.lines(0..PARTS), BLOCK_SIGNIFICANT)
+                || self.halves().iter().any(|half| have(half, 2.0 * BLOCK_SIGNIFICANT)))
     }
 
     /// As they are once a smooth map has been taken off: it knows what of a part's scatter is noise, and what a slope.
@@ -199,62 +205,9 @@ pub(crate) fn leave_dark_borders(
     Ok((lines, blocks))
 }
 
-/// Jumps from one line to the next in a frame that has been normalised by a smooth map, which they have bent: it is to be
-/// drawn anew without them. None where there are none; of columns and rows those of one alone are given. `blocks` are those of the frame as ingested, `lines` what has been
-/// left out of it.
-pub(crate) fn jumps(
-    backend: &mut dyn Backend,
-    map: &BackgroundMap,
-    blocks: &[Blocks; 2],
-    lines: &Lines,
-) -> Result<Option<Lines>> {
-    let Some(single) = single_lines(backend, map, blocks, lines)? else { return Ok(None) };
-    let mut jumps = lines.clone();
-    for of_lines in &single {
-        let [first, second] = of_lines.halves();
-        let differ: Vec<Line> = first.iter().zip(&second).map(|(a, b)| a.less(b)).collect();
-        let offsets = if jump_offsets(&differ).is_some() {
-            [first, second].map(|half| jump_offsets(&half))
-        } else {
-            let whole = jump_offsets(&of_lines.lines(0..PARTS));
-            [whole.clone(), whole]
-        };
-        for (half, offsets) in jumps.halves_mut(of_lines.are_columns).into_iter().zip(offsets) {
-            half.iter_mut().zip(offsets.unwrap_or_default()).for_each(|(place, offset)| *place += offset);
-        }
-        // A quarter that differs has jumps both ways: one of the two is enough, or what is left shows the next time.
-        if jumps != *lines {
-            return Ok(Some(jumps));
-        }
-    }
-    Ok(None)
-}
-
-/// Takes steps between the lines off a frame that has been normalised by a smooth map, and notes them. `blocks` are those of
-/// the frame as ingested.
-pub(crate) fn take_off_steps(
-    backend: &mut dyn Backend,
-    map: &BackgroundMap,
-    blocks: &[Blocks; 2],
-    lines: &mut Lines,
-) -> Result<()> {
-    let Some(single) = single_lines(backend, map, blocks, lines)? else { return Ok(()) };
-    let mut steps = Lines::none(map.mesh.width, map.mesh.height);
-    for lines in &single {
-        if let Some(offsets) = step_offsets(&lines.lines(0..PARTS), HALF_WINDOW, SIGNIFICANT) {
-            steps.halves_mut(lines.are_columns).into_iter().for_each(|half| half.copy_from_slice(&offsets));
-        }
-    }
-    if !steps.is_none() {
-        backend.take_off_lines(&steps)?;
-        lines.add_offsets(&steps);
-    }
-    Ok(())
-}
-
 /// The single columns and rows of a frame that has been normalised, of those of the two of which blocks show that they have
-/// steps; none where neither has.
-fn single_lines(
+/// steps; none where neither has. `blocks` are those of the frame as ingested, `lines` what has been taken off it before.
+pub(crate) fn with_steps(
     backend: &mut dyn Backend,
     map: &BackgroundMap,
     blocks: &[Blocks; 2],
@@ -276,6 +229,45 @@ fn single_lines(
     }
     let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
     Ok(Some(single.into_iter().zip(seen).filter_map(|(lines, seen)| seen.then_some(lines)).collect()))
+}
+
+/// What is to be taken off a frame as ingested, once jumps from one line to the next have bent its map: `lines` and these jumps,
+/// of the columns alone where they have some. None where there are none.
+pub(crate) fn with_jumps(single: &[Blocks], lines: &Lines) -> Option<Lines> {
+    let mut jumps = lines.clone();
+    for of_lines in single {
+        let [first, second] = of_lines.halves();
+        let difference: Vec<Line> = first.iter().zip(&second).map(|(a, b)| a.minus(b)).collect();
+        let offsets = if jump_offsets(&difference).is_some() {
+            [first, second].map(|half| jump_offsets(&half))
+        } else {
+            let whole = jump_offsets(&of_lines.lines(0..PARTS));
+            [whole.clone(), whole]
+        };
+        for (half, offsets) in jumps.halves_mut(of_lines.are_columns).into_iter().zip(offsets) {
+            half.iter_mut().zip(offsets.unwrap_or_default()).for_each(|(place, offset)| *place += offset);
+        }
+        // Around a quarter that differs both have jumps, of which one is enough: the other is no longer there the next time.
+        if jumps != *lines {
+            return Some(jumps);
+        }
+    }
+    None
+}
+
+/// Takes the steps of single lines off a frame that has been normalised, and notes them.
+pub(crate) fn take_off_steps(backend: &mut dyn Backend, single: &[Blocks], lines: &mut Lines) -> Result<()> {
+    let mut steps = Lines::none(lines.width, lines.height);
+    for of_lines in single {
+        if let Some(offsets) = step_offsets(&of_lines.lines(0..PARTS), HALF_WINDOW, SIGNIFICANT) {
+            steps.halves_mut(of_lines.are_columns).into_iter().for_each(|half| half.copy_from_slice(&offsets));
+        }
+    }
+    if !steps.is_none() {
+        backend.take_off_lines(&steps)?;
+        lines.add_offsets(&steps);
+    }
+    Ok(())
 }
 
 /// What the parts of a line, or of a block of some, have in common.
@@ -316,7 +308,7 @@ impl Line {
     }
 
     /// How much one differs from another.
-    fn less(&self, other: &Self) -> Self {
+    fn minus(&self, other: &Self) -> Self {
         Self {
             n_clipped: self.n_clipped.min(other.n_clipped),
             mean: self.mean - other.mean,
@@ -388,58 +380,6 @@ fn step_offsets(lines: &[Line], half_window: usize, significant: f64) -> Option<
         f64::from(offsets[i].abs()) > (LEAST_OFFSET * noise).max(significant * error) && line.was_seen()
     };
     (0..n).any(is_step).then_some(offsets)
-}
-
-/// Lines on either side of a jump by which it is measured: fewer than a tile has, within which the sky is straight.
-const JUMP_SIDE: usize = 16;
-
-/// No more jumps than this are looked for among the columns, or the rows.
-const MOST_JUMPS: usize = 16;
-
-/// The level of the lines as a sum of jumps from one to the next; none where there is none. The greatest is looked for first,
-/// and taken off before the next. Up and down again within a streak's width is no jump.
-fn jump_offsets(lines: &[Line]) -> Option<Vec<f32>> {
-    let seen: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].was_seen()).collect();
-    let mut noise: Vec<f32> = seen.iter().map(|i| lines[*i].sd).collect();
-    noise.sort_unstable_by(f32::total_cmp);
-    let noise = f64::from(*noise.get(noise.len() / 2)?) / CLIPPED_SD;
-    let mut levels: Vec<(f64, f64)> =
-        seen.iter().map(|i| (f64::from(lines[*i].mean), lines[*i].mean_err * lines[*i].scatter.max(1.0))).collect();
-    // By index among the lines that were seen.
-    let mut jumps: Vec<(usize, f64)> = Vec::new();
-    while jumps.len() < MOST_JUMPS {
-        let at = |i: usize| {
-            let (before, after) = (&levels[i - JUMP_SIDE..i], &levels[i..i + JUMP_SIDE]);
-            let (before, err_1) = level_at_end(before.iter().rev());
-            let (after, err_2) = level_at_end(after.iter());
-            (after - before, err_1.hypot(err_2))
-        };
-        let places = JUMP_SIDE..(levels.len() + 1).saturating_sub(JUMP_SIDE);
-        let significant = places
-            .map(|i| (i, at(i)))
-            .filter(|(_, (jump, err))| jump.abs() > (LEAST_OFFSET * noise).max(SIGNIFICANT * err));
-        let Some((i, (jump, _))) = significant.max_by(|a, b| a.1.0.abs().total_cmp(&b.1.0.abs())) else { break };
-        levels[i..].iter_mut().for_each(|(level, _)| *level -= jump);
-        jumps.push((i, jump));
-    }
-    jumps.sort_unstable_by_key(|(i, _)| *i);
-    let is_streak = |a: &(usize, f64), b: &(usize, f64)| a.1 * b.1 < 0.0 && a.0.abs_diff(b.0) <= HALF_WINDOW;
-    let lasting = |j: &&(usize, f64)| !jumps.iter().any(|other| is_streak(j, other));
-    let lasting: Vec<(usize, f64)> = jumps.iter().filter(lasting).map(|(i, jump)| (seen[*i], *jump)).collect();
-    let offset = |line: usize| lasting.iter().filter(|(first, _)| *first <= line).map(|(_, jump)| *jump as f32).sum();
-    (!lasting.is_empty()).then(|| (0..lines.len()).map(offset).collect())
-}
-
-/// The level half a line before the first of some, by a straight line through them, and its error.
-fn level_at_end<'a>(levels: impl Iterator<Item = &'a (f64, f64)> + Clone) -> (f64, f64) {
-    let n = levels.clone().count() as f64;
-    let places = || levels.clone().enumerate().map(|(i, (level, _))| (i as f64 + 0.5, *level));
-    let (middle, mean) = (0.5 * n, levels.clone().map(|(level, _)| level).sum::<f64>() / n);
-    let spread: f64 = places().map(|(x, _)| (x - middle).powi(2)).sum();
-    let slope = places().map(|(x, level)| (x - middle) * (level - mean)).sum::<f64>() / spread;
-    let rest = places().map(|(x, level)| (level - mean - slope * (x - middle)).powi(2)).sum::<f64>() / (n - 2.0);
-    let of_noise = levels.map(|(_, err)| err * err).sum::<f64>() / n;
-    (mean - slope * middle, ((1.0 / n + middle * middle / spread) * rest.max(of_noise)).sqrt())
 }
 
 #[cfg(test)]

@@ -8,24 +8,22 @@ use crate::backend::{Backend, TileSource};
 use crate::geometry::{Point, Segment};
 use crate::pipeline::background::{BackgroundMap, Mesh};
 
-/// Side of the blocks, px: the map follows less, and a streak covers little of one.
+/// Side of the blocks, px: the map follows less.
 const BLOCK: usize = 32;
 
-/// A streak diagonally through a block moves its median by so much for each pixel of its width, in units of its ridge:
-/// √(2π) · √2 / 32 is the light of its profile in the block's mean.
-const OWN_LIGHT: f64 = 0.11;
+/// A streak through the middle of a block, along its diagonal, moves its median by so much for each pixel of its width in
+/// units of its ridge (√(2π) · √2 / 32 is its light in the block's mean; what is brighter than the noise moves a median
+/// more), and by no more than this.
+const OWN_LIGHT: f64 = 0.14;
+const MOST_OWN_LIGHT: f64 = 0.75;
 
-/// Of each block so many rows and columns are looked at: they know its level to an eighth of a pixel's noise.
-const MOST_PX: usize = 16;
-
-/// A block with fewer usable pixels tells nothing.
-const LEAST_PIXELS: u32 = 64;
-
-/// A level below this, in units of the noise, may be that of faint stars, or chance (six times its error) and a streak.
+/// A level below this, in units of the noise, may be that of faint stars; or below so many times its own error, a median's.
 const LEAST_LEVEL: f32 = 0.5;
+const SIGNIFICANT: f32 = 6.0;
+const ERROR_OF_MEDIAN: f32 = 1.25;
 
 /// Beside a block that is off the map's spline swings, by this part of it in the next block, and so on for so many blocks.
-const SWING: f32 = 0.35;
+const SWING: f32 = 0.25;
 const SWINGS: usize = 3;
 
 /// Light above the sky is that of a streak where its ridge is so many times brighter than the level around is off, the
@@ -45,18 +43,24 @@ pub(crate) struct UnevenSky {
 }
 
 impl UnevenSky {
-    /// Of a residual from which sources have been weighed out, normalised by this map.
+    /// Of a residual from which sources have been weighed out, normalised by this map. A block counts where another one beside it
+    /// is off as well: one alone is a star's.
     pub(crate) fn measure(backend: &mut dyn Backend, sky: &BackgroundMap) -> Result<Self> {
         let Mesh { width, height, .. } = sky.mesh;
-        let mesh = Mesh { most_px: MOST_PX, ..Mesh::new(width, height, BLOCK) };
+        let mesh = Mesh::new(width, height, BLOCK).with_half_of_rows();
         let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        let off = tiles.iter().zip(sky.means_over(mesh)).map(|(tile, (_, noise))| {
-            let off = tile.median.abs() / noise;
-            if tile.n_clipped >= LEAST_PIXELS && off >= LEAST_LEVEL { off } else { 0.0 }
-        });
-        let mut off: Vec<f32> = off.collect();
+        let alone: Vec<f32> = tiles
+            .iter()
+            .zip(sky.means_over(Mesh { half_of_rows: false, ..mesh }))
+            .map(|(tile, (_, noise))| {
+                let (off, error) = (tile.median.abs() / noise, ERROR_OF_MEDIAN / (tile.n_clipped.max(1) as f32).sqrt());
+                if off >= LEAST_LEVEL.max(SIGNIFICANT * error) { off } else { 0.0 }
+            })
+            .collect();
+        let together = |i: usize| if greatest_beside(mesh, &alone, i) > 0.0 { alone[i] } else { 0.0 };
+        let mut off: Vec<f32> = (0..mesh.len()).map(together).collect();
         for _ in 0..SWINGS {
-            off = (0..mesh.len()).map(|i| off[i].max(SWING * two_greatest_around(mesh, &off, i)[0])).collect();
+            off = (0..mesh.len()).map(|i| off[i].max(SWING * greatest_beside(mesh, &off, i))).collect();
         }
         Ok(Self::of(mesh, off))
     }
@@ -72,11 +76,12 @@ impl UnevenSky {
         Self::of(mesh, vec![0.0; mesh.len()])
     }
 
-    /// The second of the levels in a block and around it: one alone may be a star's.
+    /// The greatest of the levels in a block and around it.
     fn around(&self, place: Point) -> f32 {
-        let block = |at: f64, n: usize, side: usize| ((at.max(0.0) as usize).min(side - 1) * n / side) as i64;
-        let (x, y) = (block(place.x, self.mesh.nx, self.mesh.width), block(place.y, self.mesh.ny, self.mesh.height));
-        two_greatest_around(self.mesh, &self.off, self.mesh.nearest(x, y))[1]
+        let block = |at: f64, n: usize, side: usize| (at.max(0.0) as usize).min(side - 1) * n / side;
+        let Mesh { width, height, nx, ny, .. } = self.mesh;
+        let i = block(place.y, ny, height) * nx + block(place.x, nx, width);
+        self.off[i].max(greatest_beside(self.mesh, &self.off, i))
     }
 
     /// Whether the sky along a streak is so far off that it explains light of this S/N.
@@ -89,16 +94,17 @@ impl UnevenSky {
         // Of the S/N of a long streak: F / (σ_n √(2√π σ L)); the ridge is F / (√(2π) σ L). None is shorter than its width.
         let area = sigma_eff_px * s.length_px().max(2.0 * sigma_eff_px);
         let ridge = std::f64::consts::PI.powf(-0.25) * snr / area.sqrt();
-        ridge < BRIGHTER * (f64::from(off[PLACES / 2]) - OWN_LIGHT * sigma_eff_px * ridge)
+        let own_light = (OWN_LIGHT * sigma_eff_px).min(MOST_OWN_LIGHT) * ridge;
+        ridge < BRIGHTER * (f64::from(off[PLACES / 2]) - own_light)
     }
 }
 
-/// The greatest values of a block and of those around it.
-fn two_greatest_around(mesh: Mesh, values: &[f32], i: usize) -> [f32; 2] {
-    let (x, y) = ((i % mesh.nx) as i64, (i / mesh.nx) as i64);
-    let near = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (x + dx, y + dy)));
-    near.map(|(x, y)| values[mesh.nearest(x, y)])
-        .fold([0.0; 2], |[first, second], v| [first.max(v), second.max(first.min(v))])
+/// The greatest value of the blocks around one.
+fn greatest_beside(mesh: Mesh, values: &[f32], i: usize) -> f32 {
+    let beside = |at: usize, n: usize| at.saturating_sub(1)..(at + 2).min(n);
+    let (xs, ys) = (beside(i % mesh.nx, mesh.nx), beside(i / mesh.nx, mesh.ny));
+    let around = ys.flat_map(|y| xs.clone().map(move |x| y * mesh.nx + x)).filter(|j| *j != i);
+    around.map(|j| values[j]).fold(0.0, f32::max)
 }
 
 #[cfg(test)]
@@ -112,8 +118,8 @@ mod tests {
         (0..10).for_each(|y| off[y * 10 + 4] = 2.0);
         let sky = UnevenSky::of(mesh, off);
         let beside = Segment::from_coordinates(150.0, 20.0, 152.0, 300.0);
-        // A ridge of 16 / (1 + 8 · 0.11 · 1.5) times the noise: S/N is that · π^¼ · √(1.5 · 280).
-        let least = 6.897 * 1.3313 * (1.5_f64 * 280.0).sqrt();
+        // A ridge of 16 / (1 + 8 · 0.14 · 1.5) times the noise: S/N is that · π^¼ · √(1.5 · 280).
+        let least = 5.970 * 1.3313 * (1.5_f64 * 280.0).sqrt();
         assert!(sky.explains(&beside, 0.99 * least, 1.5) && !sky.explains(&beside, 1.01 * least, 1.5));
         let across = Segment::from_coordinates(10.0, 100.0, 310.0, 120.0);
         assert!(!sky.explains(&across, 8.0, 1.5), "most of it lies elsewhere");
@@ -134,14 +140,23 @@ mod tests {
             let sky = crate::pipeline::background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap();
             UnevenSky::measure(&mut backend, &sky.unwrap()).unwrap()
         };
-        let streak = seen(&|pixels| {
-            let track = Segment::from_coordinates(40.0, 60.0, 350.0, 200.0);
-            simulate::add_streak(pixels, width, &track, 4.0, 60_000.0);
-        });
-        // Ridge: 60 000 / (√(2π) · 4 · 340) of 10 ADU of noise.
-        let (track, ridge) = (Segment::from_coordinates(40.0, 60.0, 350.0, 200.0), 1.76);
-        let snr = ridge * 1.3313 * (4.0 * track.length_px()).sqrt();
-        assert!(streak.off.iter().any(|v| *v > 0.3) && !streak.explains(&track, snr, 4.0), "{streak:?}");
+        // Wide and narrow, faint and bright, along an axis, a diagonal, and neither, through the middles of blocks.
+        let diagonal = Segment::from_coordinates(48.0, 16.0, 304.0, 272.0);
+        let tracks = [
+            diagonal,
+            Segment::from_coordinates(30.0, 144.0, 380.0, 144.0),
+            Segment::from_coordinates(40.0, 60.0, 350.0, 200.0),
+        ];
+        for (track, sigma, ridge) in tracks
+            .into_iter()
+            .flat_map(|track| [1.5, 2.5, 4.0, 6.0].map(|sigma| (track, sigma)))
+            .flat_map(|(track, sigma)| [0.5, 1.0, 2.0, 6.0, 20.0].map(|ridge| (track, sigma, ridge)))
+        {
+            let flux = ridge * 10.0 * (2.0 * std::f64::consts::PI).sqrt() * sigma * track.length_px();
+            let sky = seen(&|pixels| simulate::add_streak(pixels, width, &track, sigma, flux));
+            let snr = ridge * std::f64::consts::PI.powf(0.25) * (sigma * track.length_px()).sqrt();
+            assert!(!sky.explains(&track, snr, sigma), "{track:?} of width {sigma}, ridge {ridge}: {sky:?}");
+        }
         let edge = seen(&|pixels| {
             for (i, pixel) in pixels.iter_mut().enumerate() {
                 *pixel += if 3 * (i % width) + (i / width) > 700 { 60.0 } else { 0.0 };
@@ -149,7 +164,7 @@ mod tests {
         });
         let (along, off) = (
             Segment::from_coordinates(231.0, 10.0, 136.0, 295.0),
-            Segment::from_coordinates(330.0, 10.0, 340.0, 290.0),
+            Segment::from_coordinates(380.0, 10.0, 382.0, 290.0),
         );
         assert!(edge.explains(&along, 30.0, 1.5) && !edge.explains(&off, 8.0, 1.5), "{edge:?}");
     }
