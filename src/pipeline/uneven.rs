@@ -6,7 +6,7 @@
 use crate::Result;
 use crate::backend::{Backend, TileSource};
 use crate::geometry::{Point, Segment};
-use crate::pipeline::background::{BackgroundMap, Mesh};
+use crate::pipeline::background::{BackgroundMap, Mesh, TileStatistics};
 
 /// Side of the blocks, px: the map follows less.
 const BLOCK: usize = 32;
@@ -17,9 +17,11 @@ const BLOCK: usize = 32;
 const OWN_LIGHT: f64 = 0.14;
 const MOST_OWN_LIGHT: f64 = 0.75;
 
-/// A level below this, in units of the noise, may be that of faint stars; or below so many times its own error, a median's.
+/// A level below this, in units of the noise, may be that of faint stars; or below so many times its own error, a median's; or
+/// so many times what half of the blocks are off: then that is the frame's noise, which the threshold knows.
 const LEAST_LEVEL: f32 = 0.5;
 const SIGNIFICANT: f32 = 6.0;
+const UNCOMMON: f32 = 3.0;
 const ERROR_OF_MEDIAN: f32 = 1.25;
 
 /// Beside a block that is off the map's spline swings, by this part of it in the next block, and so on for so many blocks.
@@ -49,14 +51,17 @@ impl UnevenSky {
         let Mesh { width, height, .. } = sky.mesh;
         let mesh = Mesh::new(width, height, BLOCK).with_half_of_rows();
         let tiles = backend.tile_statistics(mesh, TileSource::Values)?;
-        let alone: Vec<f32> = tiles
-            .iter()
-            .zip(sky.means_over(Mesh { half_of_rows: false, ..mesh }))
-            .map(|(tile, (_, noise))| {
-                let (off, error) = (tile.median.abs() / noise, ERROR_OF_MEDIAN / (tile.n_clipped.max(1) as f32).sqrt());
-                if off >= LEAST_LEVEL.max(SIGNIFICANT * error) { off } else { 0.0 }
-            })
-            .collect();
+        let noise = sky.means_over(Mesh { half_of_rows: false, ..mesh }).map(|(_, noise)| noise);
+        let all: Vec<f32> = tiles.iter().zip(noise).map(|(tile, noise)| tile.median.abs() / noise).collect();
+        let mut sorted: Vec<f32> =
+            all.iter().zip(&tiles).filter(|(_, t)| t.n_clipped > 1).map(|(off, _)| *off).collect();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let typical = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let clear = |(off, tile): (&f32, &TileStatistics)| {
+            let error = ERROR_OF_MEDIAN / (tile.n_clipped.max(1) as f32).sqrt();
+            if *off >= LEAST_LEVEL.max(SIGNIFICANT * error).max(UNCOMMON * typical) { *off } else { 0.0 }
+        };
+        let alone: Vec<f32> = all.iter().zip(&tiles).map(clear).collect();
         let together = |i: usize| if greatest_beside(mesh, &alone, i) > 0.0 { alone[i] } else { 0.0 };
         let mut off: Vec<f32> = (0..mesh.len()).map(together).collect();
         for _ in 0..SWINGS {
