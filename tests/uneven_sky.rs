@@ -61,8 +61,8 @@ fn areas_without_data_are_left_out() {
     let round = |x: usize, y: usize| (x as f64 - 400.0).hypot(y as f64 - 350.0) > 330.0;
     let turned = |x: usize, y: usize| x + y < 350 || x > y + 500;
     let gap = |x: usize, _: usize| (200..216).contains(&x);
-    let areas: [(&str, &dyn Fn(usize, usize) -> bool); 3] = [("round", &round), ("turned", &turned), ("gap", &gap)];
-    for (what, is_empty) in areas {
+    let areas: [&dyn Fn(usize, usize) -> bool; 3] = [&round, &turned, &gap];
+    for (what, is_empty) in ["round", "turned", "gap"].into_iter().zip(areas) {
         for (seed, filling) in [(1, 0.0), (2, 500.0)] {
             let (frame, streak) = frame(seed, |x, y, v| if is_empty(x, y) { filling } else { v });
             let report = detector.detect(&frame).unwrap();

@@ -99,7 +99,7 @@ fn dark_part<T: Copy + PartialOrd>(pixels: &[T], empty: &[T]) -> Option<T> {
     let step = (pixels.len() / SAMPLE).max(1) | 1;
     let mut others: Vec<T> = pixels.iter().step_by(step).copied().filter(|p| !values.contains(p)).collect();
     // Not a number stands anywhere, and tells nothing.
-    others.retain(|p| p == p);
+    others.retain(|p| p.partial_cmp(p).is_some());
     others.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     others.get(others.len() * 9 / 10).copied()
 }
