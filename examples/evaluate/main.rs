@@ -11,6 +11,7 @@
 //!     cargo run --release --example evaluate -- star-field --size 1024 --stars 300,3000
 //!     cargo run --release --example evaluate -- pairs --length 100 --snr 20,20 --crossing-deg 10,30,90
 //!     cargo run --release --example evaluate -- rate-tracked --trail-length 35 --size 1024 --frames 10
+//!     cargo run --release --example evaluate -- uneven-sky --size 768 --frames 8
 
 mod bias;
 mod completeness;
@@ -29,6 +30,7 @@ mod statistics;
 mod table;
 mod trailed;
 mod trials;
+mod uneven_sky;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,6 +66,8 @@ enum Command {
     Pairs(pairs::Options),
     /// Frames whose stars are trails: points, differing streaks, false detections, the star vector.
     RateTracked(rate_tracked::Options),
+    /// Areas without data, steps around amplifiers, edges of light: false detections, and streaks lost.
+    UnevenSky(uneven_sky::Options),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::StarField(options) => star_field::run(options),
         Command::Pairs(options) => pairs::run(options),
         Command::RateTracked(options) => rate_tracked::run(options),
+        Command::UnevenSky(options) => uneven_sky::run(options),
     };
     if let Err(error) = result {
         eprintln!("error: {error}");

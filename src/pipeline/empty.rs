@@ -68,7 +68,8 @@ fn areas<T: Copy + PartialOrd + Sync + Send>(
         return None;
     }
     // Full pixels, too, have one value, but few of the others are as bright.
-    let (mut values, dark) = (most_frequent(&empty), dark_part(pixels, &empty)?);
+    let mut values = most_frequent(&empty);
+    let dark = dark_part(pixels, &values)?;
     values.retain(|v| !leave_alone(*v) && *v <= dark);
     if values.is_empty() {
         return None;
@@ -92,10 +93,9 @@ fn areas<T: Copy + PartialOrd + Sync + Send>(
     Some(over_squares(&core, width, CORE + RIM, |square| square.contains(&true)))
 }
 
-/// Of the pixels that have none of the values of empty blocks nine in ten are no brighter than this; none where there are no
-/// such pixels. A few hundred of them tell.
-fn dark_part<T: Copy + PartialOrd>(pixels: &[T], empty: &[T]) -> Option<T> {
-    let values = most_frequent(empty);
+/// Of the pixels that have none of these values nine in ten are no brighter than this, by a sample; none where there are no
+/// such pixels.
+fn dark_part<T: Copy + PartialOrd>(pixels: &[T], values: &[T]) -> Option<T> {
     let step = (pixels.len() / SAMPLE).max(1) | 1;
     let mut others: Vec<T> = pixels.iter().step_by(step).copied().filter(|p| !values.contains(p)).collect();
     // Not a number stands anywhere, and tells nothing.
@@ -106,7 +106,6 @@ fn dark_part<T: Copy + PartialOrd>(pixels: &[T], empty: &[T]) -> Option<T> {
 
 /// Distinct values, the most frequent first, and no more than [`MOST_VALUES`].
 fn most_frequent<T: Copy + PartialEq>(all: &[T]) -> Vec<T> {
-    // Areas are filled with a few values; where there are many, later ones are the rarer.
     let mut counts: Vec<(T, usize)> = Vec::new();
     for value in all {
         if let Some((_, n)) = counts.iter_mut().find(|(v, _)| v == value) {

@@ -3,8 +3,9 @@
 //!
 //! Method: docs/algorithm.md, "Background".
 
+use super::surface::Surface;
 use super::{
-    BackgroundMap, CLIP_SIGMAS, MIN_TILE_PIXELS, Mesh, Surface, TileStatistics, believed_tiles, fill_from_neighbours,
+    BackgroundMap, CLIP_SIGMAS, MIN_TILE_PIXELS, Mesh, TileStatistics, believed_tiles, fill_from_neighbours,
     median_filter, unclipped_sd,
 };
 use crate::Result;
