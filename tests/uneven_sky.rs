@@ -1,14 +1,19 @@
 //! Frames whose sky is no smooth map: areas without data, steps around amplifiers, edges of light. The streak in them is
 //! found, and nothing else.
-use skystreak::simulate::{add_streak, gaussian_frame, unit_stamp};
-use skystreak::{
-    Detection, Detector, DetectorConfig, Device, Frame, FrameFlag, Reference, RejectReason, Report, Segment,
-};
+#![expect(unreachable_pub, reason = "the helper module is part of this program")]
+
+#[path = "support/tracks.rs"]
+mod tracks;
+
+use skystreak::simulate::{add_streak, cramer_rao, gaussian_frame, unit_stamp};
+use skystreak::{Detector, DetectorConfig, Device, Frame, FrameFlag, Reference, RejectReason, Report, Segment};
+use tracks::{across_px, end_scale_px, ends_along_px, on_track};
 
 const WIDTH: usize = 800;
 const HEIGHT: usize = 700;
 const NOISE: f32 = 10.0;
 const SIGMA: f64 = 1.5;
+const SNR: f64 = 30.0;
 
 /// None is seen by luck.
 const FALSE_ALARMS: f64 = 1e-4;
@@ -24,11 +29,11 @@ fn detector() -> Detector {
     Detector::new(config).unwrap()
 }
 
-/// Noise around 500 ADU, a streak of S/N 30 across the middle, and whatever is done to a pixel at (x, y).
+/// Noise around 500 ADU, a streak across the middle, and whatever is done to a pixel at (x, y).
 fn frame(seed: u64, change: impl Fn(usize, usize, f32) -> f32) -> (Frame<'static>, Segment) {
     let mut pixels = gaussian_frame(WIDTH, HEIGHT, seed, NOISE);
     let streak = Segment::from_coordinates(330.3, 410.8, 482.9, 290.4);
-    let flux = 30.0 * f64::from(NOISE) / unit_stamp(&streak, SIGMA, WIDTH, HEIGHT).norm();
+    let flux = SNR * f64::from(NOISE) / unit_stamp(&streak, SIGMA, WIDTH, HEIGHT).norm();
     add_streak(&mut pixels, WIDTH, &streak, SIGMA, flux);
     let raw: Vec<u16> = pixels
         .iter()
@@ -38,21 +43,15 @@ fn frame(seed: u64, change: impl Fn(usize, usize, f32) -> f32) -> (Frame<'static
     (Frame::new(raw, WIDTH, HEIGHT).unwrap(), streak)
 }
 
-/// Detections that lie along a streak, for most of their length.
-fn on_track<'r>(report: &'r Report, truth: &Segment) -> Vec<&'r Detection> {
-    let lies_along = |d: &&Detection| {
-        let near = (0..=10).filter(|i| truth.distance_to(d.segment.at(f64::from(*i) / 10.0)) < 3.0);
-        near.count() > 5
-    };
-    report.detections.iter().filter(lies_along).collect()
-}
-
 fn finds_the_streak_alone(what: &str, report: &Report, streak: &Segment) {
     let found = on_track(report, streak);
     assert_eq!((found.len(), report.detections.len()), (1, 1), "{what}: {:?}", report.detections);
-    let (start, end) = (found[0].segment.start, found[0].segment.end);
-    let off = |p| streak.start.distance(p).min(streak.end.distance(p));
-    assert!(off(start).max(off(end)) < 4.0, "{what}: {start:?} {end:?}");
+    let flux = SNR * f64::from(NOISE) / unit_stamp(streak, SIGMA, WIDTH, HEIGHT).norm();
+    let bounds = cramer_rao(streak, flux, SIGMA, f64::from(NOISE), false).unwrap();
+    // Five standard errors, one way, are 1 in 3 million.
+    let most = 5.0 * end_scale_px(&bounds, streak.length_px(), SNR);
+    assert!(ends_along_px(found[0], streak).iter().all(|off| *off < most), "{what}: {:?}", found[0].segment);
+    assert!(across_px(found[0], streak) < 5.0 * bounds.mid_across_px, "{what}: {:?}", found[0].segment);
 }
 
 #[test]
@@ -91,6 +90,7 @@ fn an_area_without_data_in_a_difference_is_left_out() {
     let (frame, streak) = frame(4, |x, y, v| if empty(x, y) { 0.0 } else { v });
     let report = detector().detect_with(&frame, &reference).unwrap();
     finds_the_streak_alone("difference", &report, &streak);
+    assert_eq!(report.flags, [FrameFlag::EmptyAreas]);
 }
 
 #[test]
