@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Streaks in a frame. Default: as many as fit well apart.
     #[arg(long)]
     per_frame: Option<usize>,
+    /// Stars of S/N 3 and more on a million pixels, with --gain.
+    #[arg(long, default_value_t = 0.0)]
+    stars: f64,
     /// Write plots of errors, bias, pulls and coverage, as SVG: the name given gets an ending for each.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -178,7 +181,10 @@ fn sample(
 
 pub(crate) fn run(options: &Options) -> AnyResult<()> {
     let common = &options.common;
-    let conditions = common.conditions()?;
+    let conditions = Conditions { stars_per_mpix: options.stars, ..common.conditions()? };
+    if options.stars > 0.0 && conditions.photons.is_none() {
+        return Err("--stars goes with --gain".into());
+    }
     let detector = common.detector(options.false_alarms)?;
     let placement = Placement::new(options.length, options.per_frame, common.size);
     let samples = options
@@ -196,6 +202,9 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
         "The bounds are those of a fit that finds the PSF width (known to 15 %, but for its own row) and the background"
     );
     println!("as well; for the flux also those where both are known.\n");
+    if options.stars > 0.0 {
+        println!("{} stars of S/N 3 and more on a million pixels.\n", options.stars);
+    }
     let mut overview = Table::new([
         "S/N",
         "streaks",

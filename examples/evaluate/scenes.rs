@@ -33,6 +33,8 @@ pub(crate) struct Conditions {
     pub(crate) width_spread: f64,
     /// Photon noise of sky and streaks instead of white noise.
     pub(crate) photons: Option<Photons>,
+    /// Stars of S/N 3 and more on a million pixels, where photons are counted.
+    pub(crate) stars_per_mpix: f64,
 }
 
 /// A sensor that counts.
@@ -57,6 +59,7 @@ impl Conditions {
             column_band: 0,
             width_spread: 0.0,
             photons: None,
+            stars_per_mpix: 0.0,
         }
     }
 
@@ -177,6 +180,7 @@ fn make_counted(
         gradient: conditions.gradient * noise_e / photons.sky_e,
         read_noise_e: photons.read_noise_e,
         gain_e_per_adu: photons.gain_e_per_adu,
+        stars_per_mpix: conditions.stars_per_mpix,
         streaks: streaks
             .iter()
             .map(|(segment, snr)| StreakSpec { segment: *segment, brightness: Brightness::Snr(*snr) })

@@ -123,6 +123,11 @@ impl ChainPrior {
         gain < blend.max(self.trail_share * threshold_snr.powi(2))
     }
 
+    /// So many that they may lie at the ends of a trail.
+    pub(crate) fn has_stars(&self) -> bool {
+        self.star_price <= EMPTY_PRICE * self.excess2
+    }
+
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowded
     }
@@ -241,6 +246,28 @@ struct Track {
     point: Vec<f64>,
     /// Variance of a point source's amplitude at every bin.
     point_variance: Vec<f64>,
+}
+
+/// A stretch of track on which stars may lie.
+pub(crate) struct Stretch(Track);
+
+impl Stretch {
+    /// Bin by bin, `bin_px` long: light times inverse variance, and inverse variance.
+    pub(crate) fn new(signal: &[f64], weight: &[f64], bin_px: f64, prior: &ChainPrior) -> Self {
+        let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|v| *v as f32).collect() };
+        let profile = TrackProfile { bin_px, first_px: 0.0, signal: narrow(signal), variance: narrow(weight) };
+        Self(Track::new(&profile, 0.0, prior))
+    }
+
+    /// The stars in what a trail of this light leaves: their light, and the S/N² that they explain less their price.
+    pub(crate) fn stars_beside(&self, trail: impl Iterator<Item = f64>) -> (Vec<f64>, f64) {
+        let Self(track) = self;
+        let left: Vec<f64> = track.signal.iter().zip(&track.variance).zip(trail).map(|((s, v), t)| s - v * t).collect();
+        let before = left.clone();
+        let points = track.take_points(left);
+        let explained: f64 = (0..before.len()).map(|b| points.light[b] * (before[b] + points.rest[b])).sum();
+        (points.light, explained - points.count as f64 * track.prior.point_price)
+    }
 }
 
 /// What points explain of a signal.

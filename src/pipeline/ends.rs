@@ -4,17 +4,25 @@
 //! off. The mean over the likelihood lies nearer to the truth on average, and its spread says how near. Method:
 //! docs/algorithm.md, "Measure".
 
+mod likelihood;
+mod marginal;
+
 use rayon::prelude::*;
 
 use crate::Result;
 use crate::backend::Backend;
 use crate::detection::AlongIntervals;
 use crate::geometry::Segment;
-use crate::pipeline::along::{Light, Track};
+use crate::pipeline::along::Track;
+use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::measure::Trail;
 
-/// Places tried for either end.
-const PLACES: usize = 61;
+use likelihood::{TrackLight, Which, log_likelihood};
+use marginal::{Marginal, ONE_SIGMA};
+
+/// Places tried for either end: so many of its standard errors apart, no fewer and no more than these.
+const STEP_ERRORS: f64 = 0.2;
+const PLACES: (f64, f64) = (61.0, 201.0);
 
 /// They reach so many standard errors to either side of the fitted end: less where the two ends would meet, and where
 /// that leaves less than the second the fitted ends stay.
@@ -24,6 +32,11 @@ const LEAST_REACH_ERRORS: f64 = 2.5;
 /// Where the error of the change point is less than this many times the bound, the fitted end is as good or better, and
 /// so is its error.
 const LEAST_FLOOR: f64 = 1.0;
+
+/// Among stars that is not so: one beside an end moves the fitted one by as much as this, in PSF widths, while the bound is
+/// not so many times smaller.
+const LEAST_FLOOR_AMONG_STARS: f64 = 0.15;
+const STAR_REACH_WIDTHS: f64 = 16.0;
 
 /// A step of light is over so many PSF widths from its middle.
 const STEP_WIDTHS: f64 = 4.0;
@@ -39,13 +52,13 @@ pub(crate) struct FaintTrail {
 
 /// The frame, as far as ends are concerned.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct EndSetting {
+pub(crate) struct EndSetting<'a> {
     pub(crate) width: usize,
     pub(crate) height: usize,
     /// PSF width.
     pub(crate) sigma_px: f64,
-    /// Noise along a track over that of the weights.
-    pub(crate) noise_excess: f64,
+    /// The field's stars: they may lie at the ends of a trail.
+    pub(crate) chains: &'a ChainPrior,
     /// Variance per unit of flux from a trail's own photons.
     pub(crate) photon_variance: f64,
 }
@@ -55,12 +68,16 @@ pub(crate) struct EndSetting {
 pub(crate) fn expected(
     backend: &mut dyn Backend,
     trails: &[Option<FaintTrail>],
-    setting: &EndSetting,
+    setting: &EndSetting<'_>,
 ) -> Result<Vec<Option<ExpectedEnds>>> {
     let searches: Vec<Option<EndSearch>> = trails
         .iter()
         .map(|t| {
-            EndSearch::of(&t.as_ref()?.trail.segment, t.as_ref()?.snr, setting.sigma_px, setting.width, setting.height)
+            let FaintTrail { trail, snr, .. } = t.as_ref()?;
+            let of = |among_stars| {
+                EndSearch::of(&trail.segment, *snr, setting.sigma_px, setting.width, setting.height, among_stars)
+            };
+            if setting.chains.has_stars() { of(true).or_else(|| of(false)) } else { of(false) }
         })
         .collect();
     let tracks: Vec<Segment> = searches.iter().flatten().map(|search| search.track).collect();
@@ -76,7 +93,7 @@ pub(crate) fn expected(
         let photons = setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px() * 2.0 / 3_f64.sqrt();
         let (segment, taken_out) = (search.track, taken_out.as_ref());
         let track = Track { segment, profile: &profile, taken_out, sigma_px: setting.sigma_px };
-        search.expected(track, setting.noise_excess, photons)
+        search.expected(track, setting.chains, photons)
     });
     Ok(ends.collect())
 }
@@ -89,60 +106,62 @@ struct EndSearch {
     /// Places of the fitted ends along it.
     fitted_px: [f64; 2],
     reach_px: f64,
+    /// Places tried to either side of each.
+    n_places: usize,
     /// PSF width.
     sigma_px: f64,
 }
 
 impl EndSearch {
     /// None where the fitted ends and their errors are as good: bright trails, and those that end near the border.
-    fn of(fitted: &Segment, snr: f64, sigma_px: f64, width: usize, height: usize) -> Option<Self> {
+    fn of(fitted: &Segment, snr: f64, sigma_px: f64, width: usize, height: usize, among_stars: bool) -> Option<Self> {
         let length = fitted.length_px();
         let bound = (2.0 * std::f64::consts::PI.sqrt() * sigma_px * length).sqrt() / snr;
         let floor = 26_f64.sqrt() * length / (snr * snr);
         let (error, most) = (bound.hypot(floor), 0.5 * length - STEP_WIDTHS * sigma_px);
-        if floor < LEAST_FLOOR * bound || most < LEAST_REACH_ERRORS * error {
+        let (least_floor, least_reach_px) =
+            if among_stars { (LEAST_FLOOR_AMONG_STARS, STAR_REACH_WIDTHS * sigma_px) } else { (LEAST_FLOOR, 0.0) };
+        if floor < least_floor * bound || most < LEAST_REACH_ERRORS * error {
             return None;
         }
-        let reach_px = (REACH_ERRORS * error).min(most);
+        let reach_px = (REACH_ERRORS * error).max(least_reach_px).min(most);
         let beyond = reach_px + STEP_WIDTHS * sigma_px;
         let wanted = fitted.extended(beyond, beyond);
         let track = wanted.clipped_to(width, height)?;
         let fitted_px = [fitted.start, fitted.end].map(|p| track.along_across(p).0);
         // As far inwards as outwards, or the mean is drawn away from the border.
         let inside = fitted_px[0] >= reach_px && track.length_px() - fitted_px[1] >= reach_px;
-        inside.then_some(Self { track, fitted_px, reach_px, sigma_px })
+        let n_places = (2.0 * reach_px / (STEP_ERRORS * bound)).clamp(PLACES.0, PLACES.1) as usize;
+        inside.then_some(Self { track, fitted_px, reach_px, n_places, sigma_px })
     }
 
-    /// Where the ends are to be expected. `noise_excess` is the noise along the track over that of the weights,
-    /// `photons_per_px` the variance that the trail's own photons add to its light per length, of a pixel's length. None
+    /// Where the ends are to be expected. `photons_per_px` the variance that the trail's own photons add to its light per length, of a pixel's length. None
     /// where there is no light.
-    fn expected(&self, track: Track<'_>, noise_excess: f64, photons_per_px: f64) -> Option<ExpectedEnds> {
-        let length = self.track.length_px();
-        let n = (length / track.profile.bin_px).floor().max(1.0) as usize;
-        let part_px = length / n as f64;
-        let with_photons = |light: Light| Light { variance: light.variance + photons_per_px / part_px, ..light };
-        let lights: Vec<Light> = track.parts(n).map(with_photons).collect();
+    fn expected(&self, track: Track<'_>, chains: &ChainPrior, photons_per_px: f64) -> Option<ExpectedEnds> {
+        let mut light = TrackLight::of(&track, photons_per_px);
+        let brightness = light.leave_out_stars_between(self.fitted_px, self.reach_px, chains);
         let places = self.fitted_px.map(|at| self.places(at));
-        let [of_first, of_last] = places
-            .each_ref()
-            .map(|places| -> Vec<Step> { places.iter().map(|a| self.step(*a, &lights, part_px)).collect() });
-        let likelihood_of = |(a, b): (usize, usize)| log_likelihood(of_first[a], of_last[b], noise_excess);
-        let pairs = || (0..PLACES).flat_map(|a| (0..PLACES).map(move |b| (a, b)));
+        let of_first = light.ends(&places[0], Which::First, brightness, chains);
+        let of_last = light.ends(&places[1], Which::Last, brightness, chains);
+        let excess2 = chains.noise_excess().powi(2);
+        let likelihood_of = |(a, b): (usize, usize)| log_likelihood(&of_first[a], &of_last[b], excess2);
+        let n_places = self.n_places;
+        let pairs = || (0..n_places).flat_map(|a| (0..n_places).map(move |b| (a, b)));
         let best = pairs().map(likelihood_of).fold(f64::NEG_INFINITY, f64::max);
         if !best.is_finite() {
             return None;
         }
         // Of the first end, the second, their sum and their difference.
-        let mut likelihoods = [vec![0.0; PLACES], vec![0.0; PLACES], vec![0.0; 2 * PLACES], vec![0.0; 2 * PLACES]];
+        let mut likelihoods = [n_places, n_places, 2 * n_places, 2 * n_places].map(|n| vec![0.0; n]);
         for (a, b) in pairs() {
             let likelihood = (likelihood_of((a, b)) - best).exp();
-            for (of, k) in likelihoods.iter_mut().zip([a, b, a + b, PLACES + b - a]) {
+            for (of, k) in likelihoods.iter_mut().zip([a, b, a + b, n_places + b - a]) {
                 of[k] += likelihood;
             }
         }
         let step_px = self.step_px();
         let [a, b] = places.map(|places| places[0]);
-        let from_px = [a, b, a + b, b - a - PLACES as f64 * step_px];
+        let from_px = [a, b, a + b, b - a - n_places as f64 * step_px];
         let marginal = |k: usize| Marginal { from_px: from_px[k], step_px, likelihood: &likelihoods[k] };
         let [start, end] = [0, 1].map(|k| marginal(k).mean());
         let expected = [(0, start), (1, end), (2, start + end), (3, end - start)];
@@ -171,31 +190,11 @@ impl EndSearch {
     }
 
     fn step_px(&self) -> f64 {
-        2.0 * self.reach_px / (PLACES - 1) as f64
+        2.0 * self.reach_px / (self.n_places - 1) as f64
     }
 
     fn places(&self, around_px: f64) -> Vec<f64> {
-        (0..PLACES).map(|k| around_px - self.reach_px + k as f64 * self.step_px()).collect()
-    }
-
-    /// Sums of a step of light that begins at a place.
-    fn step(&self, at_px: f64, lights: &[Light], part_px: f64) -> Step {
-        let mut step = Step::default();
-        for (k, light) in lights.iter().enumerate() {
-            let t = ((k as f64 + 0.5) * part_px - at_px) / self.sigma_px;
-            let height = if t > STEP_WIDTHS {
-                1.0
-            } else if t < -STEP_WIDTHS {
-                continue;
-            } else {
-                0.5 * (1.0 + libm::erf(t / std::f64::consts::SQRT_2))
-            };
-            let weight = 1.0 / light.variance;
-            step.signal += height * weight * light.per_px;
-            step.weight += height * weight;
-            step.power += height * height * weight;
-        }
-        step
+        (0..self.n_places).map(|k| around_px - self.reach_px + k as f64 * self.step_px()).collect()
     }
 }
 
@@ -222,72 +221,6 @@ impl AlongErrors {
     }
 }
 
-/// What the likelihood says of one quantity, whatever the others are, at places a step apart.
-struct Marginal<'a> {
-    from_px: f64,
-    step_px: f64,
-    likelihood: &'a [f64],
-}
-
-impl Marginal<'_> {
-    fn mean_of(&self, value: impl Fn(f64) -> f64) -> f64 {
-        let total: f64 = self.likelihood.iter().sum();
-        let place = |k: usize| self.from_px + k as f64 * self.step_px;
-        self.likelihood.iter().enumerate().map(|(k, l)| value(place(k)) * l).sum::<f64>() / total
-    }
-
-    fn mean(&self) -> f64 {
-        self.mean_of(|p| p)
-    }
-
-    /// The error of a place: within one and three of it lies what lies within those of a normal variable, or more.
-    fn error_at(&self, place: f64) -> f64 {
-        self.half_width(place, ONE_SIGMA).max(self.half_width(place, THREE_SIGMA) / 3.0)
-    }
-
-    /// So far to either side of a place a share of the likelihood lies.
-    fn half_width(&self, place: f64, share: f64) -> f64 {
-        // Every place that was tried stands for the stretch around it.
-        let half = 0.5 * self.step_px;
-        let within = |half_width: f64| {
-            let part = |p: f64| (p + half).min(place + half_width) - (p - half).max(place - half_width);
-            self.mean_of(|p| part(p).max(0.0) / self.step_px)
-        };
-        let (mut low, mut high) = (0.0, self.likelihood.len() as f64 * self.step_px);
-        for _ in 0..HALVINGS {
-            let middle = 0.5 * (low + high);
-            if within(middle) < share { low = middle } else { high = middle }
-        }
-        high
-    }
-}
-
-/// Shares of a normal variable within one and three standard deviations.
-const ONE_SIGMA: f64 = 0.682_689;
-const THREE_SIGMA: f64 = 0.997_3;
-
-/// Halvings of an interval: to a thousandth of a step between places.
-const HALVINGS: usize = 16;
-
-/// What a step of unit light per length would see.
-#[derive(Debug, Clone, Copy, Default)]
-struct Step {
-    signal: f64,
-    weight: f64,
-    power: f64,
-}
-
-/// Of a plateau between two steps, over all brightnesses.
-fn log_likelihood(a: Step, b: Step, noise_excess: f64) -> f64 {
-    let signal = a.signal - b.signal;
-    // The second step begins where the first is over: their product is the second.
-    let power = a.power + b.power - 2.0 * b.weight;
-    if power <= 0.0 || signal <= 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    0.5 * signal * signal / (power * noise_excess * noise_excess) - 0.5 * power.ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,10 +244,33 @@ mod tests {
     }
 
     fn expected_with_errors(fitted: &Segment, per_px: f64, noise: impl Fn(usize) -> f64) -> ExpectedEnds {
-        let search = EndSearch::of(fitted, 10.0, SIGMA, 300, 100).unwrap();
+        expected_among(0, fitted, per_px, noise)
+    }
+
+    /// In a field of so many sources.
+    fn expected_among(n_sources: usize, fitted: &Segment, per_px: f64, noise: impl Fn(usize) -> f64) -> ExpectedEnds {
+        let chains = ChainPrior::new(n_sources, 300 * 100, SIGMA, 1.0);
+        let search = EndSearch::of(fitted, 10.0, SIGMA, 300, 100, chains.has_stars()).unwrap();
         let profile = profile(&search.track, per_px, noise);
         let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
-        search.expected(track, 1.0, 0.0).unwrap()
+        search.expected(track, &chains, 0.0).unwrap()
+    }
+
+    #[test]
+    fn a_star_beyond_an_end_may_be_one() {
+        // Of S/N 6 in a trail's 10, 9 px beyond its end, which has drawn the fitted end to it.
+        let fitted = Segment::from_coordinates(100.0, 50.0, 212.0, 50.0);
+        let found = |n_sources: usize, star: f64| {
+            let chains = ChainPrior::new(n_sources, 300 * 100, SIGMA, 1.0);
+            let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100, chains.has_stars()).unwrap().track.start.x;
+            let light = |k: usize| star * (-0.5 * ((k as f64 + from - 209.0) / SIGMA).powi(2)).exp();
+            let ExpectedEnds { segment, along } = expected_among(n_sources, &fitted, 1.0, light);
+            (segment.end.x - 200.0, along.covariance_px2[1][1].sqrt())
+        };
+        let (with_price, without, none) = (found(40, 3.6), found(0, 3.6), found(40, 0.0));
+        assert!(without.0 > 4.0 && with_price.0 < 0.3 * without.0, "{with_price:?} {without:?}");
+        assert!(none.0.abs() < 0.3 && with_price.1 > 1.2 * none.1, "{with_price:?} {none:?}");
+        assert_eq!(found(0, 0.0), none, "where there is none they cost nothing");
     }
 
     #[test]
@@ -329,7 +285,7 @@ mod tests {
     fn a_doubtful_stretch_counts_in_part() {
         // Eighteen dark pixels 7 px before the end: the light beyond them may be noise.
         let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
-        let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100).unwrap().track.start.x;
+        let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100, false).unwrap().track.start.x;
         let dark = |k: usize| if (175.0..193.0).contains(&(k as f64 + from)) { -1.0 } else { 0.0 };
         let ends = expected(&fitted, 1.0, dark);
         assert!((ends.start.x - 100.0).abs() < 2.0 && (178.0..198.0).contains(&ends.end.x), "{ends:?}");
@@ -338,7 +294,7 @@ mod tests {
     #[test]
     fn errors_are_the_spread_of_the_likelihood() {
         let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
-        let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100).unwrap().track.start.x;
+        let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100, false).unwrap().track.start.x;
         let errors = |noise: &dyn Fn(usize) -> f64| {
             let [[a, _], [_, b]] = expected_with_errors(&fitted, 1.0, noise).along.covariance_px2;
             [a.sqrt(), b.sqrt()]
@@ -351,30 +307,15 @@ mod tests {
     }
 
     #[test]
-    fn half_widths_hold_their_share() {
-        let check = |likelihood: &dyn Fn(f64) -> f64, one: f64, error: f64| {
-            let likelihood: Vec<f64> = (0..61).map(|k| likelihood(0.2 * f64::from(k) - 6.0)).collect();
-            let marginal = Marginal { from_px: 4.0, step_px: 0.2, likelihood: &likelihood };
-            assert!((marginal.mean() - 10.0).abs() < 1e-9);
-            assert!((marginal.half_width(10.0, ONE_SIGMA) / one - 1.0).abs() < 0.03);
-            assert!((marginal.error_at(10.0) / error - 1.0).abs() < 0.03, "{}", marginal.error_at(10.0));
-            assert!(marginal.half_width(12.0, ONE_SIGMA) > marginal.half_width(10.0, ONE_SIGMA));
-        };
-        check(&|t| (-0.5 * t * t).exp(), 1.0, 1.0);
-        // Of a two-sided exponential 68 % lie within 1.148 of its scale, and 99.73 % within 5.915.
-        check(&|t| (-t.abs() / 0.6).exp(), 0.6 * 1.148, 0.6 * 5.915 / 3.0);
-    }
-
-    #[test]
     fn bright_trails_and_those_at_the_border_keep_their_ends() {
         let middle = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
-        assert!(EndSearch::of(&middle, 10.0, SIGMA, 300, 100).is_some());
-        assert_eq!(EndSearch::of(&middle, 200.0, SIGMA, 300, 100), None);
+        assert!(EndSearch::of(&middle, 10.0, SIGMA, 300, 100, false).is_some());
+        assert_eq!(EndSearch::of(&middle, 200.0, SIGMA, 300, 100, false), None);
         let at_border = Segment::from_coordinates(3.0, 50.0, 103.0, 50.0);
-        assert_eq!(EndSearch::of(&at_border, 10.0, SIGMA, 300, 100), None);
+        assert_eq!(EndSearch::of(&at_border, 10.0, SIGMA, 300, 100, false), None);
         let points = [[0.0; 2]; 2].map(|[x, y]| crate::Point::new(x, y));
-        assert_eq!(EndSearch::of(&Segment::new(points[0], points[1]), 10.0, SIGMA, 300, 100), None);
+        assert_eq!(EndSearch::of(&Segment::new(points[0], points[1]), 10.0, SIGMA, 300, 100, false), None);
         let short = Segment::from_coordinates(100.0, 50.0, 114.0, 50.0);
-        assert_eq!(EndSearch::of(&short, 7.0, SIGMA, 300, 100), None, "its ends would meet");
+        assert_eq!(EndSearch::of(&short, 7.0, SIGMA, 300, 100, false), None, "its ends would meet");
     }
 }

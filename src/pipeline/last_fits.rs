@@ -25,6 +25,8 @@ use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) detection: Detection,
+    /// The part inside the frame of the trail that was fitted to all light there is, that of stars at its ends too.
+    pub(crate) fitted: Segment,
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
     pub(crate) profile: TrackProfile,
@@ -144,7 +146,7 @@ pub(crate) fn measure_trails(
     for (i, fit) in other.into_iter().zip(backend.fit(&of_other, &without_prior)?) {
         fits[i] = LastFit { fit, settings: without_prior };
     }
-    let (mut usable, settings_of): (Vec<TrailFit>, Vec<FitSettings>) =
+    let (usable, settings_of): (Vec<TrailFit>, Vec<FitSettings>) =
         fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).map(|l| (l.fit, l.settings)).unzip();
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
     // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
@@ -161,17 +163,19 @@ pub(crate) fn measure_trails(
         width: frame.width(),
         height: frame.height(),
         sigma_px: sigma_eff,
-        noise_excess: chains.noise_excess(),
+        chains,
         photon_variance: settings.photon_variance,
     };
     let ends = ends::expected(backend, &subjects, &setting)?;
-    for (fit, ends) in usable.iter_mut().zip(&ends) {
+    // What is judged is the fit: its flux is that between its own ends.
+    let mut reported = usable.clone();
+    for (fit, ends) in reported.iter_mut().zip(&ends) {
         if let Some(ends) = ends {
             fit.trail.segment = ends.segment;
         }
     }
     let on_track: Vec<Segment> =
-        usable.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
+        reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
     // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
     let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
@@ -189,49 +193,56 @@ pub(crate) fn measure_trails(
     backend.add_trails(&of(&is_out), 1.0)?;
     let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
     let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
-    Ok(usable
+    Ok(reported
         .iter()
+        .zip(&usable)
         .zip(&settings_of)
         .zip(&trails)
         .zip(taken_out.iter().map(Option::as_ref))
         .zip(seen.zip(&ends))
-        .map(|((((fit, settings), believed), taken_out), ((((beside, on_track), profile), gain_over_stars), ends))| {
-            let snr = believed.fit.snr;
-            let along = AlongTrack {
-                segment: seen_segment(fit, frame),
-                trail: &fit.trail,
-                taken_out,
-                sigma_px: sigma_eff,
-                profiles: on_track,
-                snr,
-                photon_variance: settings.photon_variance,
-            };
-            let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-            let Reported { mut detection, sigma_eff_err_px } =
-                detection(fit, settings, frame, field, snr, known, ends.map(|e| e.along));
-            add_shape(&mut detection, &along, frame);
-            match believed.origin {
-                Origin::Found => {}
-                Origin::Joined => detection.flags |= Flags::JOINED,
-                Origin::Parted | Origin::Star => detection.role = Role::Star,
-            }
-            Measured {
-                detection,
-                sigma_eff_px: fit.trail.sigma_eff_px,
-                sigma_eff_err_px,
-                profile,
-                trail: if believed.origin == Origin::Star { believed.fit.trail } else { fit.trail },
-                is_known_star: believed.origin == Origin::Star,
-                misfit: fit.misfit(settings),
-                surroundings: Surroundings::from_profiles(
-                    beside,
-                    if is_out(believed) { snr } else { 0.0 },
-                    chains.noise_excess(),
-                ),
-                gain_over_stars,
-                gain_over_star_trails: believed.gain_over_star_trails,
-            }
-        })
+        .map(
+            |(
+                ((((fit, fitted), settings), believed), taken_out),
+                ((((beside, on_track), profile), gain_over_stars), ends),
+            )| {
+                let snr = believed.fit.snr;
+                let along = AlongTrack {
+                    segment: seen_segment(fit, frame),
+                    trail: &fit.trail,
+                    taken_out,
+                    sigma_px: sigma_eff,
+                    profiles: on_track,
+                    snr,
+                    photon_variance: settings.photon_variance,
+                };
+                let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
+                let Reported { mut detection, sigma_eff_err_px } =
+                    detection(fit, settings, frame, field, snr, known, ends.map(|e| e.along));
+                add_shape(&mut detection, &along, frame);
+                match believed.origin {
+                    Origin::Found => {}
+                    Origin::Joined => detection.flags |= Flags::JOINED,
+                    Origin::Parted | Origin::Star => detection.role = Role::Star,
+                }
+                Measured {
+                    detection,
+                    fitted: seen_segment(fitted, frame),
+                    sigma_eff_px: fit.trail.sigma_eff_px,
+                    sigma_eff_err_px,
+                    profile,
+                    trail: if believed.origin == Origin::Star { believed.fit.trail } else { fitted.trail },
+                    is_known_star: believed.origin == Origin::Star,
+                    misfit: fit.misfit(settings),
+                    surroundings: Surroundings::from_profiles(
+                        beside,
+                        if is_out(believed) { snr } else { 0.0 },
+                        chains.noise_excess(),
+                    ),
+                    gain_over_stars,
+                    gain_over_star_trails: believed.gain_over_star_trails,
+                }
+            },
+        )
         .collect())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Backend, TrackProfile};
 use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
@@ -135,6 +135,12 @@ const CHAINS_PER_CANDIDATE: usize = 4;
 
 /// Radius over which a faint star on a trail is given up, in PSF widths: its place across the track is not known.
 const STAR_WIDTHS: f64 = 3.0;
+
+/// Ends are looked for again where the light along a trail says they are further off than this, in PSF widths, and are
+/// others where that explains so much more, in S/N².
+const OTHER_ENDS_WIDTHS: f64 = 2.0;
+const OTHER_ENDS_GAIN: f64 = 4.0;
+const LEAST_COVERED: f64 = 0.7;
 
 /// Correlation from which two trails are fitted in turns.
 const SHARED_LIGHT: f64 = 0.1;
@@ -458,6 +464,7 @@ impl Search<'_> {
             let requests: Vec<FitRequest> =
                 now.iter().map(|(f, _)| FitRequest { start: f.trail, subtracted: false }).collect();
             let fits = self.backend.fit(&requests, &settings)?;
+            let fits = self.to_their_ends(fits, &settings)?;
             let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
             let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
             self.backend.add_trails(&trails, -1.0)?;
@@ -466,6 +473,35 @@ impl Search<'_> {
             waiting = later.into_iter().map(|(f, _)| *f).collect();
         }
         Ok(believed)
+    }
+
+    /// Fits again, from end to end of the light along them, those that have stopped short of an end, or beyond it.
+    fn to_their_ends(&mut self, mut fits: Vec<TrailFit>, settings: &FitSettings) -> Result<Vec<TrailFit>> {
+        let tracks: Vec<Segment> = fits.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let (min_length_px, slack_px) = (self.config.min_length_px, OTHER_ENDS_WIDTHS * self.sigma());
+        let other_ends = |((fit, track), profile): ((&TrailFit, &Segment), &TrackProfile)| {
+            let segment = fit.trail.segment;
+            let Scanned::Lit { ends, .. } = lit_parts(track, profile, min_length_px) else { return None };
+            let off = ends.start.distance(segment.start).max(ends.end.distance(segment.end));
+            (off > slack_px).then_some(ends)
+        };
+        let others: Vec<(usize, Segment)> = (fits.iter().zip(&tracks).zip(&profiles))
+            .enumerate()
+            .filter_map(|(i, seen)| Some((i, other_ends(seen)?)))
+            .collect();
+        let requests: Vec<FitRequest> = others
+            .iter()
+            .map(|(i, segment)| FitRequest { start: Trail { segment: *segment, ..fits[*i].trail }, subtracted: false })
+            .collect();
+        for ((i, _), fit) in others.into_iter().zip(self.backend.fit(&requests, settings)?) {
+            // A star on a trail is brighter than the whole.
+            let covers = fit.trail.segment.length_px() > LEAST_COVERED * fits[i].trail.segment.length_px();
+            if covers && fit.snr.powi(2) > fits[i].snr.powi(2) + OTHER_ENDS_GAIN {
+                fits[i] = fit;
+            }
+        }
+        Ok(fits)
     }
 
     /// Fits trails with near neighbours again, each with the others taken out.

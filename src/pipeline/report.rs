@@ -144,13 +144,13 @@ impl<'a> Findings<'a> {
                 uneven: &self.uneven,
             };
             let evidence = Evidence {
-                segment: m.detection.segment,
+                segment: m.fitted,
                 length_68_px: m.detection.along_68_px.length_px,
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
                 end_masked: m.detection.flags.intersects(Flags::END1_MASKED | Flags::END2_MASKED),
-                threshold_snr: self.thresholds.for_length(m.detection.segment.length_px()),
+                threshold_snr: self.thresholds.for_length(m.fitted.length_px()),
                 has_light: m.detection.flux > m.detection.flux_err,
                 misfit: m.misfit,
                 surroundings: m.surroundings,

@@ -1,0 +1,142 @@
+//! The light along a track, and how likely it makes a trail between two places, with stars wherever they explain more than
+//! they cost.
+
+use std::ops::Range;
+
+use crate::backend::TrackProfile;
+use crate::pipeline::along::Track;
+use crate::pipeline::chain::{ChainPrior, Stretch};
+use crate::pipeline::ends::STEP_WIDTHS;
+
+/// Brightness of a trail and stars on it, in turns.
+const TURNS: usize = 3;
+
+/// Light along a track in bins of equal length.
+pub(super) struct TrackLight {
+    first_px: f64,
+    bin_px: f64,
+    sigma_px: f64,
+    /// Light per length times inverse variance.
+    signal: Vec<f64>,
+    weight: Vec<f64>,
+}
+
+impl TrackLight {
+    pub(super) fn of(track: &Track<'_>, photons_per_px: f64) -> Self {
+        let TrackProfile { bin_px, first_px, signal, variance } = track.whole();
+        let seen = |w: f32| 1.0 / (1.0 + f64::from(w) * photons_per_px / bin_px);
+        Self {
+            first_px,
+            bin_px,
+            sigma_px: track.sigma_px,
+            signal: signal.iter().zip(&variance).map(|(s, w)| f64::from(*s) * seen(*w)).collect(),
+            weight: variance.iter().map(|w| f64::from(*w) * seen(*w)).collect(),
+        }
+    }
+
+    fn stretch(&self, bins: Range<usize>, chains: &ChainPrior) -> Stretch {
+        Stretch::new(&self.signal[bins.clone()], &self.weight[bins], self.bin_px, chains)
+    }
+
+    /// Takes out stars between the ends of a trail, further than this from either; gives the trail's light per length.
+    pub(super) fn leave_out_stars_between(
+        &mut self,
+        [first_px, last_px]: [f64; 2],
+        reach_px: f64,
+        chains: &ChainPrior,
+    ) -> f64 {
+        let trail: Vec<f64> =
+            (0..self.signal.len()).map(|b| self.height(b, first_px) - self.height(b, last_px)).collect();
+        let all = self.stretch(0..self.signal.len(), chains);
+        let mut stars = vec![0.0; trail.len()];
+        let mut brightness = 0.0;
+        for _ in 0..TURNS {
+            let lit = |b: usize| trail[b] * (self.signal[b] - self.weight[b] * stars[b]);
+            let power: f64 = (0..trail.len()).map(|b| trail[b] * trail[b] * self.weight[b]).sum();
+            brightness = ((0..trail.len()).map(lit).sum::<f64>() / power.max(1e-30)).max(0.0);
+            stars = all.stars_beside(trail.iter().map(|t| brightness * t)).0;
+        }
+        let (from, to) = (self.around(first_px, reach_px).end, self.around(last_px, reach_px).start);
+        for b in from..to.max(from) {
+            self.signal[b] -= self.weight[b] * stars[b];
+        }
+        brightness
+    }
+
+    /// Light in a bin of a step that begins at a place.
+    fn height(&self, bin: usize, at_px: f64) -> f64 {
+        let t = (self.first_px + bin as f64 * self.bin_px - at_px) / self.sigma_px;
+        if t > STEP_WIDTHS {
+            1.0
+        } else if t < -STEP_WIDTHS {
+            0.0
+        } else {
+            0.5 * (1.0 + libm::erf(t / std::f64::consts::SQRT_2))
+        }
+    }
+
+    /// What is seen of a trail that begins or ends at each of some places, with the stars that explain most of the rest.
+    pub(super) fn ends(&self, places: &[f64], which: Which, brightness: f64, chains: &ChainPrior) -> Vec<End> {
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
+        let window = self.around(0.5 * (first + last), 0.5 * (last - first) + STEP_WIDTHS * self.sigma_px);
+        let stretch = self.stretch(window.clone(), chains);
+        let end = |at_px: &f64| {
+            let mut end = End::default();
+            for b in window.start..self.signal.len() {
+                let height = self.height(b, *at_px);
+                end.signal += height * self.signal[b];
+                end.weight += height * self.weight[b];
+                end.power += height * height * self.weight[b];
+            }
+            let trail = |b: usize| match which {
+                Which::First => self.height(b, *at_px),
+                Which::Last => 1.0 - self.height(b, *at_px),
+            };
+            let (stars, explained) = stretch.stars_beside(window.clone().map(|b| brightness * trail(b)));
+            end.explained = explained;
+            for (b, star) in window.clone().zip(stars) {
+                let light = self.weight[b] * star;
+                end.stars_signal += trail(b) * light;
+                // From what stars explain of the light that the trail leaves, to what they explain of all of it.
+                end.explained += 2.0 * brightness * trail(b) * light;
+            }
+            end
+        };
+        places.iter().map(end).collect()
+    }
+
+    fn around(&self, at_px: f64, reach_px: f64) -> Range<usize> {
+        let bin = |u: f64| (((u - self.first_px) / self.bin_px).round().max(0.0) as usize).min(self.signal.len());
+        bin(at_px - reach_px)..bin(at_px + reach_px + self.bin_px)
+    }
+}
+
+/// Which end of a trail, along its track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    First,
+    Last,
+}
+
+/// What a step of unit light per length would see, and what stars around it explain.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct End {
+    signal: f64,
+    weight: f64,
+    power: f64,
+    /// What of the signal of the trail is that of stars.
+    stars_signal: f64,
+    /// S/N² of the light that is there, less the price of the stars.
+    explained: f64,
+}
+
+/// Of a plateau between two steps, over all brightnesses.
+pub(super) fn log_likelihood(a: &End, b: &End, excess2: f64) -> f64 {
+    let signal = a.signal - b.signal - a.stars_signal - b.stars_signal;
+    // The second step begins where the first is over: their product is the second.
+    let power = a.power + b.power - 2.0 * b.weight;
+    if power <= 0.0 || signal <= 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    0.5 * (signal * signal / power + a.explained + b.explained) / excess2 - 0.5 * power.ln()
+}
