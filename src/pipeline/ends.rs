@@ -1,8 +1,8 @@
-//! Measure stage: where the ends of a faint trail are to be expected.
+//! Measure stage: where the ends of a trail are to be expected that is faint, or lies among stars.
 //!
 //! The end of a faint trail is a change point: its likelihood has several maxima, and the best of them may lie far
-//! off. The mean over the likelihood lies nearer to the truth on average, and its spread says how near. Method:
-//! docs/algorithm.md, "Measure".
+//! off. So may that of a brighter one with a star beside it. The mean over the likelihood lies nearer to the truth on
+//! average, and its spread says how near. Method: docs/algorithm.md, "Measure".
 
 mod likelihood;
 mod marginal;
@@ -43,7 +43,7 @@ const STEP_WIDTHS: f64 = 4.0;
 
 /// A trail whose ends are looked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FaintTrail {
+pub(crate) struct Subject {
     pub(crate) trail: Trail,
     pub(crate) snr: f64,
     /// What of it has been taken out of the residual image.
@@ -63,17 +63,17 @@ pub(crate) struct EndSetting<'a> {
     pub(crate) photon_variance: f64,
 }
 
-/// Where the ends of those trails are to be expected that are faint enough, and well inside the frame. All other trails
-/// are out of the residual image.
+/// Where the ends of those trails are to be expected that are faint enough or lie among stars, and well inside the frame.
+/// All other trails are out of the residual image.
 pub(crate) fn expected(
     backend: &mut dyn Backend,
-    trails: &[Option<FaintTrail>],
+    trails: &[Option<Subject>],
     setting: &EndSetting<'_>,
 ) -> Result<Vec<Option<ExpectedEnds>>> {
     let searches: Vec<Option<EndSearch>> = trails
         .iter()
         .map(|t| {
-            let FaintTrail { trail, snr, .. } = t.as_ref()?;
+            let Subject { trail, snr, .. } = t.as_ref()?;
             let of = |among_stars| {
                 EndSearch::of(&trail.segment, *snr, setting.sigma_px, setting.width, setting.height, among_stars)
             };
@@ -87,8 +87,8 @@ pub(crate) fn expected(
         .zip(trails)
         .map(|(search, trail)| Some((search?, profiles.next()?, trail.as_ref()?)))
         .collect();
-    let ends = with_profiles.into_par_iter().map(|subject| {
-        let (search, profile, FaintTrail { trail, taken_out, .. }) = subject?;
+    let ends = with_profiles.into_par_iter().map(|seen| {
+        let (search, profile, Subject { trail, taken_out, .. }) = seen?;
         // Photons are weighted by the square of the transverse profile: ∫G³ / (∫G²)² = 2/√3.
         let photons = setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px() * 2.0 / 3_f64.sqrt();
         let (segment, taken_out) = (search.track, taken_out.as_ref());
@@ -135,8 +135,8 @@ impl EndSearch {
         inside.then_some(Self { track, fitted_px, reach_px, n_places, sigma_px })
     }
 
-    /// Where the ends are to be expected. `photons_per_px` the variance that the trail's own photons add to its light per length, of a pixel's length. None
-    /// where there is no light.
+    /// Where the ends are to be expected. `photons_per_px` is the variance that the trail's own photons add to its light per
+    /// length, of a pixel's length. None where there is no light.
     fn expected(&self, track: Track<'_>, chains: &ChainPrior, photons_per_px: f64) -> Option<ExpectedEnds> {
         let mut light = TrackLight::of(&track, photons_per_px);
         let brightness = light.leave_out_stars_between(self.fitted_px, self.reach_px, chains);

@@ -11,7 +11,7 @@ use crate::pipeline::along::{self, AlongTrack, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::detected::{MIN_END_COVERAGE, Reported, detection, seen_segment};
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::{self, EndSetting, FaintTrail};
+use crate::pipeline::ends::{self, EndSetting, Subject};
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
@@ -151,11 +151,11 @@ pub(crate) fn measure_trails(
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
     // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
     let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
-    let subjects: Vec<Option<FaintTrail>> = usable
+    let subjects: Vec<Option<Subject>> = usable
         .iter()
         .enumerate()
         .map(|(i, f)| {
-            let subject = FaintTrail { trail: f.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
+            let subject = Subject { trail: f.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
             (!held[i] && is_seen(f)).then_some(subject)
         })
         .collect();

@@ -482,7 +482,8 @@ impl Search<'_> {
         let (min_length_px, slack_px) = (self.config.min_length_px, OTHER_ENDS_WIDTHS * self.sigma());
         let other_ends = |((fit, track), profile): ((&TrailFit, &Segment), &TrackProfile)| {
             let segment = fit.trail.segment;
-            let Scanned::Lit { ends, .. } = lit_parts(track, profile, min_length_px) else { return None };
+            // Two streaks in line have been told apart before.
+            let Scanned::Lit { ends, parts: None } = lit_parts(track, profile, min_length_px) else { return None };
             let off = ends.start.distance(segment.start).max(ends.end.distance(segment.end));
             (off > slack_px).then_some(ends)
         };
