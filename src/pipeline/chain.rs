@@ -95,6 +95,11 @@ impl ChainPrior {
         }
     }
 
+    /// PSF width.
+    pub(crate) fn sigma_px(&self) -> f64 {
+        self.sigma_px
+    }
+
     pub(crate) fn noise_excess(&self) -> f64 {
         self.excess2.sqrt()
     }
@@ -255,8 +260,12 @@ impl Stretch {
     /// Bin by bin, `bin_px` long: light times inverse variance, and inverse variance.
     pub(crate) fn new(signal: &[f64], weight: &[f64], bin_px: f64, prior: &ChainPrior) -> Self {
         let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|v| *v as f32).collect() };
-        let profile = TrackProfile { bin_px, first_px: 0.0, signal: narrow(signal), variance: narrow(weight) };
-        Self(Track::new(&profile, 0.0, prior))
+        Self::of(&TrackProfile { bin_px, first_px: 0.0, signal: narrow(signal), variance: narrow(weight) }, prior)
+    }
+
+    /// All of a track.
+    pub(crate) fn of(profile: &TrackProfile, prior: &ChainPrior) -> Self {
+        Self(Track::new(profile, 0.0, prior))
     }
 
     /// The stars in what a trail of this light leaves: their light, and the S/N² that they explain less their price.
@@ -267,6 +276,18 @@ impl Stretch {
         let points = track.take_points(left);
         let explained: f64 = (0..before.len()).map(|b| points.light[b] * (before[b] + points.rest[b])).sum();
         (points.light, explained - points.count as f64 * track.prior.point_price)
+    }
+
+    /// Stars that are worth so many times their price: their bins, their S/N² and their light per length.
+    pub(crate) fn clear_stars(&self, prices: f64) -> impl Iterator<Item = (usize, f64, f64)> {
+        let Self(track) = self;
+        let points = track.take_points(track.signal.clone());
+        let least = prices * track.prior.point_price;
+        points
+            .taken
+            .into_iter()
+            .filter(move |(_, gain)| *gain > least)
+            .map(move |(bin, gain)| (bin, gain, points.light[bin]))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::star_trails::FREE_SNR;
 use crate::pipeline::stars::StarField;
+use crate::pipeline::stars_on;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 
@@ -148,10 +149,32 @@ pub(crate) fn measure_trails(
     }
     let (usable, settings_of): (Vec<TrailFit>, Vec<FitSettings>) =
         fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).map(|l| (l.fit, l.settings)).unzip();
+    // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
+    let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
+    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
+    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
+    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
+    let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    // A brighter trail that crosses is no star on this one.
+    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
+    let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
+    let profiles = tracks.iter().zip(&without_others).zip(&trails).map(|((segment, profile), believed)| {
+        let taken_out = is_out(believed).then_some(&believed.fit.trail);
+        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
+    });
+    let mut gains = vec![f64::INFINITY; usable.len()];
+    // What is judged is the fit to all light there is; what is reported leaves out stars on the trail.
+    let mut reported = usable.clone();
+    if mode == TrackingMode::Sidereal {
+        backend.add_trails(&of(&is_out), 1.0)?;
+        gains = gains_over_stars(backend, &usable, chains, sigma_eff)?;
+        backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
+        fit_without_stars(backend, &mut reported, &settings_of, &requests, &trails, chains)?;
+    }
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
     // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
     let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
-    let subjects: Vec<Option<Subject>> = usable
+    let subjects: Vec<Option<Subject>> = reported
         .iter()
         .enumerate()
         .map(|(i, f)| {
@@ -167,8 +190,6 @@ pub(crate) fn measure_trails(
         photon_variance: settings.photon_variance,
     };
     let ends = ends::expected(backend, &subjects, &setting)?;
-    // What is judged is the fit: its flux is that between its own ends.
-    let mut reported = usable.clone();
     for (fit, ends) in reported.iter_mut().zip(&ends) {
         if let Some(ends) = ends {
             fit.trail.segment = ends.segment;
@@ -177,21 +198,7 @@ pub(crate) fn measure_trails(
     let on_track: Vec<Segment> =
         reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
-    // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
-    let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
-    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
-    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
-    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
-    let beside = backend.profiles(&beside, sigma_eff as f32)?;
-    // A brighter trail that crosses is no star on this one.
-    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
-    let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
-    let profiles = tracks.iter().zip(&without_others).zip(&trails).map(|((segment, profile), believed)| {
-        let taken_out = is_out(believed).then_some(&believed.fit.trail);
-        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
-    });
-    backend.add_trails(&of(&is_out), 1.0)?;
-    let gains = gains_over_stars(backend, &usable, &mode, chains, sigma_eff)?;
+    backend.add_trails(&of(&|b| !is_part(b)), 1.0)?;
     let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
     Ok(reported
         .iter()
@@ -246,19 +253,42 @@ pub(crate) fn measure_trails(
         .collect())
 }
 
-/// How much more than a few stars each trail explains, in S/N²; where the stars are trails themselves, or a trail is
-/// too long for a few stars, no end of it. The trails are in the residual image.
+/// Fits those again that have stars on them, without the stars' pixels. All trails are out of the residual image.
+fn fit_without_stars(
+    backend: &mut dyn Backend,
+    fits: &mut [TrailFit],
+    settings: &[FitSettings],
+    requests: &[FitRequest],
+    trails: &[Believed],
+    chains: &ChainPrior,
+) -> Result<()> {
+    let fitted: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
+    let on_them = stars_on::footprints(backend, &fitted, chains)?;
+    backend.weigh_out(&on_them.concat())?;
+    for with_prior in [true, false] {
+        let has = |i: &usize| !on_them[*i].is_empty() && settings[*i].sigma_prior.is_some() == with_prior;
+        let which: Vec<usize> = (0..fits.len()).filter(has).collect();
+        let Some(first) = which.first() else { continue };
+        let again = backend.fit(&which.iter().map(|i| requests[*i]).collect::<Vec<_>>(), &settings[*first])?;
+        for (i, fit) in which.into_iter().zip(again) {
+            let last = LastFit { fit, settings: settings[i] };
+            if last.is_sane(&trails[i]) {
+                fits[i] = fit;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How much more than a few stars each trail explains, in S/N²; where a trail is too long for a few stars, no end of
+/// it. The trails are in the residual image.
 fn gains_over_stars(
     backend: &mut dyn Backend,
     fits: &[TrailFit],
-    mode: &TrackingMode,
     chains: &ChainPrior,
     sigma_eff: f64,
 ) -> Result<Vec<f64>> {
     let mut gains = vec![f64::INFINITY; fits.len()];
-    if *mode != TrackingMode::Sidereal {
-        return Ok(gains);
-    }
     for doubles in &DOUBLES {
         let could_be = |fit: &TrailFit| {
             let [least, most] = doubles.snr;
@@ -311,14 +341,22 @@ impl LastFit {
         (own.sigma_eff_px - prior.sigma_px).abs() > OTHER_WIDTH * own.err_px.hypot(prior.spread_px)
     }
 
-    /// Where it wandered off, the fit it started from, which held the background and had no prior.
-    fn or_steadier(self, believed: &Believed) -> Self {
+    /// It did not wander off.
+    fn is_sane(&self, believed: &Believed) -> bool {
         let Self { fit, settings } = self;
         let (a, b) = (&fit.trail.segment, &believed.fit.trail.segment);
         let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
-        let sane = fit.trail.flux > 0.0 && fit.errors_with(&settings, [false; 2]).is_some() && overlaps;
-        let without_prior = FitSettings { sigma_prior: None, ..settings };
-        if sane { self } else { Self { fit: believed.fit.without_background(), settings: without_prior } }
+        fit.trail.flux > 0.0 && fit.errors_with(settings, [false; 2]).is_some() && overlaps
+    }
+
+    /// Where it wandered off, the fit it started from, which held the background and had no prior.
+    fn or_steadier(self, believed: &Believed) -> Self {
+        let without_prior = FitSettings { sigma_prior: None, ..self.settings };
+        if self.is_sane(believed) {
+            self
+        } else {
+            Self { fit: believed.fit.without_background(), settings: without_prior }
+        }
     }
 }
 

@@ -1,0 +1,133 @@
+//! Measure stage: stars on a trail, too faint to be weighed out before. They pull the fit to themselves.
+//!
+//! Method: docs/algorithm.md, "Measure".
+
+use crate::Result;
+use crate::backend::{Backend, TrackProfile};
+use crate::geometry::{Point, Segment};
+use crate::pipeline::chain::{ChainPrior, Stretch};
+use crate::pipeline::measure::Trail;
+use crate::pipeline::weigh::Footprint;
+
+/// Stars are looked for on tracks so many PSF widths apart, up to so many to either side.
+const TRACK_STEP: f64 = 1.5;
+const TRACKS_TO_A_SIDE: i32 = 2;
+
+/// They have to win so many times their price, and be so much of the trail's own brightness: a trail's light is uneven too.
+const PRICES: f64 = 2.0;
+const CONTRAST: f64 = 0.5;
+
+/// Radius of what is given up, in PSF widths; and how far from the ends it stays, where light decides on the end.
+const RADIUS: f64 = 3.0;
+const FROM_END: f64 = 5.0;
+
+/// Of a trail more than this part is not given up.
+const MOST_GIVEN_UP: f64 = 0.5;
+
+/// What is to be weighed out of each trail. All trails are out of the residual image.
+pub(crate) fn footprints(
+    backend: &mut dyn Backend,
+    trails: &[Trail],
+    chains: &ChainPrior,
+) -> Result<Vec<Vec<Footprint>>> {
+    if !chains.has_stars() {
+        return Ok(vec![Vec::new(); trails.len()]);
+    }
+    let sigma_px = chains.sigma_px();
+    let tracks: Vec<Segment> = trails.iter().flat_map(|t| tracks(&t.segment, sigma_px)).collect();
+    let profiles = backend.profiles(&tracks, sigma_px as f32)?;
+    let n = tracks.len() / trails.len().max(1);
+    let of_trail = |((trail, tracks), profiles): ((&Trail, &[Segment]), &[TrackProfile])| {
+        let mut stars: Vec<Star> = tracks
+            .iter()
+            .zip(profiles)
+            .flat_map(|(track, profile)| stars_on(trail, track, profile, sigma_px, chains))
+            .collect();
+        stars.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+        let mut kept: Vec<Footprint> = Vec::new();
+        let radius_px = (RADIUS * sigma_px) as f32;
+        for Star { place, .. } in stars {
+            let (x, y) = (place.x as f32, place.y as f32);
+            if kept.iter().all(|f| (f.x - x).hypot(f.y - y) > radius_px) {
+                kept.push(Footprint { x, y, radius_px });
+            }
+        }
+        let given_up = 2.0 * RADIUS * sigma_px * kept.len() as f64;
+        if given_up > MOST_GIVEN_UP * trail.segment.length_px() { Vec::new() } else { kept }
+    };
+    Ok(trails.iter().zip(tracks.chunks(n.max(1))).zip(profiles.chunks(n.max(1))).map(of_trail).collect())
+}
+
+struct Star {
+    place: Point,
+    gain: f64,
+}
+
+/// The trail's own track and those beside it.
+fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use<> {
+    let (c, s) = trail.direction();
+    let trail = *trail;
+    (-TRACKS_TO_A_SIDE..=TRACKS_TO_A_SIDE).map(move |k| {
+        let offset = f64::from(k) * TRACK_STEP * sigma_px;
+        let moved = |p: Point| Point::new(p.x - s * offset, p.y + c * offset);
+        Segment { start: moved(trail.start), end: moved(trail.end) }
+    })
+}
+
+/// Those seen on one of its tracks.
+fn stars_on(trail: &Trail, track: &Segment, profile: &TrackProfile, sigma_px: f64, chains: &ChainPrior) -> Vec<Star> {
+    let length = track.length_px();
+    let inside = FROM_END * sigma_px..length - FROM_END * sigma_px;
+    let least = CONTRAST * trail.flux / length;
+    let star = |(bin, gain, per_px): (usize, f64, f64)| {
+        let along = profile.first_px + bin as f64 * profile.bin_px;
+        (inside.contains(&along) && per_px > least).then(|| Star { place: track.at(along / length), gain })
+    };
+    Stretch::of(profile, chains).clear_stars(PRICES).filter_map(star).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::pipeline::background::{self, Mesh};
+    use crate::{Frame, simulate};
+
+    const SIGMA: f64 = 1.5;
+    const TRACK: Segment = Segment::new(Point::new(40.3, 50.7), Point::new(190.0, 120.2));
+
+    /// What is given up of a trail of this light per length, a point source of S/N 15 at a place along and across.
+    fn given_up(n_sources: usize, per_px: f64, along: f64, across: f64) -> Vec<Footprint> {
+        let (width, height) = (256, 200);
+        let mut pixels = simulate::gaussian_frame(width, height, 3, 1.0);
+        let (c, s) = TRACK.direction();
+        let place = Point::new(TRACK.start.x + along * c - across * s, TRACK.start.y + along * s + across * c);
+        let flux = 15.0 * 2.0 * std::f64::consts::PI.sqrt() * SIGMA;
+        simulate::add_streak(&mut pixels, width, &Segment::new(place, place), SIGMA, flux);
+        let mut backend = CpuBackend::default();
+        backend.prepare(width, height).unwrap();
+        backend.ingest(&Frame::new(&pixels, width, height).unwrap()).unwrap();
+        background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap().unwrap();
+        let chains = ChainPrior::new(n_sources, width * height, SIGMA, 1.0);
+        let trail = Trail { segment: TRACK, flux: per_px * TRACK.length_px(), background: 0.0, sigma_eff_px: SIGMA };
+        footprints(&mut backend, &[trail], &chains).unwrap().concat()
+    }
+
+    #[test]
+    fn stars_on_and_beside_a_trail_are_given_up() {
+        for across in [0.0, 2.0, -3.5] {
+            let found = given_up(40, 1.0, 70.0, across);
+            assert_eq!(found.len(), 1, "{across}: {found:?}");
+            let (u, v) = TRACK.along_across(Point::new(f64::from(found[0].x), f64::from(found[0].y)));
+            assert!((u - 70.0).abs() < 1.5 && (v - across).abs() < 2.0, "{across}: {u}, {v}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_star_on_it_stays() {
+        assert_eq!(given_up(0, 1.0, 70.0, 0.0), [], "a field without stars");
+        assert_eq!(given_up(40, 60.0, 70.0, 0.0), [], "the unevenness of a bright trail");
+        assert_eq!(given_up(40, 1.0, 3.0, 0.0), [], "at an end");
+        assert_eq!(given_up(40, 1.0, 70.0, 12.0), [], "far beside");
+    }
+}
