@@ -464,7 +464,7 @@ impl Search<'_> {
             let requests: Vec<FitRequest> =
                 now.iter().map(|(f, _)| FitRequest { start: f.trail, subtracted: false }).collect();
             let fits = self.backend.fit(&requests, &settings)?;
-            let fits = self.to_their_ends(fits, &settings)?;
+            let fits = self.fit_to_ends(fits, &settings)?;
             let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
             let trails: Vec<Trail> = good.iter().map(|f| f.trail).collect();
             self.backend.add_trails(&trails, -1.0)?;
@@ -476,7 +476,7 @@ impl Search<'_> {
     }
 
     /// Fits again, from end to end of the light along them, those that have stopped short of an end, or beyond it.
-    fn to_their_ends(&mut self, mut fits: Vec<TrailFit>, settings: &FitSettings) -> Result<Vec<TrailFit>> {
+    fn fit_to_ends(&mut self, mut fits: Vec<TrailFit>, settings: &FitSettings) -> Result<Vec<TrailFit>> {
         let tracks: Vec<Segment> = fits.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
         let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
         let (min_length_px, slack_px) = (self.config.min_length_px, OTHER_ENDS_WIDTHS * self.sigma());

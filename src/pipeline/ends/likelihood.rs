@@ -57,8 +57,11 @@ impl TrackLight {
             stars = all.stars_beside(trail.iter().map(|t| brightness * t)).0;
         }
         let (from, to) = (self.around(first_px, reach_px).end, self.around(last_px, reach_px).start);
-        for b in from..to.max(from) {
-            self.signal[b] -= self.weight[b] * stars[b];
+        let inside = from..to.max(from);
+        for ((signal, weight), star) in
+            self.signal[inside.clone()].iter_mut().zip(&self.weight[inside.clone()]).zip(&stars[inside])
+        {
+            *signal -= weight * star;
         }
         brightness
     }
