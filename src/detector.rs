@@ -387,13 +387,18 @@ impl Detector {
             clock.stage("first_look");
             return self.run_among_trails(backend, frame, &FirstLook { sky, lines, field, found, motion }, clock);
         }
-        if let Some(sigma) = stars::psf_from_trails(&field, &on_even_sky, mode != TrackingMode::Sidereal) {
-            // No stars to measure the PSF on, but bright trails: search again with their width.
-            normalise_anew(backend, frame, &sky, &lines)?;
-            field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
-            field.psf_source = PsfSource::Trails { count: on_even_sky.len() };
-            let weighed = self.weigh(backend, sky, &field)?;
-            found = self.search(backend, frame, weighed, &field, places)?;
+        if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {
+            // No stars to measure the PSF on, but maybe bright trails: search again with their width. One too narrow cuts a
+            // trail in several, each of which is narrower than the whole.
+            for _ in 0..MOST_PSF_SEARCHES {
+                let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.on_even_sky());
+                let Some((sigma, count)) = from_trails else { break };
+                normalise_anew(backend, frame, &sky, &lines)?;
+                field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
+                field.psf_source = PsfSource::Trails { count };
+                let weighed = self.weigh(backend, sky.clone(), &field)?;
+                found = self.search(backend, frame, weighed, &field, places)?;
+            }
         }
         clock.stage("search");
 
@@ -569,6 +574,9 @@ impl std::fmt::Debug for Detector {
         f.debug_struct("Detector").field("device", &self.device_name()).field("config", &self.config).finish()
     }
 }
+
+/// How often the PSF's width is taken from trails.
+const MOST_PSF_SEARCHES: usize = 4;
 
 /// How often jumps between lines are looked for.
 const MOST_TURNS: usize = 4;

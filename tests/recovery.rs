@@ -154,6 +154,24 @@ fn sharp_and_wide_psfs_work_when_given() {
     }
 }
 
+/// What a PSF that is too narrow leaves of it is no measure of the PSF.
+#[test]
+fn a_bright_wide_streak_in_a_frame_without_stars_tells_the_psf() {
+    let config =
+        DetectorConfig { device: Device::Cpu, false_alarms_per_frame: FALSE_ALARMS, ..DetectorConfig::default() };
+    let detector = Detector::new(config).unwrap();
+    let diagonal = Segment::from_coordinates(200.3, 180.2, 659.9, 639.8);
+    let steep = Segment::from_coordinates(300.2, 120.0, 322.4, 769.6);
+    for (streak, psf_sigma_px, snr) in [(diagonal, 2.5, 320.0), (diagonal, 2.5, 1000.0), (steep, 4.0, 320.0)] {
+        let report = detector.detect(&noisy(900, 850, 3, &[streak], snr, psf_sigma_px)).unwrap();
+        let found = found_once(&report, &streak);
+        assert_eq!(report.detections.len(), 1, "{report:?}");
+        assert!((report.psf_sigma_px / psf_sigma_px - 1.0).abs() < 0.06, "{} for {psf_sigma_px}", report.psf_sigma_px);
+        // Five errors, at the worst of these widths and S/N: no piece of it.
+        assert!(ends_along_px(found, &streak).iter().all(|off| *off < 1.5), "{found:?}");
+    }
+}
+
 #[test]
 fn ends_outside_of_the_frame_are_flagged() {
     let (width, height) = (200, 150);

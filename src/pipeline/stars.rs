@@ -7,7 +7,7 @@ use crate::backend::{Backend, TileSource};
 use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::{Mesh, TileStatistics};
-use crate::pipeline::judge::BrightStar;
+use crate::pipeline::judge::{BrightStar, KnownTrail, lies_along};
 use crate::pipeline::last_fits::Measured;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
@@ -247,20 +247,24 @@ fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f
     Ok(enough.then(|| (optical_sigma(widths[widths.len() / 2]), widths.len())))
 }
 
-/// Bright trails tell the PSF where no star did: their median width, if it differs enough to search again. Where the
-/// stars themselves are trails, what looked like stars was something else.
-pub(crate) fn psf_from_trails(field: &StarField, measured: &[Measured], stars_are_trails: bool) -> Option<f64> {
+/// No star told the PSF; or the stars themselves are trails, and what looked like stars was something else.
+pub(crate) fn psf_is_doubtful(field: &StarField, stars_are_trails: bool) -> bool {
     let from_stars = matches!(field.psf_source, PsfSource::Stars { .. });
-    if !(field.psf_source == PsfSource::Assumed || (from_stars && stars_are_trails)) {
-        return None;
-    }
+    field.psf_source == PsfSource::Assumed || (from_stars && stars_are_trails)
+}
+
+/// Bright trails tell the PSF where no star did: their median width, if it differs enough to search again, and how many they
+/// are. What lies along a brighter one may be what that left, fitted with a PSF too narrow, and does not count.
+pub(crate) fn psf_from_trails(psf_sigma_px: f64, measured: &[Measured]) -> Option<(f64, usize)> {
+    let known: Vec<KnownTrail> = measured.iter().map(Measured::as_known).collect();
+    let is_left = |m: &Measured| known.iter().any(|trail| lies_along(&m.detection.segment, m.detection.snr, trail));
     let mut widths: Vec<f64> = measured
         .iter()
-        .filter(|m| m.detection.snr >= PSF_STAR_SNR && m.sigma_eff_px > SHARPEST_STAR_PX)
+        .filter(|m| m.detection.snr >= PSF_STAR_SNR && m.sigma_eff_px > SHARPEST_STAR_PX && !is_left(m))
         .map(|m| m.detection.sigma_px)
         .collect();
     widths.sort_unstable_by(f64::total_cmp);
     let median = *widths.get(widths.len() / 2)?;
-    let differs = (median / field.psf_sigma_px - 1.0).abs() > 0.08;
-    (differs && (0.3..8.0).contains(&median)).then_some(median)
+    let differs = (median / psf_sigma_px - 1.0).abs() > 0.08;
+    (differs && (0.3..8.0).contains(&median)).then_some((median, widths.len()))
 }
