@@ -471,7 +471,15 @@ impl Detector {
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
-        let measured = last_fits::measure_trails(backend, frame, field, &chains, self.config.tracking, trails, None)?;
+        let measured = last_fits::measure_trails(
+            backend,
+            frame,
+            field,
+            &chains,
+            self.config.tracking,
+            trails,
+            last_fits::Among::All,
+        )?;
         Ok(Found { measured, sky, thresholds, chains, longest_px, uneven })
     }
 

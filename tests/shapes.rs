@@ -15,6 +15,25 @@ struct Shape {
     brightness: fn(f64) -> f64,
     /// Distance of its middle from the straight line between its ends, px.
     sagitta_px: f64,
+    /// In a field of stars, of which none is near it.
+    among_stars: bool,
+}
+
+/// Stars in the frame, of S/N 9 and more, and how far from a streak they are at least, px.
+const STARS: usize = 60;
+const CLEAR_PX: f64 = 25.0;
+
+/// Puts stars at places that are everywhere as dense, but for the surroundings of a line.
+fn add_stars(pixels: &mut [f32], line: &Segment) {
+    let unit_snr = 2.0 * std::f64::consts::PI.sqrt() * SIGMA;
+    // An additive sequence in two dimensions fills the frame evenly.
+    let place =
+        |k: usize| Point::new(SIZE as f64 * (0.7549 * k as f64).fract(), SIZE as f64 * (0.5698 * k as f64).fract());
+    let clear = (1..).map(place).filter(|p| line.distance_to(*p) > CLEAR_PX);
+    for (k, star) in clear.take(STARS).enumerate() {
+        let snr = 9.0 + (k % 20) as f64;
+        simulate::add_streak(pixels, SIZE, &Segment::new(star, star), SIGMA, snr * unit_snr);
+    }
 }
 
 /// A frame of unit noise with one streak on a line, of about the S/N that an even one of its flux would have.
@@ -32,6 +51,9 @@ fn frame(shape: &Shape, line: &Segment, snr: f64, seed: u64) -> Frame<'static> {
     for (k, light) in (0..PIECES).zip(light).filter(|(_, light)| *light > 0.0) {
         let piece = Segment::new(at(fraction(k)), at(fraction(k + 1)));
         simulate::add_streak(&mut pixels, SIZE, &piece, SIGMA, flux * light);
+    }
+    if shape.among_stars {
+        add_stars(&mut pixels, line);
     }
     Frame::new(pixels, SIZE, SIZE).unwrap()
 }
@@ -67,7 +89,7 @@ fn is_reversed(line: &Segment, d: &Detection) -> bool {
 #[test]
 fn bent_streaks() {
     for sagitta_px in [0.0, 1.0, 3.0] {
-        for (line, d) in found_once(&Shape { brightness: |_| 1.0, sagitta_px }) {
+        for (line, d) in found_once(&Shape { brightness: |_| 1.0, sagitta_px, among_stars: false }) {
             let sign = if is_reversed(&line, &d) { -1.0 } else { 1.0 };
             let slack = 4.0 * d.sagitta_err_px + 0.1 * sagitta_px;
             assert!((sign * d.sagitta_px - sagitta_px).abs() < slack, "{sagitta_px} px: {d:?}");
@@ -106,7 +128,7 @@ fn compare(brightness: fn(f64) -> f64, line: &Segment, d: &Detection) -> (f64, f
 fn tumbling_objects() {
     // Brightness varies tenfold, three times over.
     let wave = |f: f64| 0.55 + 0.45 * (3.0 * TAU * f).sin();
-    for (line, d) in found_once(&Shape { brightness: wave, sagitta_px: 0.0 }) {
+    for (line, d) in found_once(&Shape { brightness: wave, sagitta_px: 0.0, among_stars: false }) {
         let (correlation, flux) = compare(wave, &line, &d);
         assert!(correlation > 0.85, "{correlation}: {d:?}");
         assert!((flux - 1.0).abs() < 0.15, "{flux}: {d:?}");
@@ -114,5 +136,22 @@ fn tumbling_objects() {
     }
     // Dark for a third of the time.
     let flashes = |f: f64| if (4.0 * f).fract() < 0.65 { 1.0 } else { 0.0 };
-    found_once(&Shape { brightness: flashes, sagitta_px: 0.0 });
+    found_once(&Shape { brightness: flashes, sagitta_px: 0.0, among_stars: false });
+}
+
+/// A glint is no star: its light is the streak's.
+#[test]
+fn glints_among_stars() {
+    let glints = |f: f64| if (10.0 * f).fract() < 0.1 { 3.0 } else { 1.0 };
+    let even = found_once(&Shape { brightness: |_| 1.0, sagitta_px: 0.0, among_stars: true });
+    for ((line, d), (_, even)) in
+        found_once(&Shape { brightness: glints, sagitta_px: 0.0, among_stars: true }).iter().zip(&even)
+    {
+        // As much light, on the same noise.
+        let most = 5.0 * d.flux_err.hypot(even.flux_err) + 0.05 * even.flux;
+        assert!((d.flux - even.flux).abs() < most, "{} for {}: {d:?}", d.flux, even.flux);
+        let along = [d.segment.start, d.segment.end].map(|p| line.along_across(p).0);
+        let off = along[0].min(along[1]).abs().max((along[0].max(along[1]) - line.length_px()).abs());
+        assert!(off < 6.0, "{off} px: {d:?}");
+    }
 }

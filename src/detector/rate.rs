@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::detection::{PsfSource, Report};
 use crate::frame::Frame;
 use crate::pipeline::background::BackgroundMap;
-use crate::pipeline::last_fits::{self, Measured};
+use crate::pipeline::last_fits::{self, Among, Measured};
 use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::Trail;
 use crate::pipeline::merge::{Believed, Search};
@@ -98,7 +98,7 @@ impl Detector {
             &found.chains,
             self.config.tracking,
             stars.trails.clone(),
-            Some(&motion),
+            Among::TheStars(&motion),
         )?);
 
         let excess = found.thresholds.noise_excess;
@@ -168,7 +168,8 @@ impl Detector {
         let trails: Vec<Believed> = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
-        let measured = last_fits::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, None)?;
+        let measured =
+            last_fits::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, Among::Left)?;
         Ok((field, Found { measured, sky, thresholds, chains, longest_px, uneven }))
     }
 }

@@ -128,6 +128,12 @@ impl ChainPrior {
         gain < blend.max(self.trail_share * threshold_snr.powi(2))
     }
 
+    /// How many lie in so many square pixels, on average.
+    pub(crate) fn stars_expected(&self, area_px2: f64) -> f64 {
+        let density = (-0.5 * self.star_price / self.excess2).exp() / (std::f64::consts::TAU * self.sigma_px.powi(2));
+        density * area_px2
+    }
+
     /// So many that they may lie at the ends of a trail.
     pub(crate) fn has_stars(&self) -> bool {
         self.star_price <= EMPTY_PRICE * self.excess2
@@ -253,6 +259,21 @@ struct Track {
     point_variance: Vec<f64>,
 }
 
+/// Stars on a stretch of track.
+pub(crate) struct StarsBeside {
+    /// Their light, bin by bin.
+    pub(crate) light: Vec<f64>,
+    /// Where they are.
+    pub(crate) bins: Vec<usize>,
+    /// S/N² that they explain, less their price.
+    pub(crate) explained: f64,
+}
+
+/// A star brighter than of this S/N costs so much for each e-fold of its S/N² more: stars grow rarer as they grow brighter
+/// (by some 0.75 in ln N for each in ln S/N), and either its place or its brightness is known to 1 / (S/N).
+const COMMON_SNR: f64 = 5.0;
+const PRICE_OF_BRIGHT: f64 = 2.75;
+
 /// A stretch of track on which stars may lie.
 pub(crate) struct Stretch(Track);
 
@@ -268,14 +289,25 @@ impl Stretch {
         Self(Track::new(profile, 0.0, prior))
     }
 
-    /// The stars in what a trail of this light leaves: their light, and the S/N² that they explain less their price.
-    pub(crate) fn stars_beside(&self, trail: impl Iterator<Item = f64>) -> (Vec<f64>, f64) {
+    /// The stars in what a trail of this light leaves.
+    pub(crate) fn stars_beside(&self, trail: impl Iterator<Item = f64>) -> StarsBeside {
         let Self(track) = self;
         let left: Vec<f64> = track.signal.iter().zip(&track.variance).zip(trail).map(|((s, v), t)| s - v * t).collect();
         let before = left.clone();
         let points = track.take_points(left);
         let explained: f64 = (0..before.len()).map(|b| points.light[b] * (before[b] + points.rest[b])).sum();
-        (points.light, explained - points.count as f64 * track.prior.point_price)
+        // The brighter the star, the better its place and brightness have to be just those.
+        let just_so: f64 = points
+            .taken
+            .iter()
+            .map(|(_, gain)| PRICE_OF_BRIGHT * (gain / (COMMON_SNR * COMMON_SNR * track.prior.excess2)).max(1.0).ln())
+            .sum();
+        let price = points.count as f64 * track.prior.point_price + just_so * track.prior.excess2;
+        StarsBeside {
+            explained: explained - price,
+            bins: points.taken.iter().map(|t| t.0).collect(),
+            light: points.light,
+        }
     }
 
     /// Stars that are worth so many times their price: their bins, their S/N² and their light per length.

@@ -57,8 +57,10 @@ pub(crate) struct EndSetting<'a> {
     pub(crate) height: usize,
     /// PSF width.
     pub(crate) sigma_px: f64,
-    /// The field's stars: they may lie at the ends of a trail.
+    /// The field's stars.
     pub(crate) chains: &'a ChainPrior,
+    /// They are points, and may lie at the ends of a trail.
+    pub(crate) stars_are_points: bool,
     /// Variance per unit of flux from a trail's own photons.
     pub(crate) photon_variance: f64,
 }
@@ -77,7 +79,11 @@ pub(crate) fn expected(
             let of = |among_stars| {
                 EndSearch::of(&trail.segment, *snr, setting.sigma_px, setting.width, setting.height, among_stars)
             };
-            if setting.chains.has_stars() { of(true).or_else(|| of(false)) } else { of(false) }
+            if setting.stars_are_points && setting.chains.has_stars() {
+                of(true).or_else(|| of(false))
+            } else {
+                of(false)
+            }
         })
         .collect();
     let tracks: Vec<Segment> = searches.iter().flatten().map(|search| search.track).collect();
@@ -106,8 +112,12 @@ struct EndSearch {
     /// Places of the fitted ends along it.
     fitted_px: [f64; 2],
     reach_px: f64,
-    /// Places tried to either side of each.
+    /// Places tried for each.
     n_places: usize,
+    /// Stars may lie at the ends.
+    among_stars: bool,
+    /// The ends have to be looked for without any star as well.
+    is_faint: bool,
     /// PSF width.
     sigma_px: f64,
 }
@@ -132,17 +142,23 @@ impl EndSearch {
         // As far inwards as outwards, or the mean is drawn away from the border.
         let inside = fitted_px[0] >= reach_px && track.length_px() - fitted_px[1] >= reach_px;
         let n_places = (2.0 * reach_px / (STEP_ERRORS * bound)).clamp(PLACES.0, PLACES.1) as usize;
-        inside.then_some(Self { track, fitted_px, reach_px, n_places, sigma_px })
+        let is_faint = floor >= LEAST_FLOOR * bound;
+        inside.then_some(Self { track, fitted_px, reach_px, n_places, among_stars, is_faint, sigma_px })
     }
 
     /// Where the ends are to be expected. `photons_per_px` is the variance that the trail's own photons add to its light per
-    /// length, of a pixel's length. None where there is no light.
+    /// length, of a pixel's length. None where there is no light, or the fitted ends are as good.
     fn expected(&self, track: Track<'_>, chains: &ChainPrior, photons_per_px: f64) -> Option<ExpectedEnds> {
         let mut light = TrackLight::of(&track, photons_per_px);
-        let brightness = light.leave_out_stars_between(self.fitted_px, self.reach_px, chains);
+        let brightness =
+            self.among_stars.then(|| light.leave_out_stars_between(self.fitted_px, self.reach_px, chains)).flatten();
+        if brightness.is_none() && !self.is_faint {
+            return None;
+        }
+        let stars = brightness.map(|b| (b, chains));
         let places = self.fitted_px.map(|at| self.places(at));
-        let of_first = light.ends(&places[0], Which::First, brightness, chains);
-        let of_last = light.ends(&places[1], Which::Last, brightness, chains);
+        let of_first = light.ends(&places[0], Which::First, stars);
+        let of_last = light.ends(&places[1], Which::Last, stars);
         let excess2 = chains.noise_excess().powi(2);
         let likelihood_of = |(a, b): (usize, usize)| log_likelihood(&of_first[a], &of_last[b], excess2);
         let n_places = self.n_places;
@@ -171,6 +187,7 @@ impl EndSearch {
         let most = 0.95 * errors[0] * errors[1];
         let between = (0.25 * (sum - difference)).clamp(-most, most);
         Some(ExpectedEnds {
+            without_stars: brightness.is_some(),
             segment: self.segment([start, end]),
             along: AlongErrors {
                 covariance_px2: [[first, between], [between, last]],
@@ -201,6 +218,8 @@ impl EndSearch {
 /// The ends to be expected, and how well they are known along the track.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ExpectedEnds {
+    /// Stars have no part in the light between them, as they may have in what the fit took for the trail's.
+    pub(crate) without_stars: bool,
     pub(crate) segment: Segment,
     pub(crate) along: AlongErrors,
 }
@@ -264,13 +283,40 @@ mod tests {
             let chains = ChainPrior::new(n_sources, 300 * 100, SIGMA, 1.0);
             let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100, chains.has_stars()).unwrap().track.start.x;
             let light = |k: usize| star * (-0.5 * ((k as f64 + from - 209.0) / SIGMA).powi(2)).exp();
-            let ExpectedEnds { segment, along } = expected_among(n_sources, &fitted, 1.0, light);
+            let ExpectedEnds { segment, along, .. } = expected_among(n_sources, &fitted, 1.0, light);
             (segment.end.x - 200.0, along.covariance_px2[1][1].sqrt())
         };
         let (with_price, without, none) = (found(40, 3.6), found(0, 3.6), found(40, 0.0));
         assert!(without.0 > 4.0 && with_price.0 < 0.3 * without.0, "{with_price:?} {without:?}");
         assert!(none.0.abs() < 0.3 && with_price.1 > 1.2 * none.1, "{with_price:?} {none:?}");
-        assert_eq!(found(0, 0.0), none, "where there is none they cost nothing");
+        assert_eq!(found(0, 0.0).0, none.0, "where there is none they cost nothing");
+    }
+
+    #[test]
+    fn an_uneven_trail_is_not_made_of_stars() {
+        // Five glints as bright again as the trail, the last near its end.
+        let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
+        let from = EndSearch::of(&fitted, 10.0, SIGMA, 300, 100, true).unwrap().track.start.x;
+        let glint = |x: f64, at: f64| (-0.5 * ((x - at) / 2.0).powi(2)).exp();
+        let light =
+            |k: usize| [110.0, 130.0, 150.0, 170.0, 192.0].iter().map(|at| 4.0 * glint(k as f64 + from, *at)).sum();
+        let ends = expected_among(10, &fitted, 3.0, light);
+        assert!(!ends.without_stars && (ends.segment.end.x - 200.0).abs() < 2.0, "{ends:?}");
+    }
+
+    #[test]
+    fn stars_that_are_not_there_cost_bright_trails_little() {
+        // S/N 60: light of 6 a pixel for 100 px. The bound is 0.38 px.
+        let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
+        let chains = ChainPrior::new(10, 300 * 100, SIGMA, 1.0);
+        let search = EndSearch::of(&fitted, 60.0, SIGMA, 300, 100, true).unwrap();
+        let noise = crate::simulate::gaussian_frame(search.track.length_px() as usize + 1, 1, 5, 1.0);
+        let profile = profile(&search.track, 6.0, |k| f64::from(noise[k]));
+        let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
+        let ends = search.expected(track, &chains, 0.0).unwrap();
+        let errors = [0, 1].map(|k| ends.along.covariance_px2[k][k].sqrt());
+        assert!(errors.iter().all(|e| *e < 1.0), "{errors:?}");
+        assert!((ends.segment.end.x - 200.0).abs() < 1.2, "{ends:?}");
     }
 
     #[test]

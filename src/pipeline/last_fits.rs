@@ -18,7 +18,7 @@ use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::star_trails::FREE_SNR;
 use crate::pipeline::stars::StarField;
-use crate::pipeline::stars_on;
+use crate::pipeline::stars_beside;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 
@@ -105,6 +105,17 @@ pub(crate) fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>)
     }
 }
 
+/// Which trails are measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Among<'a> {
+    /// All of a frame.
+    All,
+    /// What is left where the stars' trails have been taken out.
+    Left,
+    /// Those stars.
+    TheStars(&'a StarMotion),
+}
+
 /// The last fit of every trail, background and width free; leaves the trails back in the residual image.
 pub(crate) fn measure_trails(
     backend: &mut dyn Backend,
@@ -113,8 +124,9 @@ pub(crate) fn measure_trails(
     chains: &ChainPrior,
     tracking: Tracking,
     trails: Vec<Believed>,
-    motion: Option<&StarMotion>,
+    among: Among<'_>,
 ) -> Result<Vec<Measured>> {
+    let motion = if let Among::TheStars(motion) = among { Some(motion) } else { None };
     let sigma_eff = effective_sigma(field.psf_sigma_px);
     let settings = final_settings(Shape::Trail, field, frame);
     // A piece that lies along a brighter trail, or is too short for a streak, may be that trail's end: its light is
@@ -151,6 +163,7 @@ pub(crate) fn measure_trails(
         fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).map(|l| (l.fit, l.settings)).unzip();
     // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
     let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
+    let stars_are_points = mode == TrackingMode::Sidereal && matches!(among, Among::All);
     let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
     backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
     let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
@@ -163,12 +176,14 @@ pub(crate) fn measure_trails(
         Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
     });
     let mut gains = vec![f64::INFINITY; usable.len()];
-    // What is judged is the fit to all light there is; what is reported leaves out stars on the trail.
+    // Judged is the fit to all light there is; what is reported leaves out stars beside the trail.
     let mut reported = usable.clone();
     if mode == TrackingMode::Sidereal {
         backend.add_trails(&of(&is_out), 1.0)?;
         gains = gains_over_stars(backend, &usable, chains, sigma_eff)?;
         backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
+    }
+    if stars_are_points {
         fit_without_stars(backend, &mut reported, &settings_of, &requests, &trails, chains)?;
     }
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
@@ -187,11 +202,16 @@ pub(crate) fn measure_trails(
         height: frame.height(),
         sigma_px: sigma_eff,
         chains,
+        stars_are_points,
         photon_variance: settings.photon_variance,
     };
     let ends = ends::expected(backend, &subjects, &setting)?;
     for (fit, ends) in reported.iter_mut().zip(&ends) {
         if let Some(ends) = ends {
+            if ends.without_stars {
+                // Its brightness is that between its own ends.
+                fit.trail.flux *= ends.segment.length_px() / fit.trail.segment.length_px();
+            }
             fit.trail.segment = ends.segment;
         }
     }
@@ -234,12 +254,12 @@ pub(crate) fn measure_trails(
                 Measured {
                     detection,
                     fitted: seen_segment(fitted, frame),
-                    sigma_eff_px: fit.trail.sigma_eff_px,
+                    sigma_eff_px: fitted.trail.sigma_eff_px,
                     sigma_eff_err_px,
                     profile,
                     trail: if believed.origin == Origin::Star { believed.fit.trail } else { fitted.trail },
                     is_known_star: believed.origin == Origin::Star,
-                    misfit: fit.misfit(settings),
+                    misfit: fitted.misfit(settings),
                     surroundings: Surroundings::from_profiles(
                         beside,
                         if is_out(believed) { snr } else { 0.0 },
@@ -253,7 +273,8 @@ pub(crate) fn measure_trails(
         .collect())
 }
 
-/// Fits those again that have stars on them, without the stars' pixels. All trails are out of the residual image.
+/// Fits those again that have stars beside them, without the stars' pixels. What the requests say is out of the residual
+/// image, the others are in it.
 fn fit_without_stars(
     backend: &mut dyn Backend,
     fits: &mut [TrailFit],
@@ -263,10 +284,13 @@ fn fit_without_stars(
     chains: &ChainPrior,
 ) -> Result<()> {
     let fitted: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
-    let on_them = stars_on::footprints(backend, &fitted, chains)?;
-    backend.weigh_out(&on_them.concat())?;
+    let parts: Vec<Trail> = requests.iter().filter(|r| !r.subtracted).map(|r| r.start).collect();
+    backend.add_trails(&parts, -1.0)?;
+    let beside = stars_beside::footprints(backend, &fitted, chains)?;
+    backend.add_trails(&parts, 1.0)?;
+    backend.weigh_out(&beside.concat())?;
     for with_prior in [true, false] {
-        let has = |i: &usize| !on_them[*i].is_empty() && settings[*i].sigma_prior.is_some() == with_prior;
+        let has = |i: &usize| !beside[*i].is_empty() && settings[*i].sigma_prior.is_some() == with_prior;
         let which: Vec<usize> = (0..fits.len()).filter(has).collect();
         let Some(first) = which.first() else { continue };
         let again = backend.fit(&which.iter().map(|i| requests[*i]).collect::<Vec<_>>(), &settings[*first])?;

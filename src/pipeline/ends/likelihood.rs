@@ -8,6 +8,12 @@ use crate::pipeline::along::Track;
 use crate::pipeline::chain::{ChainPrior, Stretch};
 use crate::pipeline::ends::STEP_WIDTHS;
 
+/// Stars so many PSF widths around a trail's axis light its track. Where there are more than this, and so many times as many
+/// as the field's density has there, it is the trail that is uneven.
+const ACROSS_WIDTHS: f64 = 4.0;
+const MOST_STARS: f64 = 1.0;
+const MOST_STARS_TIMES: f64 = 3.0;
+
 /// Brightness of a trail and stars on it, in turns.
 const TURNS: usize = 3;
 
@@ -38,23 +44,30 @@ impl TrackLight {
         Stretch::new(&self.signal[bins.clone()], &self.weight[bins], self.bin_px, chains)
     }
 
-    /// Takes out stars between the ends of a trail, further than this from either; gives the trail's light per length.
+    /// Takes out stars between the ends of a trail, further than this from either; gives the trail's light per length. None
+    /// where there are more on it than the field explains: the trail itself is uneven.
     pub(super) fn leave_out_stars_between(
         &mut self,
         [first_px, last_px]: [f64; 2],
         reach_px: f64,
         chains: &ChainPrior,
-    ) -> f64 {
+    ) -> Option<f64> {
         let trail: Vec<f64> =
             (0..self.signal.len()).map(|b| self.height(b, first_px) - self.height(b, last_px)).collect();
         let all = self.stretch(0..self.signal.len(), chains);
         let mut stars = vec![0.0; trail.len()];
-        let mut brightness = 0.0;
+        let (mut brightness, mut n_stars) = (0.0, 0);
         for _ in 0..TURNS {
             let lit = |b: usize| trail[b] * (self.signal[b] - self.weight[b] * stars[b]);
             let power: f64 = (0..trail.len()).map(|b| trail[b] * trail[b] * self.weight[b]).sum();
             brightness = ((0..trail.len()).map(lit).sum::<f64>() / power.max(1e-30)).max(0.0);
-            stars = all.stars_beside(trail.iter().map(|t| brightness * t)).0;
+            let found = all.stars_beside(trail.iter().map(|t| brightness * t));
+            n_stars = found.bins.iter().filter(|b| trail[**b] > 0.5).count();
+            stars = found.light;
+        }
+        let area = (last_px - first_px) * ACROSS_WIDTHS * self.sigma_px;
+        if n_stars as f64 > MOST_STARS + MOST_STARS_TIMES * chains.stars_expected(area) {
+            return None;
         }
         let (from, to) = (self.around(first_px, reach_px).end, self.around(last_px, reach_px).start);
         let inside = from..to.max(from);
@@ -63,7 +76,39 @@ impl TrackLight {
         {
             *signal -= weight * star;
         }
-        brightness
+        Some(brightness)
+    }
+
+    /// What is seen of a trail that begins or ends at each of some places; with stars that explain most of what it leaves,
+    /// where its brightness is given and they are at hand.
+    pub(super) fn ends(&self, places: &[f64], which: Which, stars: Option<(f64, &ChainPrior)>) -> Vec<End> {
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
+        let window = self.around(0.5 * (first + last), 0.5 * (last - first) + STEP_WIDTHS * self.sigma_px);
+        let stars = stars.map(|(brightness, chains)| (brightness, self.stretch(window.clone(), chains)));
+        let end = |at_px: &f64| {
+            let mut end = End::default();
+            for b in window.start..self.signal.len() {
+                let height = self.height(b, *at_px);
+                end.signal += height * self.signal[b];
+                end.weight += height * self.weight[b];
+                end.power += height * height * self.weight[b];
+            }
+            let Some((brightness, stretch)) = &stars else { return end };
+            let trail = |b: usize| match which {
+                Which::First => self.height(b, *at_px),
+                Which::Last => 1.0 - self.height(b, *at_px),
+            };
+            let stars = stretch.stars_beside(window.clone().map(|b| brightness * trail(b)));
+            end.explained = stars.explained;
+            for (b, star) in window.clone().zip(stars.light) {
+                let light = self.weight[b] * star;
+                end.stars_signal += trail(b) * light;
+                // From what stars explain of the light that the trail leaves, to what they explain of all of it.
+                end.explained += 2.0 * brightness * trail(b) * light;
+            }
+            end
+        };
+        places.iter().map(end).collect()
     }
 
     /// Light in a bin of a step that begins at a place.
@@ -78,39 +123,9 @@ impl TrackLight {
         }
     }
 
-    /// What is seen of a trail that begins or ends at each of some places, with the stars that explain most of the rest.
-    pub(super) fn ends(&self, places: &[f64], which: Which, brightness: f64, chains: &ChainPrior) -> Vec<End> {
-        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
-        let window = self.around(0.5 * (first + last), 0.5 * (last - first) + STEP_WIDTHS * self.sigma_px);
-        let stretch = self.stretch(window.clone(), chains);
-        let end = |at_px: &f64| {
-            let mut end = End::default();
-            for b in window.start..self.signal.len() {
-                let height = self.height(b, *at_px);
-                end.signal += height * self.signal[b];
-                end.weight += height * self.weight[b];
-                end.power += height * height * self.weight[b];
-            }
-            let trail = |b: usize| match which {
-                Which::First => self.height(b, *at_px),
-                Which::Last => 1.0 - self.height(b, *at_px),
-            };
-            let (stars, explained) = stretch.stars_beside(window.clone().map(|b| brightness * trail(b)));
-            end.explained = explained;
-            for (b, star) in window.clone().zip(stars) {
-                let light = self.weight[b] * star;
-                end.stars_signal += trail(b) * light;
-                // From what stars explain of the light that the trail leaves, to what they explain of all of it.
-                end.explained += 2.0 * brightness * trail(b) * light;
-            }
-            end
-        };
-        places.iter().map(end).collect()
-    }
-
     fn around(&self, at_px: f64, reach_px: f64) -> Range<usize> {
         let bin = |u: f64| (((u - self.first_px) / self.bin_px).round().max(0.0) as usize).min(self.signal.len());
-        bin(at_px - reach_px)..bin(at_px + reach_px + self.bin_px)
+        bin(at_px - reach_px)..bin(at_px + reach_px)
     }
 }
 

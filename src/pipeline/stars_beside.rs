@@ -1,4 +1,4 @@
-//! Measure stage: stars on a trail, too faint to be weighed out before. They pull the fit to themselves.
+//! Measure stage: stars beside a trail, too faint to be weighed out before. They pull the fit to themselves.
 //!
 //! Method: docs/algorithm.md, "Measure".
 
@@ -9,9 +9,9 @@ use crate::pipeline::chain::{ChainPrior, Stretch};
 use crate::pipeline::measure::Trail;
 use crate::pipeline::weigh::Footprint;
 
-/// Stars are looked for on tracks so many PSF widths apart, up to so many to either side.
+/// Stars are looked for on tracks so many PSF widths apart.
 const TRACK_STEP: f64 = 1.5;
-const TRACKS_TO_A_SIDE: i32 = 2;
+const SIDES: [i32; 5] = [-2, -1, 0, 1, 2];
 
 /// They have to win so many times their price, and be so much of the trail's own brightness: a trail's light is uneven too.
 const PRICES: f64 = 2.0;
@@ -21,10 +21,13 @@ const CONTRAST: f64 = 0.5;
 const RADIUS: f64 = 3.0;
 const FROM_END: f64 = 5.0;
 
-/// Of a trail more than this part is not given up.
-const MOST_GIVEN_UP: f64 = 0.5;
+/// Where more lie beside a trail than this and so many times as many as the field's density has there, it is the trail that is
+/// uneven, or bent.
+const MOST: f64 = 1.0;
+const MOST_TIMES: f64 = 3.0;
 
-/// What is to be weighed out of each trail. All trails are out of the residual image.
+/// What is to be weighed out of each trail: stars beside its axis. Light on the axis may be a glint of the trail. All trails are
+/// out of the residual image.
 pub(crate) fn footprints(
     backend: &mut dyn Backend,
     trails: &[Trail],
@@ -36,30 +39,39 @@ pub(crate) fn footprints(
     let sigma_px = chains.sigma_px();
     let tracks: Vec<Segment> = trails.iter().flat_map(|t| tracks(&t.segment, sigma_px)).collect();
     let profiles = backend.profiles(&tracks, sigma_px as f32)?;
-    let n = tracks.len() / trails.len().max(1);
     let of_trail = |((trail, tracks), profiles): ((&Trail, &[Segment]), &[TrackProfile])| {
         let mut stars: Vec<Star> = tracks
             .iter()
             .zip(profiles)
-            .flat_map(|(track, profile)| stars_on(trail, track, profile, sigma_px, chains))
+            .zip(SIDES)
+            .flat_map(|((track, profile), side)| stars_on(trail, (track, side), profile, chains))
             .collect();
         stars.sort_by(|a, b| b.gain.total_cmp(&a.gain));
-        let mut kept: Vec<Footprint> = Vec::new();
-        let radius_px = (RADIUS * sigma_px) as f32;
-        for Star { place, .. } in stars {
-            let (x, y) = (place.x as f32, place.y as f32);
-            if kept.iter().all(|f| (f.x - x).hypot(f.y - y) > radius_px) {
-                kept.push(Footprint { x, y, radius_px });
+        let mut apart: Vec<Star> = Vec::new();
+        for star in stars {
+            if apart.iter().all(|a| a.place.distance(star.place) > RADIUS * sigma_px) {
+                apart.push(star);
             }
         }
-        let given_up = 2.0 * RADIUS * sigma_px * kept.len() as f64;
-        if given_up > MOST_GIVEN_UP * trail.segment.length_px() { Vec::new() } else { kept }
+        let area = trail.segment.length_px() * 2.0 * RADIUS * sigma_px;
+        let beside: Vec<Footprint> = apart
+            .iter()
+            .filter(|star| star.side != 0)
+            .map(|Star { place, .. }| Footprint {
+                x: place.x as f32,
+                y: place.y as f32,
+                radius_px: (RADIUS * sigma_px) as f32,
+            })
+            .collect();
+        if beside.len() as f64 > MOST + MOST_TIMES * chains.stars_expected(area) { Vec::new() } else { beside }
     };
-    Ok(trails.iter().zip(tracks.chunks(n.max(1))).zip(profiles.chunks(n.max(1))).map(of_trail).collect())
+    Ok(trails.iter().zip(tracks.chunks(SIDES.len())).zip(profiles.chunks(SIDES.len())).map(of_trail).collect())
 }
 
 struct Star {
     place: Point,
+    /// The track on which it is brightest.
+    side: i32,
     gain: f64,
 }
 
@@ -67,7 +79,7 @@ struct Star {
 fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use<> {
     let (c, s) = trail.direction();
     let trail = *trail;
-    (-TRACKS_TO_A_SIDE..=TRACKS_TO_A_SIDE).map(move |k| {
+    SIDES.into_iter().map(move |k| {
         let offset = f64::from(k) * TRACK_STEP * sigma_px;
         let moved = |p: Point| Point::new(p.x - s * offset, p.y + c * offset);
         Segment { start: moved(trail.start), end: moved(trail.end) }
@@ -75,13 +87,13 @@ fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use
 }
 
 /// Those seen on one of its tracks.
-fn stars_on(trail: &Trail, track: &Segment, profile: &TrackProfile, sigma_px: f64, chains: &ChainPrior) -> Vec<Star> {
-    let length = track.length_px();
+fn stars_on(trail: &Trail, (track, side): (&Segment, i32), profile: &TrackProfile, chains: &ChainPrior) -> Vec<Star> {
+    let (length, sigma_px) = (track.length_px(), chains.sigma_px());
     let inside = FROM_END * sigma_px..length - FROM_END * sigma_px;
     let least = CONTRAST * trail.flux / length;
     let star = |(bin, gain, per_px): (usize, f64, f64)| {
         let along = profile.first_px + bin as f64 * profile.bin_px;
-        (inside.contains(&along) && per_px > least).then(|| Star { place: track.at(along / length), gain })
+        (inside.contains(&along) && per_px > least).then(|| Star { place: track.at(along / length), side, gain })
     };
     Stretch::of(profile, chains).clear_stars(PRICES).filter_map(star).collect()
 }
@@ -114,8 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn stars_on_and_beside_a_trail_are_given_up() {
-        for across in [0.0, 2.0, -3.5] {
+    fn stars_beside_the_axis_are_given_up() {
+        for across in [2.2, -3.5] {
             let found = given_up(40, 1.0, 70.0, across);
             assert_eq!(found.len(), 1, "{across}: {found:?}");
             let (u, v) = TRACK.along_across(Point::new(f64::from(found[0].x), f64::from(found[0].y)));
@@ -125,9 +137,10 @@ mod tests {
 
     #[test]
     fn what_is_no_star_on_it_stays() {
-        assert_eq!(given_up(0, 1.0, 70.0, 0.0), [], "a field without stars");
-        assert_eq!(given_up(40, 60.0, 70.0, 0.0), [], "the unevenness of a bright trail");
-        assert_eq!(given_up(40, 1.0, 3.0, 0.0), [], "at an end");
+        assert_eq!(given_up(0, 1.0, 70.0, 2.2), [], "a field without stars");
+        assert_eq!(given_up(40, 1.0, 70.0, 0.0), [], "on the axis, as a glint is");
+        assert_eq!(given_up(40, 60.0, 70.0, 2.2), [], "far fainter than the trail");
+        assert_eq!(given_up(40, 1.0, 3.0, 2.2), [], "at an end");
         assert_eq!(given_up(40, 1.0, 70.0, 12.0), [], "far beside");
     }
 }
