@@ -390,8 +390,8 @@ impl Detector {
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {
             // No stars to measure the PSF on, but maybe bright trails: search again with their width. One too narrow cuts a
             // trail in several, each of which is narrower than the whole.
-            for _ in 0..MOST_PSF_SEARCHES {
-                let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.on_even_sky());
+            for turn in 0..MOST_PSF_SEARCHES {
+                let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.on_even_sky(), turn > 0);
                 let Some((sigma, count)) = from_trails else { break };
                 normalise_anew(backend, frame, &sky, &lines)?;
                 field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;

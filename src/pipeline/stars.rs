@@ -204,6 +204,10 @@ const MAX_PSF_STARS: usize = 100;
 const MIN_PSF_STARS: usize = 3;
 /// S/N of the faintest stars used: their widths are known to some 5 %.
 const PSF_STAR_SNR: f64 = 15.0;
+
+/// From this S/N on trails are asked again.
+const PSF_TRAIL_SNR: f64 = 60.0;
+
 /// Effective width of the sharpest thing that counts as a star: a lone hot pixel fits at 0.3 to 0.4 px.
 const SHARPEST_STAR_PX: f64 = 0.5;
 
@@ -254,13 +258,15 @@ pub(crate) fn psf_is_doubtful(field: &StarField, stars_are_trails: bool) -> bool
 }
 
 /// Bright trails tell the PSF where no star did: their median width, if it differs enough to search again, and how many they
-/// are. What lies along a brighter one may be what that left, fitted with a PSF too narrow, and does not count.
-pub(crate) fn psf_from_trails(psf_sigma_px: f64, measured: &[Measured]) -> Option<(f64, usize)> {
+/// are. What lies along a brighter one may be what that left, fitted with a PSF too narrow, and does not count. Once they have
+/// told it they are asked `again` where they are so bright that no faint edge of light passes for one.
+pub(crate) fn psf_from_trails(psf_sigma_px: f64, measured: &[Measured], again: bool) -> Option<(f64, usize)> {
+    let least_snr = if again { PSF_TRAIL_SNR } else { PSF_STAR_SNR };
     let known: Vec<KnownTrail> = measured.iter().map(Measured::as_known).collect();
     let is_left = |m: &Measured| known.iter().any(|trail| lies_along(&m.detection.segment, m.detection.snr, trail));
     let mut widths: Vec<f64> = measured
         .iter()
-        .filter(|m| m.detection.snr >= PSF_STAR_SNR && m.sigma_eff_px > SHARPEST_STAR_PX && !is_left(m))
+        .filter(|m| m.detection.snr >= least_snr && m.sigma_eff_px > SHARPEST_STAR_PX && !is_left(m))
         .map(|m| m.detection.sigma_px)
         .collect();
     widths.sort_unstable_by(f64::total_cmp);
