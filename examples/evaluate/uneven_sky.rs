@@ -155,7 +155,7 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
     }
     common.describe();
     println!(
-        "Heights in units of the noise. Streaks behind zeros or in the dark count as not found. {RULE}\n\n{table}"
+        "Heights in units of the noise. Streaks behind zeros or in the dark count as not found. Found: {RULE}.\n\n{table}"
     );
     Ok(())
 }
