@@ -141,6 +141,7 @@ const STAR_WIDTHS: f64 = 3.0;
 const OTHER_ENDS_WIDTHS: f64 = 2.0;
 const OTHER_ENDS_GAIN: f64 = 4.0;
 const LEAST_COVERED: f64 = 0.7;
+const AS_BRIGHT: f64 = 0.8;
 
 /// Correlation from which two trails are fitted in turns.
 const SHARED_LIGHT: f64 = 0.1;
@@ -496,9 +497,10 @@ impl Search<'_> {
             .map(|(i, segment)| FitRequest { start: Trail { segment: *segment, ..fits[*i].trail }, subtracted: false })
             .collect();
         for ((i, _), fit) in others.into_iter().zip(self.backend.fit(&requests, settings)?) {
-            // A star on a trail is brighter than the whole.
-            let covers = fit.trail.segment.length_px() > LEAST_COVERED * fits[i].trail.segment.length_px();
-            if covers && fit.snr.powi(2) > fits[i].snr.powi(2) + OTHER_ENDS_GAIN {
+            // A star on a trail is brighter than the whole, the rest of an edge of light fainter: S/N² grows less than length.
+            let longer = fit.trail.segment.length_px() / fits[i].trail.segment.length_px();
+            let [before, now] = [fits[i].snr.powi(2), fit.snr.powi(2)];
+            if longer > LEAST_COVERED && now > before + OTHER_ENDS_GAIN && now > AS_BRIGHT * longer * before {
                 fits[i] = fit;
             }
         }
