@@ -144,6 +144,13 @@ impl Segment {
         )
     }
 
+    /// The parallel segment so far beside this one, px: towards its direction turned from +x to +y.
+    pub(crate) fn moved_across(&self, offset_px: f64) -> Self {
+        let (c, s) = self.direction();
+        let moved = |p: Point| Point::new(p.x - s * offset_px, p.y + c * offset_px);
+        Self::new(moved(self.start), moved(self.end))
+    }
+
     /// The part inside the pixel area of a frame (pixel edges at -0.5 and width - 0.5), if any.
     #[must_use]
     pub fn clipped_to(&self, width: usize, height: usize) -> Option<Self> {

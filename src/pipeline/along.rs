@@ -74,12 +74,7 @@ pub(crate) struct Light {
 impl AlongTrack<'_> {
     /// The tracks whose profiles are wanted.
     pub(crate) fn tracks(segment: &Segment, sigma_px: f64) -> [Segment; N_TRACKS] {
-        let (c, s) = segment.direction();
-        let segment = *segment;
-        [-sigma_px, 0.0, sigma_px].map(|offset| {
-            let moved = |p: Point| Point::new(p.x - s * offset, p.y + c * offset);
-            Segment::new(moved(segment.start), moved(segment.end))
-        })
+        [-sigma_px, 0.0, sigma_px].map(|offset| segment.moved_across(offset))
     }
 
     /// Flux per length in equal bins from the start to the end.

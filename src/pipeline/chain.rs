@@ -47,6 +47,10 @@ const FAINTER_SOURCES: f64 = 2.0;
 /// A frame in which no source was seen counts as one of so many: most such frames show no sky, and have no fainter ones.
 const UNSEEN_SOURCES: f64 = 0.1;
 
+/// Of the stars on or beside a trail there may be more than this and so many times the field's density.
+const MOST_STARS: f64 = 1.0;
+const MOST_STARS_TIMES: f64 = 3.0;
+
 /// In the densest fields a point must still win this much to be more than noise.
 const LEAST_PRICE: f64 = 6.0;
 
@@ -121,20 +125,20 @@ impl ChainPrior {
 
     /// Whether a short trail that explains so much more S/N² than stars at this price is rather a few stars.
     pub(crate) fn are_few_stars(&self, gain: f64, snr: f64, threshold_snr: f64) -> bool {
-        if self.star_price > EMPTY_PRICE * self.excess2 {
+        if !self.has_stars() {
             return false;
         }
         let blend = if self.crowded { BLEND_MARGIN * snr.powi(2) } else { 0.0 };
         gain < blend.max(self.trail_share * threshold_snr.powi(2))
     }
 
-    /// How many lie in so many square pixels, on average.
-    pub(crate) fn stars_expected(&self, area_px2: f64) -> f64 {
+    /// So many stars on so much of the sky are rather something of the trail's own.
+    pub(crate) fn are_too_many(&self, n_stars: usize, area_px2: f64) -> bool {
         let density = (-0.5 * self.star_price / self.excess2).exp() / (std::f64::consts::TAU * self.sigma_px.powi(2));
-        density * area_px2
+        n_stars as f64 > MOST_STARS + MOST_STARS_TIMES * density * area_px2
     }
 
-    /// So many that they may lie at the ends of a trail.
+    /// Stars are not so rare that two side by side, or one at the end of a trail, are no matter.
     pub(crate) fn has_stars(&self) -> bool {
         self.star_price <= EMPTY_PRICE * self.excess2
     }
@@ -216,7 +220,7 @@ impl ChainPrior {
     }
 }
 
-/// A star on a trail has to win so many times the price of a point before its pixels are given up.
+/// A star on or beside a trail has to win so many times its price before its pixels are given up.
 const STAR_PRICES: f64 = 2.0;
 
 /// It also has to stand out by so many times the trail's own brightness: a trail's light is uneven by noise, and goes on
@@ -260,7 +264,7 @@ struct Track {
 }
 
 /// Stars on a stretch of track.
-pub(crate) struct StarsBeside {
+pub(crate) struct FoundStars {
     /// Their light, bin by bin.
     pub(crate) light: Vec<f64>,
     /// Where they are.
@@ -269,8 +273,8 @@ pub(crate) struct StarsBeside {
     pub(crate) explained: f64,
 }
 
-/// A star brighter than of this S/N costs so much for each e-fold of its S/N² more: stars grow rarer as they grow brighter
-/// (by some 0.75 in ln N for each in ln S/N), and either its place or its brightness is known to 1 / (S/N).
+/// A star above this S/N costs so much more for each e-fold of its S/N²: 1 for its brightness and 1 for its place, which have
+/// to be just those to a part of 1 / (S/N), and 0.75 because bright stars are rarer by that power of their light.
 const COMMON_SNR: f64 = 5.0;
 const PRICE_OF_BRIGHT: f64 = 2.75;
 
@@ -280,8 +284,7 @@ pub(crate) struct Stretch(Track);
 impl Stretch {
     /// Bin by bin, `bin_px` long: light times inverse variance, and inverse variance.
     pub(crate) fn new(signal: &[f64], weight: &[f64], bin_px: f64, prior: &ChainPrior) -> Self {
-        let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|v| *v as f32).collect() };
-        Self::of(&TrackProfile { bin_px, first_px: 0.0, signal: narrow(signal), variance: narrow(weight) }, prior)
+        Self(Track::of(signal.to_vec(), weight.to_vec(), 0.0, bin_px, prior))
     }
 
     /// All of a track.
@@ -290,7 +293,7 @@ impl Stretch {
     }
 
     /// The stars in what a trail of this light leaves.
-    pub(crate) fn stars_beside(&self, trail: impl Iterator<Item = f64>) -> StarsBeside {
+    pub(crate) fn stars_left_by(&self, trail: impl Iterator<Item = f64>) -> FoundStars {
         let Self(track) = self;
         let left: Vec<f64> = track.signal.iter().zip(&track.variance).zip(trail).map(|((s, v), t)| s - v * t).collect();
         let before = left.clone();
@@ -303,18 +306,18 @@ impl Stretch {
             .map(|(_, gain)| PRICE_OF_BRIGHT * (gain / (COMMON_SNR * COMMON_SNR * track.prior.excess2)).max(1.0).ln())
             .sum();
         let price = points.count as f64 * track.prior.point_price + just_so * track.prior.excess2;
-        StarsBeside {
+        FoundStars {
             explained: explained - price,
             bins: points.taken.iter().map(|t| t.0).collect(),
             light: points.light,
         }
     }
 
-    /// Stars that are worth so many times their price: their bins, their S/N² and their light per length.
-    pub(crate) fn clear_stars(&self, prices: f64) -> impl Iterator<Item = (usize, f64, f64)> {
+    /// Stars that are well worth their price: their bins, their S/N² and their light per length.
+    pub(crate) fn clear_stars(&self) -> impl Iterator<Item = (usize, f64, f64)> {
         let Self(track) = self;
         let points = track.take_points(track.signal.clone());
-        let least = prices * track.prior.point_price;
+        let least = STAR_PRICES * track.prior.point_price;
         points
             .taken
             .into_iter()
@@ -338,21 +341,17 @@ impl Track {
     fn new(profile: &TrackProfile, beyond_px: f64, prior: &ChainPrior) -> Self {
         let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|v| f64::from(*v)).collect() };
         let (signal, variance) = (wide(&profile.signal), wide(&profile.variance));
-        let reach = (3.5 * prior.sigma_px / profile.bin_px).ceil() as usize;
-        let light = |bins: usize| (-0.5 * (bins as f64 * profile.bin_px / prior.sigma_px).powi(2)).exp();
+        Self::of(signal, variance, profile.first_px - beyond_px, profile.bin_px, prior)
+    }
+
+    fn of(signal: Vec<f64>, variance: Vec<f64>, first_px: f64, bin_px: f64, prior: &ChainPrior) -> Self {
+        let reach = (3.5 * prior.sigma_px / bin_px).ceil() as usize;
+        let light = |bins: usize| (-0.5 * (bins as f64 * bin_px / prior.sigma_px).powi(2)).exp();
         let point: Vec<f64> = (0..=2 * reach).map(|b| light(b.abs_diff(reach))).collect();
         let squares: Vec<f64> = point.iter().map(|g| g * g).collect();
         let mut point_variance = vec![0.0; variance.len()];
         correlate(&squares, &variance, 0, &mut point_variance);
-        Self {
-            point_variance,
-            signal,
-            variance,
-            first_px: profile.first_px - beyond_px,
-            bin_px: profile.bin_px,
-            prior: *prior,
-            point,
-        }
+        Self { point_variance, signal, variance, first_px, bin_px, prior: *prior, point }
     }
 
     fn places(&self) -> impl Iterator<Item = f64> + '_ {

@@ -33,8 +33,8 @@ const LEAST_REACH_ERRORS: f64 = 2.5;
 /// so is its error.
 const LEAST_FLOOR: f64 = 1.0;
 
-/// Among stars that is not so: one beside an end moves the fitted one by as much as this, in PSF widths, while the bound is
-/// not so many times smaller.
+/// Among stars that is not so: one beside an end draws the fitted end to it. Less than this many times the bound, and the trail
+/// is so bright that none does; places reach so many PSF widths.
 const LEAST_FLOOR_AMONG_STARS: f64 = 0.15;
 const STAR_REACH_WIDTHS: f64 = 16.0;
 
@@ -222,6 +222,14 @@ pub(crate) struct ExpectedEnds {
     pub(crate) without_stars: bool,
     pub(crate) segment: Segment,
     pub(crate) along: AlongErrors,
+}
+
+impl ExpectedEnds {
+    /// The trail with these ends. Where stars may have drawn the fitted ones its light per length stays, else its flux.
+    pub(crate) fn set_in(&self, trail: Trail) -> Trail {
+        let share = if self.without_stars { self.segment.length_px() / trail.segment.length_px() } else { 1.0 };
+        Trail { segment: self.segment, flux: share * trail.flux, ..trail }
+    }
 }
 
 /// Errors of both ends along the track.

@@ -147,7 +147,113 @@ pub(crate) fn measure_trails(
         trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
     // A faint star is where its common vector fits: its own ends say less.
     let held: Vec<bool> = trails.iter().map(|b| b.origin == Origin::Star && b.fit.snr < FREE_SNR).collect();
-    let which = |held_too: bool| held.iter().zip(&requests).filter(move |(h, _)| **h == held_too).map(|(_, r)| *r);
+    let fits = fit_all(backend, &requests, &held, settings)?;
+    let fits: Vec<LastFit> = fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).collect();
+    // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
+    let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
+    let stars_are_points = mode == TrackingMode::Sidereal && matches!(among, Among::All);
+    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
+    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
+    let beside: Vec<Segment> =
+        fits.iter().flat_map(|f| Surroundings::tracks(&f.fit.trail.segment, sigma_eff)).collect();
+    let beside = backend.profiles(&beside, sigma_eff as f32)?;
+    // A brighter trail that crosses is no star on this one.
+    let tracks: Vec<Segment> = fits.iter().map(|f| chains.track(&f.fit.trail.segment)).collect();
+    let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
+    let whole = |((segment, profile), believed): ((&Segment, &TrackProfile), &Believed)| {
+        let taken_out = is_out(believed).then_some(&believed.fit.trail);
+        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
+    };
+    let profiles: Vec<TrackProfile> = tracks.iter().zip(&without_others).zip(&trails).map(whole).collect();
+    let mut gains = vec![f64::INFINITY; fits.len()];
+    if mode == TrackingMode::Sidereal {
+        backend.add_trails(&of(&is_out), 1.0)?;
+        gains = gains_over_stars(backend, &fits, chains, sigma_eff)?;
+        backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
+    }
+    // Judged is the fit to all light there is; what is reported leaves out stars beside the trail.
+    let mut reported = fits.clone();
+    if stars_are_points {
+        fit_without_stars(backend, &mut reported, &requests, &trails, chains)?;
+    }
+    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
+    // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
+    let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
+    let subject = |i: usize| {
+        let fit = &reported[i].fit;
+        let subject = Subject { trail: fit.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
+        (!held[i] && is_seen(fit)).then_some(subject)
+    };
+    let subjects: Vec<Option<Subject>> = (0..reported.len()).map(subject).collect();
+    let setting = EndSetting {
+        width: frame.width(),
+        height: frame.height(),
+        sigma_px: sigma_eff,
+        chains,
+        stars_are_points,
+        photon_variance: settings.photon_variance,
+    };
+    let ends = ends::expected(backend, &subjects, &setting)?;
+    for (last, ends) in reported.iter_mut().zip(&ends) {
+        if let Some(ends) = ends {
+            last.fit.trail = ends.set_in(last.fit.trail);
+        }
+    }
+    let on_track: Vec<Segment> =
+        reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(&f.fit, frame), sigma_eff)).collect();
+    let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
+    backend.add_trails(&of(&|b| !is_part(b)), 1.0)?;
+    let (mut beside, mut on_track) = (beside.chunks(Surroundings::N_TRACKS), on_track.chunks(along::N_TRACKS));
+    let mut measured = Vec::with_capacity(trails.len());
+    for (i, (believed, profile)) in trails.iter().zip(profiles).enumerate() {
+        let (Some(beside), Some(on_track)) = (beside.next(), on_track.next()) else { break };
+        let LastFit { fit, settings } = &reported[i];
+        let fitted = &fits[i].fit;
+        let snr = believed.fit.snr;
+        let along = AlongTrack {
+            segment: seen_segment(fit, frame),
+            trail: &fit.trail,
+            taken_out: taken_out[i].as_ref(),
+            sigma_px: sigma_eff,
+            profiles: on_track,
+            snr,
+            photon_variance: settings.photon_variance,
+        };
+        let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
+        let Reported { mut detection, sigma_eff_err_px } =
+            detection(fit, settings, frame, field, snr, known, ends[i].map(|e| e.along));
+        add_shape(&mut detection, &along, frame);
+        match believed.origin {
+            Origin::Found => {}
+            Origin::Joined => detection.flags |= Flags::JOINED,
+            Origin::Parted | Origin::Star => detection.role = Role::Star,
+        }
+        let taken_out_snr = if is_out(believed) { snr } else { 0.0 };
+        measured.push(Measured {
+            detection,
+            fitted: seen_segment(fitted, frame),
+            sigma_eff_px: fitted.trail.sigma_eff_px,
+            sigma_eff_err_px,
+            profile,
+            trail: if believed.origin == Origin::Star { believed.fit.trail } else { fitted.trail },
+            is_known_star: believed.origin == Origin::Star,
+            misfit: fitted.misfit(settings),
+            surroundings: Surroundings::from_profiles(beside, taken_out_snr, chains.noise_excess()),
+            gain_over_stars: gains[i],
+            gain_over_star_trails: believed.gain_over_star_trails,
+        });
+    }
+    Ok(measured)
+}
+
+/// Fits all requests; those that are held stay where they are. A width that its pixels contradict has no prior.
+fn fit_all(
+    backend: &mut dyn Backend,
+    requests: &[FitRequest],
+    held: &[bool],
+    settings: FitSettings,
+) -> Result<Vec<LastFit>> {
+    let which = |held_too: bool| held.iter().zip(requests).filter(move |(h, _)| **h == held_too).map(|(_, r)| *r);
     let mut free = backend.fit(&which(false).collect::<Vec<_>>(), &settings)?.into_iter();
     let mut as_they_are =
         backend.fit(&which(true).collect::<Vec<_>>(), &FitSettings { max_iterations: 0, ..settings })?.into_iter();
@@ -159,145 +265,33 @@ pub(crate) fn measure_trails(
     for (i, fit) in other.into_iter().zip(backend.fit(&of_other, &without_prior)?) {
         fits[i] = LastFit { fit, settings: without_prior };
     }
-    let (usable, settings_of): (Vec<TrailFit>, Vec<FitSettings>) =
-        fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).map(|l| (l.fit, l.settings)).unzip();
-    // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
-    let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
-    let stars_are_points = mode == TrackingMode::Sidereal && matches!(among, Among::All);
-    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
-    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
-    let beside: Vec<Segment> = usable.iter().flat_map(|f| Surroundings::tracks(&f.trail.segment, sigma_eff)).collect();
-    let beside = backend.profiles(&beside, sigma_eff as f32)?;
-    // A brighter trail that crosses is no star on this one.
-    let tracks: Vec<Segment> = usable.iter().map(|f| chains.track(&f.trail.segment)).collect();
-    let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
-    let profiles = tracks.iter().zip(&without_others).zip(&trails).map(|((segment, profile), believed)| {
-        let taken_out = is_out(believed).then_some(&believed.fit.trail);
-        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
-    });
-    let mut gains = vec![f64::INFINITY; usable.len()];
-    // Judged is the fit to all light there is; what is reported leaves out stars beside the trail.
-    let mut reported = usable.clone();
-    if mode == TrackingMode::Sidereal {
-        backend.add_trails(&of(&is_out), 1.0)?;
-        gains = gains_over_stars(backend, &usable, chains, sigma_eff)?;
-        backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
-    }
-    if stars_are_points {
-        fit_without_stars(backend, &mut reported, &settings_of, &requests, &trails, chains)?;
-    }
-    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
-    // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
-    let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
-    let subjects: Vec<Option<Subject>> = reported
-        .iter()
-        .enumerate()
-        .map(|(i, f)| {
-            let subject = Subject { trail: f.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
-            (!held[i] && is_seen(f)).then_some(subject)
-        })
-        .collect();
-    let setting = EndSetting {
-        width: frame.width(),
-        height: frame.height(),
-        sigma_px: sigma_eff,
-        chains,
-        stars_are_points,
-        photon_variance: settings.photon_variance,
-    };
-    let ends = ends::expected(backend, &subjects, &setting)?;
-    for (fit, ends) in reported.iter_mut().zip(&ends) {
-        if let Some(ends) = ends {
-            if ends.without_stars {
-                // Its brightness is that between its own ends.
-                fit.trail.flux *= ends.segment.length_px() / fit.trail.segment.length_px();
-            }
-            fit.trail.segment = ends.segment;
-        }
-    }
-    let on_track: Vec<Segment> =
-        reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(f, frame), sigma_eff)).collect();
-    let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
-    backend.add_trails(&of(&|b| !is_part(b)), 1.0)?;
-    let seen = beside.chunks(Surroundings::N_TRACKS).zip(on_track.chunks(along::N_TRACKS)).zip(profiles).zip(gains);
-    Ok(reported
-        .iter()
-        .zip(&usable)
-        .zip(&settings_of)
-        .zip(&trails)
-        .zip(taken_out.iter().map(Option::as_ref))
-        .zip(seen.zip(&ends))
-        .map(
-            |(
-                ((((fit, fitted), settings), believed), taken_out),
-                ((((beside, on_track), profile), gain_over_stars), ends),
-            )| {
-                let snr = believed.fit.snr;
-                let along = AlongTrack {
-                    segment: seen_segment(fit, frame),
-                    trail: &fit.trail,
-                    taken_out,
-                    sigma_px: sigma_eff,
-                    profiles: on_track,
-                    snr,
-                    photon_variance: settings.photon_variance,
-                };
-                let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-                let Reported { mut detection, sigma_eff_err_px } =
-                    detection(fit, settings, frame, field, snr, known, ends.map(|e| e.along));
-                add_shape(&mut detection, &along, frame);
-                match believed.origin {
-                    Origin::Found => {}
-                    Origin::Joined => detection.flags |= Flags::JOINED,
-                    Origin::Parted | Origin::Star => detection.role = Role::Star,
-                }
-                Measured {
-                    detection,
-                    fitted: seen_segment(fitted, frame),
-                    sigma_eff_px: fitted.trail.sigma_eff_px,
-                    sigma_eff_err_px,
-                    profile,
-                    trail: if believed.origin == Origin::Star { believed.fit.trail } else { fitted.trail },
-                    is_known_star: believed.origin == Origin::Star,
-                    misfit: fitted.misfit(settings),
-                    surroundings: Surroundings::from_profiles(
-                        beside,
-                        if is_out(believed) { snr } else { 0.0 },
-                        chains.noise_excess(),
-                    ),
-                    gain_over_stars,
-                    gain_over_star_trails: believed.gain_over_star_trails,
-                }
-            },
-        )
-        .collect())
+    Ok(fits)
 }
 
 /// Fits those again that have stars beside them, without the stars' pixels. What the requests say is out of the residual
 /// image, the others are in it.
 fn fit_without_stars(
     backend: &mut dyn Backend,
-    fits: &mut [TrailFit],
-    settings: &[FitSettings],
+    fits: &mut [LastFit],
     requests: &[FitRequest],
     trails: &[Believed],
     chains: &ChainPrior,
 ) -> Result<()> {
-    let fitted: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
+    let fitted: Vec<Trail> = fits.iter().map(|f| f.fit.trail).collect();
     let parts: Vec<Trail> = requests.iter().filter(|r| !r.subtracted).map(|r| r.start).collect();
     backend.add_trails(&parts, -1.0)?;
     let beside = stars_beside::footprints(backend, &fitted, chains)?;
     backend.add_trails(&parts, 1.0)?;
     backend.weigh_out(&beside.concat())?;
     for with_prior in [true, false] {
-        let has = |i: &usize| !beside[*i].is_empty() && settings[*i].sigma_prior.is_some() == with_prior;
+        let has = |i: &usize| !beside[*i].is_empty() && fits[*i].settings.sigma_prior.is_some() == with_prior;
         let which: Vec<usize> = (0..fits.len()).filter(has).collect();
-        let Some(first) = which.first() else { continue };
-        let again = backend.fit(&which.iter().map(|i| requests[*i]).collect::<Vec<_>>(), &settings[*first])?;
+        let Some(settings) = which.first().map(|i| fits[*i].settings) else { continue };
+        let again = backend.fit(&which.iter().map(|i| requests[*i]).collect::<Vec<_>>(), &settings)?;
         for (i, fit) in which.into_iter().zip(again) {
-            let last = LastFit { fit, settings: settings[i] };
+            let last = LastFit { fit, settings };
             if last.is_sane(&trails[i]) {
-                fits[i] = fit;
+                fits[i] = last;
             }
         }
     }
@@ -308,7 +302,7 @@ fn fit_without_stars(
 /// it. The trails are in the residual image.
 fn gains_over_stars(
     backend: &mut dyn Backend,
-    fits: &[TrailFit],
+    fits: &[LastFit],
     chains: &ChainPrior,
     sigma_eff: f64,
 ) -> Result<Vec<f64>> {
@@ -318,8 +312,8 @@ fn gains_over_stars(
             let [least, most] = doubles.snr;
             (least..most).contains(&fit.snr) && fit.trail.segment.length_px() < doubles.longest_sigmas * sigma_eff
         };
-        let some: Vec<usize> = (0..fits.len()).filter(|&i| could_be(&fits[i])).collect();
-        let trails: Vec<Trail> = some.iter().map(|&i| fits[i].trail).collect();
+        let some: Vec<usize> = (0..fits.len()).filter(|&i| could_be(&fits[i].fit)).collect();
+        let trails: Vec<Trail> = some.iter().map(|&i| fits[i].fit.trail).collect();
         let of_some = doubles::gains_over_stars(backend, &trails, doubles, sigma_eff, chains.star_price())?;
         for (i, gain) in some.into_iter().zip(of_some) {
             gains[i] = gain;

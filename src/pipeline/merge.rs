@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::backend::{Backend, TrackProfile};
+use crate::backend::Backend;
 use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap};
@@ -133,15 +133,16 @@ const MIN_CANDIDATES: usize = 300;
 /// So many times as many are looked at for chains of stars.
 const CHAINS_PER_CANDIDATE: usize = 4;
 
-/// Radius over which a faint star on a trail is given up, in PSF widths: its place across the track is not known.
-const STAR_WIDTHS: f64 = 3.0;
+/// Radius over which a faint star on or beside a trail is given up, in PSF widths: its place is not known well.
+pub(crate) const STAR_WIDTHS: f64 = 3.0;
 
-/// Ends are looked for again where the light along a trail says they are further off than this, in PSF widths, and are
-/// others where that explains so much more, in S/N².
+/// A trail is fitted again where the light along it says that an end is further off than this, in PSF widths. That fit is
+/// taken if it explains so much more, in S/N², and for its length no less than this part of what the first did: what an edge
+/// of light has beyond is fainter. It may be shorter to this part: a star on a trail is brighter than the whole.
 const OTHER_ENDS_WIDTHS: f64 = 2.0;
 const OTHER_ENDS_GAIN: f64 = 4.0;
-const LEAST_COVERED: f64 = 0.7;
 const AS_BRIGHT: f64 = 0.8;
+const LEAST_COVERED: f64 = 0.7;
 
 /// Correlation from which two trails are fitted in turns.
 const SHARED_LIGHT: f64 = 0.1;
@@ -343,13 +344,7 @@ impl Search<'_> {
     /// Maximises the exact matched-filter S/N of every candidate over its ends. One that spans two streaks gives both.
     pub(crate) fn refine(&mut self, candidates: &[Peak]) -> Result<Vec<TrailFit>> {
         let first = self.fit_ends(candidates.iter().map(|c| c.segment), 4)?;
-        let tracks: Vec<Segment> = first.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
-        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
-        let min_length_px = self.config.min_length_px;
-        let rescanned: Vec<Scanned> = (&tracks, &profiles)
-            .into_par_iter()
-            .map(|(track, profile)| lit_parts(track, profile, min_length_px))
-            .collect();
+        let rescanned = self.scan_along(&first)?;
         let starts = rescanned.iter().zip(&first).map(|(scanned, fit)| match scanned {
             Scanned::Dark => fit.trail.segment,
             Scanned::Lit { ends, .. } => *ends,
@@ -367,6 +362,15 @@ impl Search<'_> {
             if self.are_two_streaks(&whole, &parts) { refined.extend(parts) } else { refined.push(whole) }
         }
         Ok(refined)
+    }
+
+    /// Where light lies along fits, and some way beyond their ends.
+    fn scan_along(&mut self, fits: &[TrailFit]) -> Result<Vec<Scanned>> {
+        let tracks: Vec<Segment> = fits.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
+        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
+        let min_length_px = self.config.min_length_px;
+        let scans = (&tracks, &profiles).into_par_iter();
+        Ok(scans.map(|(track, profile)| lit_parts(track, profile, min_length_px)).collect())
     }
 
     /// Whether two parts of a trail are streaks of their own, and much more than the whole.
@@ -478,26 +482,22 @@ impl Search<'_> {
 
     /// Fits again, from end to end of the light along them, those that have stopped short of an end, or beyond it.
     fn fit_to_ends(&mut self, mut fits: Vec<TrailFit>, settings: &FitSettings) -> Result<Vec<TrailFit>> {
-        let tracks: Vec<Segment> = fits.iter().map(|f| self.extended_for_scan(&f.trail.segment)).collect();
-        let profiles = self.backend.profiles(&tracks, self.sigma() as f32)?;
-        let (min_length_px, slack_px) = (self.config.min_length_px, OTHER_ENDS_WIDTHS * self.sigma());
-        let other_ends = |((fit, track), profile): ((&TrailFit, &Segment), &TrackProfile)| {
+        let slack_px = OTHER_ENDS_WIDTHS * self.sigma();
+        let other_ends = |fit: &TrailFit, scanned: Scanned| {
             let segment = fit.trail.segment;
             // Two streaks in line have been told apart before.
-            let Scanned::Lit { ends, parts: None } = lit_parts(track, profile, min_length_px) else { return None };
+            let Scanned::Lit { ends, parts: None } = scanned else { return None };
             let off = ends.start.distance(segment.start).max(ends.end.distance(segment.end));
             (off > slack_px).then_some(ends)
         };
-        let others: Vec<(usize, Segment)> = (fits.iter().zip(&tracks).zip(&profiles))
-            .enumerate()
-            .filter_map(|(i, seen)| Some((i, other_ends(seen)?)))
-            .collect();
+        let scans = self.scan_along(&fits)?.into_iter().enumerate();
+        let others: Vec<(usize, Segment)> =
+            scans.filter_map(|(i, scanned)| Some((i, other_ends(&fits[i], scanned)?))).collect();
         let requests: Vec<FitRequest> = others
             .iter()
             .map(|(i, segment)| FitRequest { start: Trail { segment: *segment, ..fits[*i].trail }, subtracted: false })
             .collect();
         for ((i, _), fit) in others.into_iter().zip(self.backend.fit(&requests, settings)?) {
-            // A star on a trail is brighter than the whole, the rest of an edge of light fainter: S/N² grows less than length.
             let longer = fit.trail.segment.length_px() / fits[i].trail.segment.length_px();
             let [before, now] = [fits[i].snr.powi(2), fit.snr.powi(2)];
             if longer > LEAST_COVERED && now > before + OTHER_ENDS_GAIN && now > AS_BRIGHT * longer * before {

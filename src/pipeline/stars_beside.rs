@@ -7,27 +7,21 @@ use crate::backend::{Backend, TrackProfile};
 use crate::geometry::{Point, Segment};
 use crate::pipeline::chain::{ChainPrior, Stretch};
 use crate::pipeline::measure::Trail;
+use crate::pipeline::merge::STAR_WIDTHS;
 use crate::pipeline::weigh::Footprint;
 
 /// Stars are looked for on tracks so many PSF widths apart.
 const TRACK_STEP: f64 = 1.5;
 const SIDES: [i32; 5] = [-2, -1, 0, 1, 2];
 
-/// They have to win so many times their price, and be so much of the trail's own brightness: a trail's light is uneven too.
-const PRICES: f64 = 2.0;
+/// They have to be so much of the trail's own brightness: a trail's light is uneven too.
 const CONTRAST: f64 = 0.5;
 
-/// Radius of what is given up, in PSF widths; and how far from the ends it stays, where light decides on the end.
-const RADIUS: f64 = 3.0;
+/// So many PSF widths from the ends nothing is given up: there light decides on the end.
 const FROM_END: f64 = 5.0;
 
-/// Where more lie beside a trail than this and so many times as many as the field's density has there, it is the trail that is
-/// uneven, or bent.
-const MOST: f64 = 1.0;
-const MOST_TIMES: f64 = 3.0;
-
-/// What is to be weighed out of each trail: stars beside its axis. Light on the axis may be a glint of the trail. All trails are
-/// out of the residual image.
+/// What is to be weighed out of each trail: stars beside its axis. Light on the axis may be a glint of the trail, and where many
+/// seem to lie beside it the trail is bent, or another one runs there. All trails are out of the residual image.
 pub(crate) fn footprints(
     backend: &mut dyn Backend,
     trails: &[Trail],
@@ -37,6 +31,7 @@ pub(crate) fn footprints(
         return Ok(vec![Vec::new(); trails.len()]);
     }
     let sigma_px = chains.sigma_px();
+    let radius_px = STAR_WIDTHS * sigma_px;
     let tracks: Vec<Segment> = trails.iter().flat_map(|t| tracks(&t.segment, sigma_px)).collect();
     let profiles = backend.profiles(&tracks, sigma_px as f32)?;
     let of_trail = |((trail, tracks), profiles): ((&Trail, &[Segment]), &[TrackProfile])| {
@@ -49,21 +44,17 @@ pub(crate) fn footprints(
         stars.sort_by(|a, b| b.gain.total_cmp(&a.gain));
         let mut apart: Vec<Star> = Vec::new();
         for star in stars {
-            if apart.iter().all(|a| a.place.distance(star.place) > RADIUS * sigma_px) {
+            if apart.iter().all(|a| a.place.distance(star.place) > radius_px) {
                 apart.push(star);
             }
         }
-        let area = trail.segment.length_px() * 2.0 * RADIUS * sigma_px;
         let beside: Vec<Footprint> = apart
             .iter()
             .filter(|star| star.side != 0)
-            .map(|Star { place, .. }| Footprint {
-                x: place.x as f32,
-                y: place.y as f32,
-                radius_px: (RADIUS * sigma_px) as f32,
-            })
+            .map(|star| Footprint { x: star.place.x as f32, y: star.place.y as f32, radius_px: radius_px as f32 })
             .collect();
-        if beside.len() as f64 > MOST + MOST_TIMES * chains.stars_expected(area) { Vec::new() } else { beside }
+        let area = trail.segment.length_px() * 2.0 * radius_px;
+        if chains.are_too_many(beside.len(), area) { Vec::new() } else { beside }
     };
     Ok(trails.iter().zip(tracks.chunks(SIDES.len())).zip(profiles.chunks(SIDES.len())).map(of_trail).collect())
 }
@@ -77,13 +68,8 @@ struct Star {
 
 /// The trail's own track and those beside it.
 fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use<> {
-    let (c, s) = trail.direction();
     let trail = *trail;
-    SIDES.into_iter().map(move |k| {
-        let offset = f64::from(k) * TRACK_STEP * sigma_px;
-        let moved = |p: Point| Point::new(p.x - s * offset, p.y + c * offset);
-        Segment { start: moved(trail.start), end: moved(trail.end) }
-    })
+    SIDES.into_iter().map(move |side| trail.moved_across(f64::from(side) * TRACK_STEP * sigma_px))
 }
 
 /// Those seen on one of its tracks.
@@ -95,7 +81,7 @@ fn stars_on(trail: &Trail, (track, side): (&Segment, i32), profile: &TrackProfil
         let along = profile.first_px + bin as f64 * profile.bin_px;
         (inside.contains(&along) && per_px > least).then(|| Star { place: track.at(along / length), side, gain })
     };
-    Stretch::of(profile, chains).clear_stars(PRICES).filter_map(star).collect()
+    Stretch::of(profile, chains).clear_stars().filter_map(star).collect()
 }
 
 #[cfg(test)]

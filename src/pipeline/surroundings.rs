@@ -3,7 +3,7 @@
 //! Method: docs/algorithm.md, "Judge".
 
 use crate::backend::TrackProfile;
-use crate::geometry::{Point, Segment};
+use crate::geometry::Segment;
 
 /// How far the parallel tracks lie from the trail, to either side, in PSF widths: clear of it, and of each other.
 const OFFSETS: [f64; 4] = [4.0, 7.0, 10.0, 13.0];
@@ -38,13 +38,8 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     /// The tracks whose profiles [`from_profiles`](Self::from_profiles) wants: the trail's own, then those beside it.
     pub(crate) fn tracks(trail: &Segment, sigma_eff_px: f64) -> impl Iterator<Item = Segment> {
-        let (c, s) = trail.direction();
         let trail = *trail;
-        std::iter::once(0.0).chain(offsets()).map(move |offset| {
-            let (dx, dy) = (-s * offset * sigma_eff_px, c * offset * sigma_eff_px);
-            let moved = |p: Point| Point::new(p.x + dx, p.y + dy);
-            Segment { start: moved(trail.start), end: moved(trail.end) }
-        })
+        std::iter::once(0.0).chain(offsets()).map(move |offset| trail.moved_across(offset * sigma_eff_px))
     }
 
     /// The number of tracks for one trail.

@@ -8,11 +8,8 @@ use crate::pipeline::along::Track;
 use crate::pipeline::chain::{ChainPrior, Stretch};
 use crate::pipeline::ends::STEP_WIDTHS;
 
-/// Stars so many PSF widths around a trail's axis light its track. Where there are more than this, and so many times as many
-/// as the field's density has there, it is the trail that is uneven.
-const ACROSS_WIDTHS: f64 = 4.0;
-const MOST_STARS: f64 = 1.0;
-const MOST_STARS_TIMES: f64 = 3.0;
+/// Stars in a band so many PSF widths wide around a trail's axis light its track.
+const BAND_WIDTHS: f64 = 4.0;
 
 /// Brightness of a trail and stars on it, in turns.
 const TURNS: usize = 3;
@@ -61,12 +58,11 @@ impl TrackLight {
             let lit = |b: usize| trail[b] * (self.signal[b] - self.weight[b] * stars[b]);
             let power: f64 = (0..trail.len()).map(|b| trail[b] * trail[b] * self.weight[b]).sum();
             brightness = ((0..trail.len()).map(lit).sum::<f64>() / power.max(1e-30)).max(0.0);
-            let found = all.stars_beside(trail.iter().map(|t| brightness * t));
+            let found = all.stars_left_by(trail.iter().map(|t| brightness * t));
             n_stars = found.bins.iter().filter(|b| trail[**b] > 0.5).count();
             stars = found.light;
         }
-        let area = (last_px - first_px) * ACROSS_WIDTHS * self.sigma_px;
-        if n_stars as f64 > MOST_STARS + MOST_STARS_TIMES * chains.stars_expected(area) {
+        if chains.are_too_many(n_stars, (last_px - first_px) * BAND_WIDTHS * self.sigma_px) {
             return None;
         }
         let (from, to) = (self.around(first_px, reach_px).end, self.around(last_px, reach_px).start);
@@ -98,7 +94,7 @@ impl TrackLight {
                 Which::First => self.height(b, *at_px),
                 Which::Last => 1.0 - self.height(b, *at_px),
             };
-            let stars = stretch.stars_beside(window.clone().map(|b| brightness * trail(b)));
+            let stars = stretch.stars_left_by(window.clone().map(|b| brightness * trail(b)));
             end.explained = stars.explained;
             for (b, star) in window.clone().zip(stars.light) {
                 let light = self.weight[b] * star;
