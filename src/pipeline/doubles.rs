@@ -28,8 +28,12 @@ pub(crate) const DOUBLES: [Doubles; 2] = [
 /// The outer stars begin this part of the length inside the ends.
 const INSET: f64 = 0.1;
 
-/// Every star is fitted so often with the others taken out: of two that are two widths apart each then has its own light.
+/// Every star is fitted so often at most with the others taken out: of two that are two widths apart each then has its own
+/// light.
 const ROUNDS: usize = 12;
+
+/// Once no star moves by more than this any more, in PSF widths, they have shared the light.
+const SETTLED_WIDTHS: f64 = 0.003;
 
 /// A PSF may differ from the frame's by this factor, as it may where trails are told apart.
 const WIDTH_FREEDOM: f64 = 1.08;
@@ -59,6 +63,9 @@ pub(crate) fn gains_over_stars(
         .iter()
         .map(|t| FitRequest { start: Trail { sigma_eff_px, background: 0.0, ..*t }, subtracted: false })
         .collect();
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
     let as_trails = backend.fit(&requests, &settings(Shape::Trail))?;
     let mut gains = vec![f64::INFINITY; trails.len()];
     for &n in doubles.stars {
@@ -69,8 +76,13 @@ pub(crate) fn gains_over_stars(
             let again: Vec<FitRequest> = stars.iter().map(|&start| FitRequest { start, subtracted: true }).collect();
             before = std::mem::replace(&mut fits, backend.fit(&again, &settings(Shape::Point))?);
             backend.add_trails(&stars, 1.0)?;
+            let moved = |(star, fit): (&Trail, &TrailFit)| star.segment.start.distance(fit.trail.segment.start);
+            let most_px = stars.iter().zip(&fits).map(moved).fold(0.0, f64::max);
             stars = fits.iter().map(|f| f.trail).collect();
             backend.add_trails(&stars, -1.0)?;
+            if most_px < SETTLED_WIDTHS * sigma_eff_px {
+                break;
+            }
         }
         backend.add_trails(&stars, 1.0)?;
         for ((gain, trail), (before, stars)) in
