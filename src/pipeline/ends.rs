@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::backend::Backend;
 use crate::detection::AlongIntervals;
-use crate::geometry::Segment;
+use crate::geometry::{Point, Segment};
 use crate::pipeline::along::Track;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::measure::Trail;
@@ -37,6 +37,14 @@ const LEAST_FLOOR: f64 = 1.0;
 /// is so bright that none does; places reach so many PSF widths.
 const LEAST_FLOOR_AMONG_STARS: f64 = 0.15;
 const STAR_REACH_WIDTHS: f64 = 16.0;
+
+/// Where a star has drawn the fit along, its reach may not hold the end: from ends that are this part of it off they are looked
+/// for again, so often at most.
+const MOVED: f64 = 0.5;
+const ROUNDS: usize = 5;
+
+/// An end is another one than the fitted where it is so many of its errors off, and of PSF widths.
+const ELSEWHERE_ERRORS: f64 = 3.0;
 
 /// A step of light is over so many PSF widths from its middle.
 const STEP_WIDTHS: f64 = 4.0;
@@ -72,12 +80,52 @@ pub(crate) fn expected(
     trails: &[Option<Subject>],
     setting: &EndSetting<'_>,
 ) -> Result<Vec<Option<ExpectedEnds>>> {
+    let found = expected_near(backend, trails, setting, PLACES.1)?;
+    Ok(found.into_iter().map(|found| found.map(|(_, ends)| ends)).collect())
+}
+
+/// The same roughly, for trails among stars: however far beyond its end a star has drawn a fit.
+pub(crate) fn drawn(
+    backend: &mut dyn Backend,
+    trails: &[Option<Subject>],
+    setting: &EndSetting<'_>,
+) -> Result<Vec<Option<ExpectedEnds>>> {
+    let mut looked_at = trails.to_vec();
+    let mut ends = vec![None; trails.len()];
+    for _ in 0..ROUNDS {
+        for (i, found) in expected_near(backend, &looked_at, setting, PLACES.0)?.into_iter().enumerate() {
+            let before = looked_at[i].take();
+            let (Some((search, found)), Some(mut subject)) = (found, before) else { continue };
+            if !search.among_stars {
+                continue;
+            }
+            ends[i] = Some(found);
+            if search.moved_px(&found) > MOVED * search.reach_px {
+                subject.trail = found.set_in(subject.trail);
+                looked_at[i] = Some(subject);
+            }
+        }
+        if looked_at.iter().all(Option::is_none) {
+            break;
+        }
+    }
+    Ok(ends)
+}
+
+/// The same within reach of the ends that the trails have, of so many places for either.
+fn expected_near(
+    backend: &mut dyn Backend,
+    trails: &[Option<Subject>],
+    setting: &EndSetting<'_>,
+    most_places: f64,
+) -> Result<Vec<Option<(EndSearch, ExpectedEnds)>>> {
     let searches: Vec<Option<EndSearch>> = trails
         .iter()
         .map(|t| {
             let Subject { trail, snr, .. } = t.as_ref()?;
             let of = |among_stars| {
                 EndSearch::of(&trail.segment, *snr, setting.sigma_px, setting.width, setting.height, among_stars)
+                    .map(|search| search.with_places(most_places))
             };
             if setting.stars_are_points && setting.chains.has_stars() {
                 of(true).or_else(|| of(false))
@@ -99,7 +147,7 @@ pub(crate) fn expected(
         let photons = setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px() * 2.0 / 3_f64.sqrt();
         let (segment, taken_out) = (search.track, taken_out.as_ref());
         let track = Track { segment, profile: &profile, taken_out, sigma_px: setting.sigma_px };
-        search.expected(track, setting.chains, photons)
+        Some((search, search.expected(track, setting.chains, photons)?))
     });
     Ok(ends.collect())
 }
@@ -144,6 +192,10 @@ impl EndSearch {
         let n_places = (2.0 * reach_px / (STEP_ERRORS * bound)).clamp(PLACES.0, PLACES.1) as usize;
         let is_faint = floor >= LEAST_FLOOR * bound;
         inside.then_some(Self { track, fitted_px, reach_px, n_places, among_stars, is_faint, sigma_px })
+    }
+
+    fn with_places(self, most: f64) -> Self {
+        Self { n_places: self.n_places.min(most as usize), ..self }
     }
 
     /// Where the ends are to be expected. `photons_per_px` is the variance that the trail's own photons add to its light per
@@ -201,6 +253,13 @@ impl EndSearch {
         })
     }
 
+    /// How far an end lies from the one that was fitted.
+    fn moved_px(&self, ends: &ExpectedEnds) -> f64 {
+        let along = |p: Point| self.track.along_across(p).0;
+        let ends_px = [ends.segment.start, ends.segment.end].map(along);
+        ends_px.iter().zip(self.fitted_px).map(|(end, fitted)| (end - fitted).abs()).fold(0.0, f64::max)
+    }
+
     fn segment(&self, [first_px, last_px]: [f64; 2]) -> Segment {
         let length = self.track.length_px();
         Segment::new(self.track.at(first_px / length), self.track.at(last_px / length))
@@ -225,6 +284,13 @@ pub(crate) struct ExpectedEnds {
 }
 
 impl ExpectedEnds {
+    /// Whether an end of a trail is another one, by its errors and by PSF widths.
+    pub(crate) fn are_elsewhere(&self, trail: &Segment, sigma_px: f64) -> bool {
+        let [first, last] = [0, 1].map(|k| self.along.covariance_px2[k][k].sqrt());
+        let ends = [(self.segment.start, trail.start, first), (self.segment.end, trail.end, last)];
+        ends.into_iter().any(|(a, b, error)| a.distance(b) > ELSEWHERE_ERRORS * error.max(sigma_px))
+    }
+
     /// The trail with these ends. Where stars may have drawn the fitted ones its light per length stays, else its flux.
     pub(crate) fn set_in(&self, trail: Trail) -> Trail {
         let share = if self.without_stars { self.segment.length_px() / trail.segment.length_px() } else { 1.0 };

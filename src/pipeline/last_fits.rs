@@ -11,7 +11,7 @@ use crate::pipeline::along::{self, AlongTrack, Track};
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::detected::{MIN_END_COVERAGE, Reported, detection, seen_segment};
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::{self, EndSetting, Subject};
+use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Subject};
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
@@ -171,20 +171,19 @@ pub(crate) fn measure_trails(
         gains = gains_over_stars(backend, &fits, chains, sigma_eff)?;
         backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
     }
-    // Judged is the fit to all light there is; what is reported leaves out stars beside the trail.
+    // Judged is the fit to all light there is; what is reported leaves out stars beside the trail and at its ends.
     let mut reported = fits.clone();
-    if stars_are_points {
-        fit_without_stars(backend, &mut reported, &requests, &trails, chains)?;
-    }
     let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
     // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
     let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
-    let subject = |i: usize| {
-        let fit = &reported[i].fit;
-        let subject = Subject { trail: fit.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
-        (!held[i] && is_seen(fit)).then_some(subject)
+    let subjects = |fits: &[LastFit]| -> Vec<Option<Subject>> {
+        let subject = |i: usize| {
+            let fit = &fits[i].fit;
+            let subject = Subject { trail: fit.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
+            (!held[i] && is_seen(fit)).then_some(subject)
+        };
+        (0..fits.len()).map(subject).collect()
     };
-    let subjects: Vec<Option<Subject>> = (0..reported.len()).map(subject).collect();
     let setting = EndSetting {
         width: frame.width(),
         height: frame.height(),
@@ -193,7 +192,12 @@ pub(crate) fn measure_trails(
         stars_are_points,
         photon_variance: settings.photon_variance,
     };
-    let ends = ends::expected(backend, &subjects, &setting)?;
+    if stars_are_points {
+        let drawn = ends::drawn(backend, &subjects(&reported), &setting)?;
+        let moved = fit_from_ends(backend, &mut reported, &drawn, &taken_out, &setting)?;
+        fit_without_stars(backend, &mut reported, &requests, &trails, &moved, chains)?;
+    }
+    let ends = ends::expected(backend, &subjects(&reported), &setting)?;
     for (last, ends) in reported.iter_mut().zip(&ends) {
         if let Some(ends) = ends {
             last.fit.trail = ends.set_in(last.fit.trail);
@@ -268,13 +272,41 @@ fn fit_all(
     Ok(fits)
 }
 
-/// Fits those again that have stars beside them, without the stars' pixels. What the requests say is out of the residual
-/// image, the others are in it.
+/// Fits those again from there that end elsewhere than their fits do: a star has drawn the fit along. Its pixels are given
+/// up. Returns which those are.
+fn fit_from_ends(
+    backend: &mut dyn Backend,
+    fits: &mut [LastFit],
+    ends: &[Option<ExpectedEnds>],
+    taken_out: &[Option<Trail>],
+    setting: &EndSetting<'_>,
+) -> Result<Vec<bool>> {
+    let mut moved = vec![false; fits.len()];
+    for (i, (last, taken_out)) in fits.iter_mut().zip(taken_out).enumerate() {
+        let fitted = last.fit.trail;
+        let Some(found) = ends[i].filter(|e| e.are_elsewhere(&fitted.segment, setting.sigma_px)) else { continue };
+        let stars = with_light_of(backend, taken_out, |backend| {
+            stars_beside::footprints_beyond(backend, &found.segment, &fitted.segment, setting.chains)
+        })?;
+        backend.weigh_out(&stars)?;
+        last.fit.trail = found.set_in(fitted);
+        let again = fit_alone(backend, last, taken_out)?;
+        if again.is_lit() && !found.are_elsewhere(&again.fit.trail.segment, setting.sigma_px) {
+            *last = again;
+        }
+        moved[i] = true;
+    }
+    Ok(moved)
+}
+
+/// Fits those again that have stars beside them, without the stars' pixels; those that `moved` from where they are, the
+/// others as before. What the requests say is out of the residual image, the others are in it.
 fn fit_without_stars(
     backend: &mut dyn Backend,
     fits: &mut [LastFit],
     requests: &[FitRequest],
     trails: &[Believed],
+    moved: &[bool],
     chains: &ChainPrior,
 ) -> Result<()> {
     let fitted: Vec<Trail> = fits.iter().map(|f| f.fit.trail).collect();
@@ -283,8 +315,16 @@ fn fit_without_stars(
     let beside = stars_beside::footprints(backend, &fitted, chains)?;
     backend.add_trails(&parts, 1.0)?;
     backend.weigh_out(&beside.concat())?;
+    let has_stars = |i: &usize| !beside[*i].is_empty();
+    for i in (0..fits.len()).filter(has_stars).filter(|i| moved[*i]) {
+        let taken_out = requests[i].subtracted.then_some(requests[i].start);
+        let again = fit_alone(backend, &fits[i], &taken_out)?;
+        if again.is_lit() {
+            fits[i] = again;
+        }
+    }
     for with_prior in [true, false] {
-        let has = |i: &usize| !beside[*i].is_empty() && fits[*i].settings.sigma_prior.is_some() == with_prior;
+        let has = |i: &usize| has_stars(i) && !moved[*i] && fits[*i].settings.sigma_prior.is_some() == with_prior;
         let which: Vec<usize> = (0..fits.len()).filter(has).collect();
         let Some(settings) = which.first().map(|i| fits[*i].settings) else { continue };
         let again = backend.fit(&which.iter().map(|i| requests[*i]).collect::<Vec<_>>(), &settings)?;
@@ -296,6 +336,26 @@ fn fit_without_stars(
         }
     }
     Ok(())
+}
+
+/// A trail fitted again from where it is, with what has been taken out of the residual image put back meanwhile.
+fn fit_alone(backend: &mut dyn Backend, last: &LastFit, taken_out: &Option<Trail>) -> Result<LastFit> {
+    let request = FitRequest { start: last.fit.trail, subtracted: false };
+    let fits = with_light_of(backend, taken_out, |backend| backend.fit(&[request], &last.settings))?;
+    Ok(fits.into_iter().next().map_or(*last, |fit| LastFit { fit, ..*last }))
+}
+
+/// Does something with a trail back in the residual image, if it has been taken out.
+fn with_light_of<T>(
+    backend: &mut dyn Backend,
+    taken_out: &Option<Trail>,
+    then: impl FnOnce(&mut dyn Backend) -> Result<T>,
+) -> Result<T> {
+    let trail: Vec<Trail> = taken_out.iter().copied().collect();
+    backend.add_trails(&trail, 1.0)?;
+    let done = then(backend)?;
+    backend.add_trails(&trail, -1.0)?;
+    Ok(done)
 }
 
 /// How much more than a few stars each trail explains, in S/N²; where a trail is too long for a few stars, no end of
@@ -361,10 +421,13 @@ impl LastFit {
 
     /// It did not wander off.
     fn is_sane(&self, believed: &Believed) -> bool {
-        let Self { fit, settings } = self;
-        let (a, b) = (&fit.trail.segment, &believed.fit.trail.segment);
+        let (a, b) = (&self.fit.trail.segment, &believed.fit.trail.segment);
         let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
-        fit.trail.flux > 0.0 && fit.errors_with(settings, [false; 2]).is_some() && overlaps
+        self.is_lit() && overlaps
+    }
+
+    fn is_lit(&self) -> bool {
+        self.fit.trail.flux > 0.0 && self.fit.errors_with(&self.settings, [false; 2]).is_some()
     }
 
     /// Where it wandered off, the fit it started from, which held the background and had no prior.

@@ -59,6 +59,31 @@ pub(crate) fn footprints(
     Ok(trails.iter().zip(tracks.chunks(SIDES.len())).zip(profiles.chunks(SIDES.len())).map(of_trail).collect())
 }
 
+/// What is to be weighed out of the stretches by which a fit goes beyond the ends of a trail: the stars that drew it there.
+pub(crate) fn footprints_beyond(
+    backend: &mut dyn Backend,
+    ends: &Segment,
+    fitted: &Segment,
+    chains: &ChainPrior,
+) -> Result<Vec<Footprint>> {
+    let radius_px = STAR_WIDTHS * chains.sigma_px();
+    let stretches = [(ends.start, fitted.start), (ends.end, fitted.end)];
+    let is_beyond = |(end, fitted): &(Point, Point)| ends.distance_to(*fitted) > 0.5 * end.distance(*fitted).max(radius_px);
+    let stretches = stretches.into_iter().filter(is_beyond).map(|(end, fitted)| Segment::new(end, fitted));
+    let tracks: Vec<Segment> = stretches.map(|s| s.extended(0.0, radius_px)).collect();
+    let profiles = backend.profiles(&tracks, chains.sigma_px() as f32)?;
+    let on_track = |(track, profile): (&Segment, &TrackProfile)| {
+        let (track, stretch, length) = (*track, Stretch::of(profile, chains), track.length_px());
+        let (first_px, bin_px) = (profile.first_px, profile.bin_px);
+        let stars: Vec<(usize, f64, f64)> = stretch.clear_stars().collect();
+        stars.into_iter().map(move |(bin, ..)| {
+            let place = track.at((first_px + bin as f64 * bin_px) / length);
+            Footprint { x: place.x as f32, y: place.y as f32, radius_px: radius_px as f32 }
+        })
+    };
+    Ok(tracks.iter().zip(&profiles).flat_map(on_track).collect())
+}
+
 struct Star {
     place: Point,
     /// The track on which it is brightest.
@@ -75,7 +100,8 @@ fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use
 /// Those seen on one of its tracks.
 fn stars_on(trail: &Trail, (track, side): (&Segment, i32), profile: &TrackProfile, chains: &ChainPrior) -> Vec<Star> {
     let (length, sigma_px) = (track.length_px(), chains.sigma_px());
-    let inside = FROM_END * sigma_px..length - FROM_END * sigma_px;
+    let from_end = if side == 0 { FROM_END * sigma_px } else { 0.0 };
+    let inside = from_end..length - from_end;
     let least = CONTRAST * trail.flux / length;
     let star = |(bin, gain, per_px): (usize, f64, f64)| {
         let along = profile.first_px + bin as f64 * profile.bin_px;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::backend::TrackProfile;
 use crate::pipeline::along::Track;
-use crate::pipeline::chain::{ChainPrior, Stretch};
+use crate::pipeline::chain::{ChainPrior, FoundStars, Stretch};
 use crate::pipeline::ends::STEP_WIDTHS;
 
 /// Stars in a band so many PSF widths wide around a trail's axis light its track.
@@ -51,28 +51,58 @@ impl TrackLight {
     ) -> Option<f64> {
         let trail: Vec<f64> =
             (0..self.signal.len()).map(|b| self.height(b, first_px) - self.height(b, last_px)).collect();
-        let all = self.stretch(0..self.signal.len(), chains);
-        let mut stars = vec![0.0; trail.len()];
-        let (mut brightness, mut n_stars) = (0.0, 0);
-        for _ in 0..TURNS {
-            let lit = |b: usize| trail[b] * (self.signal[b] - self.weight[b] * stars[b]);
-            let power: f64 = (0..trail.len()).map(|b| trail[b] * trail[b] * self.weight[b]).sum();
-            brightness = ((0..trail.len()).map(lit).sum::<f64>() / power.max(1e-30)).max(0.0);
-            let found = all.stars_left_by(trail.iter().map(|t| brightness * t));
-            n_stars = found.bins.iter().filter(|b| trail[**b] > 0.5).count();
-            stars = found.light;
-        }
-        if chains.are_too_many(n_stars, (last_px - first_px) * BAND_WIDTHS * self.sigma_px) {
-            return None;
-        }
+        let area_px2 = (last_px - first_px) * BAND_WIDTHS * self.sigma_px;
+        // Where a star has drawn an end beyond a dark stretch, the mean is too faint, and what the trail has above it looks like
+        // stars.
+        let (brightness, stars) = [Self::mean_brightness, Self::median_brightness]
+            .into_iter()
+            .map(|brightness| self.trail_and_stars(&trail, brightness, chains))
+            .find(|(_, stars)| {
+                let n_stars = stars.bins.iter().filter(|b| trail[**b] > 0.5).count();
+                !chains.are_too_many(n_stars, area_px2)
+            })?;
         let (from, to) = (self.around(first_px, reach_px).end, self.around(last_px, reach_px).start);
         let inside = from..to.max(from);
         for ((signal, weight), star) in
-            self.signal[inside.clone()].iter_mut().zip(&self.weight[inside.clone()]).zip(&stars[inside])
+            self.signal[inside.clone()].iter_mut().zip(&self.weight[inside.clone()]).zip(&stars.light[inside])
         {
             *signal -= weight * star;
         }
         Some(brightness)
+    }
+
+    /// Brightness of a trail and the stars on it, in turns.
+    fn trail_and_stars(
+        &self,
+        trail: &[f64],
+        brightness: fn(&Self, &[f64], &[f64]) -> f64,
+        chains: &ChainPrior,
+    ) -> (f64, FoundStars) {
+        let all = self.stretch(0..self.signal.len(), chains);
+        let with_stars = |stars: &[f64]| {
+            let brightness = brightness(self, trail, stars);
+            (brightness, all.stars_left_by(trail.iter().map(|t| brightness * t)))
+        };
+        let mut both = with_stars(&vec![0.0; trail.len()]);
+        for _ in 1..TURNS {
+            both = with_stars(&both.1.light);
+        }
+        both
+    }
+
+    /// Brightness with which a trail explains most of what stars leave.
+    fn mean_brightness(&self, trail: &[f64], stars: &[f64]) -> f64 {
+        let lit = |b: usize| trail[b] * (self.signal[b] - self.weight[b] * stars[b]);
+        let power: f64 = (0..trail.len()).map(|b| trail[b] * trail[b] * self.weight[b]).sum();
+        ((0..trail.len()).map(lit).sum::<f64>() / power.max(1e-30)).max(0.0)
+    }
+
+    /// Half of what stars leave along a trail is brighter.
+    fn median_brightness(&self, trail: &[f64], stars: &[f64]) -> f64 {
+        let seen = (0..trail.len()).filter(|b| trail[*b] > 0.5 && self.weight[*b] > 0.0);
+        let mut lit: Vec<f64> = seen.map(|b| self.signal[b] / self.weight[b] - stars[b]).collect();
+        lit.sort_unstable_by(f64::total_cmp);
+        lit.get(lit.len() / 2).copied().unwrap_or(0.0).max(0.0)
     }
 
     /// What is seen of a trail that begins or ends at each of some places; with stars that explain most of what it leaves,
