@@ -18,7 +18,7 @@ use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::star_trails::FREE_SNR;
 use crate::pipeline::stars::StarField;
-use crate::pipeline::stars_beside;
+use crate::pipeline::stars_on_trail;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 
@@ -33,6 +33,8 @@ pub(crate) struct Measured {
     pub(crate) profile: TrackProfile,
     /// What has been taken out of the residual image for it.
     pub(crate) trail: Trail,
+    /// More than the fit's error.
+    pub(crate) has_light: bool,
     pub(crate) misfit: f64,
     pub(crate) surroundings: Surroundings,
     pub(crate) gain_over_stars: f64,
@@ -192,10 +194,11 @@ pub(crate) fn measure_trails(
         stars_are_points,
         photon_variance: settings.photon_variance,
     };
+    let mut flux_in_doubt = vec![0.0; fits.len()];
     if stars_are_points {
         let drawn = ends::drawn(backend, &subjects(&reported), &setting)?;
         let moved = fit_from_ends(backend, &mut reported, &drawn, &taken_out, &setting)?;
-        fit_without_stars(backend, &mut reported, &requests, &trails, &moved, chains)?;
+        flux_in_doubt = fit_without_stars(backend, &mut reported, &requests, &trails, &moved, chains)?;
     }
     let ends = ends::expected(backend, &subjects(&reported), &setting)?;
     for (last, ends) in reported.iter_mut().zip(&ends) {
@@ -227,6 +230,8 @@ pub(crate) fn measure_trails(
         let Reported { mut detection, sigma_eff_err_px } =
             detection(fit, settings, frame, field, snr, known, ends[i].map(|e| e.along));
         add_shape(&mut detection, &along, frame);
+        let has_light = detection.flux > detection.flux_err;
+        detection.flux_err = detection.flux_err.hypot(flux_in_doubt[i] * to_flux(frame));
         match believed.origin {
             Origin::Found => {}
             Origin::Joined => detection.flags |= Flags::JOINED,
@@ -241,6 +246,7 @@ pub(crate) fn measure_trails(
             profile,
             trail: if believed.origin == Origin::Star { believed.fit.trail } else { fitted.trail },
             is_known_star: believed.origin == Origin::Star,
+            has_light,
             misfit: fitted.misfit(settings),
             surroundings: Surroundings::from_profiles(beside, taken_out_snr, chains.noise_excess()),
             gain_over_stars: gains[i],
@@ -286,7 +292,7 @@ fn fit_from_ends(
         let fitted = last.fit.trail;
         let Some(found) = ends[i].filter(|e| e.are_elsewhere(&fitted.segment, setting.sigma_px)) else { continue };
         let stars = with_light_of(backend, taken_out, |backend| {
-            stars_beside::footprints_beyond(backend, &found.segment, &fitted.segment, setting.chains)
+            stars_on_trail::footprints_beyond(backend, &found.segment, &fitted.segment, setting.chains)
         })?;
         backend.weigh_out(&stars)?;
         last.fit.trail = found.set_in(fitted);
@@ -300,7 +306,8 @@ fn fit_from_ends(
 }
 
 /// Fits those again that have stars beside them, without the stars' pixels; those that `moved` from where they are, the
-/// others as before. What the requests say is out of the residual image, the others are in it.
+/// others as before. What the requests say is out of the residual image, the others are in it. Returns the flux of each that
+/// may be that of stars on its axis.
 fn fit_without_stars(
     backend: &mut dyn Backend,
     fits: &mut [LastFit],
@@ -308,14 +315,14 @@ fn fit_without_stars(
     trails: &[Believed],
     moved: &[bool],
     chains: &ChainPrior,
-) -> Result<()> {
+) -> Result<Vec<f64>> {
     let fitted: Vec<Trail> = fits.iter().map(|f| f.fit.trail).collect();
     let parts: Vec<Trail> = requests.iter().filter(|r| !r.subtracted).map(|r| r.start).collect();
     backend.add_trails(&parts, -1.0)?;
-    let beside = stars_beside::footprints(backend, &fitted, chains)?;
+    let stars = stars_on_trail::stars_on(backend, &fitted, chains)?;
     backend.add_trails(&parts, 1.0)?;
-    backend.weigh_out(&beside.concat())?;
-    let has_stars = |i: &usize| !beside[*i].is_empty();
+    backend.weigh_out(&stars.iter().flat_map(|s| s.beside.iter().copied()).collect::<Vec<_>>())?;
+    let has_stars = |i: &usize| !stars[*i].beside.is_empty();
     for i in (0..fits.len()).filter(has_stars).filter(|i| moved[*i]) {
         let taken_out = requests[i].subtracted.then_some(requests[i].start);
         let again = fit_alone(backend, &fits[i], &taken_out)?;
@@ -335,7 +342,7 @@ fn fit_without_stars(
             }
         }
     }
-    Ok(())
+    Ok(stars.iter().map(|s| s.flux_in_doubt).collect())
 }
 
 /// A trail fitted again from where it is, with what has been taken out of the residual image put back meanwhile.
@@ -382,8 +389,13 @@ fn gains_over_stars(
     Ok(gains)
 }
 
+/// Units of flux in one of a frame's values.
+fn to_flux(frame: &Frame<'_>) -> f64 {
+    frame.gain_e_per_adu().unwrap_or(1.0)
+}
+
 fn add_shape(detection: &mut Detection, along: &AlongTrack<'_>, frame: &Frame<'_>) {
-    let to_flux = frame.gain_e_per_adu().unwrap_or(1.0);
+    let to_flux = to_flux(frame);
     let mut curve = along.light_curve();
     curve.flux_per_px.iter_mut().chain(&mut curve.flux_per_px_err).for_each(|v| *v *= to_flux);
     detection.light_curve = curve;

@@ -29,7 +29,7 @@ pub(crate) mod search;
 pub(crate) mod segments;
 pub(crate) mod star_trails;
 pub(crate) mod stars;
-pub(crate) mod stars_beside;
+pub(crate) mod stars_on_trail;
 pub(crate) mod strip;
 pub(crate) mod surroundings;
 pub(crate) mod threshold;

@@ -151,7 +151,7 @@ impl<'a> Findings<'a> {
                 snr: m.detection.snr,
                 end_masked: m.detection.flags.intersects(Flags::END1_MASKED | Flags::END2_MASKED),
                 threshold_snr: self.thresholds.for_length(m.fitted.length_px()),
-                has_light: m.detection.flux > m.detection.flux_err,
+                has_light: m.has_light,
                 misfit: m.misfit,
                 surroundings: m.surroundings,
                 profile: &m.profile,

@@ -1,0 +1,179 @@
+//! Measure stage: stars on and beside a trail, too faint to be weighed out before. They pull the fit to themselves.
+//!
+//! Method: docs/algorithm.md, "Measure".
+
+use crate::Result;
+use crate::backend::{Backend, TrackProfile};
+use crate::geometry::{Point, Segment};
+use crate::pipeline::chain::{ChainPrior, Stretch};
+use crate::pipeline::measure::Trail;
+use crate::pipeline::merge::STAR_WIDTHS;
+use crate::pipeline::weigh::Footprint;
+
+/// Stars are looked for on tracks so many PSF widths apart.
+const TRACK_STEP: f64 = 1.5;
+const SIDES: [i32; 13] = [-6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6];
+
+/// They have to be so much of the trail's own brightness: a trail's light is uneven too.
+const CONTRAST: f64 = 0.5;
+
+/// So near to an end, in PSF widths, light on the axis is given up too: it would decide on the end.
+const NEAR_END: f64 = 5.0;
+
+/// The stars on one trail.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct StarsOn {
+    /// Those beside its axis and at its ends, which are to be weighed out.
+    pub(crate) beside: Vec<Footprint>,
+    /// Flux on the axis that may be that of stars, or of glints of the trail.
+    pub(crate) flux_in_doubt: f64,
+}
+
+/// The stars on each trail; none where many seem to lie beside it: then it is bent, or another one runs there. All trails are
+/// out of the residual image.
+pub(crate) fn stars_on(backend: &mut dyn Backend, trails: &[Trail], chains: &ChainPrior) -> Result<Vec<StarsOn>> {
+    if !chains.has_stars() {
+        return Ok(vec![StarsOn::default(); trails.len()]);
+    }
+    let sigma_px = chains.sigma_px();
+    let radius_px = STAR_WIDTHS * sigma_px;
+    let tracks: Vec<Segment> = trails.iter().flat_map(|t| tracks(&t.segment, sigma_px)).collect();
+    let profiles = backend.profiles(&tracks, sigma_px as f32)?;
+    let of_trail = |((trail, tracks), profiles): ((&Trail, &[Segment]), &[TrackProfile])| {
+        let least = CONTRAST * trail.flux / trail.segment.length_px();
+        let mut stars: Vec<Star> = tracks
+            .iter()
+            .zip(profiles)
+            .zip(SIDES)
+            .flat_map(|((track, profile), side)| seen_on((track, side), profile, least, chains))
+            .collect();
+        stars.sort_by(|a, b| b.gain.total_cmp(&a.gain));
+        let mut apart: Vec<Star> = Vec::new();
+        for star in stars {
+            if apart.iter().all(|a| a.place.distance(star.place) > radius_px) {
+                apart.push(star);
+            }
+        }
+        let near_end_px = NEAR_END * sigma_px;
+        let may_be_glint = |star: &&Star| {
+            let from_ends = [trail.segment.start, trail.segment.end].map(|end| end.distance(star.place));
+            star.side == 0 && from_ends.iter().all(|px| *px > near_end_px)
+        };
+        let (on_axis, beside): (Vec<&Star>, Vec<&Star>) = apart.iter().partition(may_be_glint);
+        if chains.are_too_many(beside.len(), trail.segment.length_px() * (SIDES.len() as f64 * TRACK_STEP * sigma_px)) {
+            return StarsOn::default();
+        }
+        let footprint = |star: &&Star| star.footprint(radius_px);
+        let flux2 = on_axis.iter().map(|star| star.in_trail.powi(2));
+        StarsOn { beside: beside.iter().map(footprint).collect(), flux_in_doubt: flux2.sum::<f64>().sqrt() }
+    };
+    Ok(trails.iter().zip(tracks.chunks(SIDES.len())).zip(profiles.chunks(SIDES.len())).map(of_trail).collect())
+}
+
+/// What is to be weighed out of the stretches by which a fit goes beyond the ends of a trail: the stars that drew it there.
+pub(crate) fn footprints_beyond(
+    backend: &mut dyn Backend,
+    ends: &Segment,
+    fitted: &Segment,
+    chains: &ChainPrior,
+) -> Result<Vec<Footprint>> {
+    let radius_px = STAR_WIDTHS * chains.sigma_px();
+    let stretches = [(ends.start, fitted.start), (ends.end, fitted.end)];
+    let is_beyond =
+        |(end, fitted): &(Point, Point)| ends.distance_to(*fitted) > 0.5 * end.distance(*fitted).max(radius_px);
+    let stretches = stretches.into_iter().filter(is_beyond).map(|(end, fitted)| Segment::new(end, fitted));
+    let tracks: Vec<Segment> = stretches.map(|s| s.extended(0.0, radius_px)).collect();
+    let profiles = backend.profiles(&tracks, chains.sigma_px() as f32)?;
+    let seen = tracks.iter().zip(&profiles).flat_map(|(track, profile)| seen_on((track, 0), profile, 0.0, chains));
+    Ok(seen.map(|star| star.footprint(radius_px)).collect())
+}
+
+struct Star {
+    place: Point,
+    /// The track on which it is brightest.
+    side: i32,
+    gain: f64,
+    /// Flux that it adds to that of an even trail on its track.
+    in_trail: f64,
+}
+
+impl Star {
+    fn footprint(&self, radius_px: f64) -> Footprint {
+        Footprint { x: self.place.x as f32, y: self.place.y as f32, radius_px: radius_px as f32 }
+    }
+}
+
+/// The trail's own track and those beside it.
+fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use<> {
+    let trail = *trail;
+    SIDES.into_iter().map(move |side| trail.moved_across(f64::from(side) * TRACK_STEP * sigma_px))
+}
+
+/// Those seen on a track that are brighter than the least light per length.
+fn seen_on((track, side): (&Segment, i32), profile: &TrackProfile, least: f64, chains: &ChainPrior) -> Vec<Star> {
+    let place = |bin: usize| profile.first_px + bin as f64 * profile.bin_px;
+    let weights = || profile.variance.iter().map(|w| f64::from(*w)).enumerate();
+    let whole: f64 = weights().map(|(_, w)| w).sum();
+    let clear = Stretch::of(profile, chains).clear_stars().collect::<Vec<_>>().into_iter();
+    let star = |(bin, gain, per_px): (usize, f64, f64)| {
+        let along = place(bin) / track.length_px();
+        let is_on_it = (0.0..1.0).contains(&along) && per_px > least;
+        // Light spread evenly over the bins that are seen.
+        let light = |b: usize| per_px * (-0.5 * ((place(b) - place(bin)) / chains.sigma_px()).powi(2)).exp();
+        let in_trail = || track.length_px() * weights().map(|(b, w)| w * light(b)).sum::<f64>() / whole;
+        is_on_it.then(|| Star { place: track.at(along), side, gain, in_trail: in_trail() })
+    };
+    clear.filter_map(star).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::pipeline::background::{self, Mesh};
+    use crate::{Frame, simulate};
+
+    const SIGMA: f64 = 1.5;
+    const TRACK: Segment = Segment::new(Point::new(40.3, 50.7), Point::new(190.0, 120.2));
+
+    /// The stars on a trail of this light per length, with a point source of S/N 15 at a place along and across.
+    fn seen(n_sources: usize, per_px: f64, along: f64, across: f64) -> StarsOn {
+        let (width, height) = (256, 200);
+        let mut pixels = simulate::gaussian_frame(width, height, 3, 1.0);
+        let (c, s) = TRACK.direction();
+        let place = Point::new(TRACK.start.x + along * c - across * s, TRACK.start.y + along * s + across * c);
+        let flux = 15.0 * 2.0 * std::f64::consts::PI.sqrt() * SIGMA;
+        simulate::add_streak(&mut pixels, width, &Segment::new(place, place), SIGMA, flux);
+        let mut backend = CpuBackend::default();
+        backend.prepare(width, height).unwrap();
+        backend.ingest(&Frame::new(&pixels, width, height).unwrap()).unwrap();
+        background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap().unwrap();
+        let chains = ChainPrior::new(n_sources, width * height, SIGMA, 1.0);
+        let trail = Trail { segment: TRACK, flux: per_px * TRACK.length_px(), background: 0.0, sigma_eff_px: SIGMA };
+        stars_on(&mut backend, &[trail], &chains).unwrap().remove(0)
+    }
+
+    #[test]
+    fn stars_beside_the_axis_and_at_its_ends_are_given_up() {
+        for (along, across) in [(70.0, 2.2), (70.0, -3.5), (70.0, 12.0), (3.0, 2.2), (3.0, 0.0)] {
+            let StarsOn { beside, flux_in_doubt } = seen(40, 1.0, along, across);
+            assert_eq!((beside.len(), flux_in_doubt), (1, 0.0), "{across}: {beside:?}");
+            let (u, v) = TRACK.along_across(beside[0].position());
+            assert!((u - along).abs() < 1.5 && (v - across).abs() < 2.0, "{along} {across}: {u}, {v}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_glint_stays_in_doubt() {
+        let StarsOn { beside, flux_in_doubt } = seen(40, 1.0, 70.0, 0.0);
+        let flux = 15.0 * 2.0 * std::f64::consts::PI.sqrt() * SIGMA;
+        assert!(beside.is_empty() && (flux_in_doubt / flux - 1.0).abs() < 0.3, "{flux_in_doubt} of {flux}");
+    }
+
+    #[test]
+    fn what_is_no_star_on_it_stays() {
+        assert_eq!(seen(0, 1.0, 70.0, 2.2), StarsOn::default(), "a field without stars");
+        assert_eq!(seen(40, 60.0, 70.0, 2.2), StarsOn::default(), "far fainter than the trail");
+        assert_eq!(seen(40, 1.0, 70.0, 20.0), StarsOn::default(), "far beside");
+    }
+}
