@@ -8,6 +8,7 @@ use crate::detection::RejectReason;
 use crate::error::require;
 use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::chain::{ChainPrior, Misfit};
+use crate::pipeline::spikes::is_spike;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::uneven::UnevenSky;
 
@@ -53,7 +54,7 @@ const STAR_LEAVES: f64 = 0.05;
 
 impl BrightStar {
     /// Whether it is bright enough to leave a line of this S/N.
-    fn could_leave(&self, snr: f64) -> bool {
+    pub(crate) fn could_leave(&self, snr: f64) -> bool {
         self.saturated || snr < STAR_LEAVES * self.snr
     }
 }
@@ -79,6 +80,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) profile: &'a TrackProfile,
     /// S/N² by which it explains more than a few stars in its place.
     pub(crate) gain_over_stars: f64,
+    /// See [`spikes::without_twin`](crate::pipeline::spikes::without_twin).
+    pub(crate) has_no_twin: bool,
 }
 
 /// The frame as the judge knows it.
@@ -131,7 +134,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if along_column && scene.stars.iter().any(|star| bleeds(&star)) {
         return Some(RejectReason::BleedColumn);
     }
-    if round().any(|star| is_spike(s, star, psf)) {
+    if !evidence.has_no_twin && round().any(|star| is_spike(s, star, psf)) {
         return Some(RejectReason::DiffractionSpike);
     }
     if round().any(|star| is_beside(s, star)) {
@@ -228,18 +231,6 @@ fn is_beside(s: &Segment, star: &BrightStar) -> bool {
     s.length_px() < 5.0 * star.radius_px && s.distance_to(star.position) < 2.0 * star.radius_px
 }
 
-/// A line through a bright star that starts beside it, or is centred on it.
-fn is_spike(s: &Segment, star: &BrightStar, psf: f64) -> bool {
-    let (u, v) = s.along_across(star.position);
-    let length = s.length_px();
-    let beside = u > -2.0 * star.radius_px - 4.0 * psf && u < length + 2.0 * star.radius_px + 4.0 * psf;
-    let centred = (u - 0.5 * length).abs() < 0.2 * length;
-    let outside = u < 0.15 * length || u > 0.85 * length;
-    // No spike is much longer than its star is wide.
-    let in_proportion = length < 10.0 * star.radius_px;
-    v.abs() < 2.0 * psf && beside && in_proportion && (centred || outside)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +266,7 @@ mod tests {
             surroundings: Surroundings { own: 12.0, level: 0.0, scatter: 1.0 },
             profile,
             gain_over_stars: f64::INFINITY,
+            has_no_twin: false,
         };
         let scene = Scene {
             width: 500,

@@ -16,6 +16,7 @@ use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::spikes;
 use crate::pipeline::star_trails::FREE_SNR;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::stars_on_trail;
@@ -38,6 +39,8 @@ pub(crate) struct Measured {
     pub(crate) misfit: f64,
     pub(crate) surroundings: Surroundings,
     pub(crate) gain_over_stars: f64,
+    /// It looks like the spike of a star, but for the other side.
+    pub(crate) has_no_twin: bool,
     /// See [`Believed`].
     pub(crate) gain_over_star_trails: Option<f64>,
     /// One of the stars that were found with the common vector.
@@ -210,6 +213,13 @@ pub(crate) fn measure_trails(
         reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(&f.fit, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
     backend.add_trails(&of(&|b| !is_part(b)), 1.0)?;
+    let lines: Vec<(Segment, f64, &TrackProfile)> = fits
+        .iter()
+        .zip(&trails)
+        .zip(&profiles)
+        .map(|((last, b), profile)| (seen_segment(&last.fit, frame), b.fit.snr, profile))
+        .collect();
+    let has_no_twin = spikes::without_twin(backend, &lines, &field.bright, sigma_eff)?;
     let (mut beside, mut on_track) = (beside.chunks(Surroundings::N_TRACKS), on_track.chunks(along::N_TRACKS));
     let mut measured = Vec::with_capacity(trails.len());
     for (i, (believed, profile)) in trails.iter().zip(profiles).enumerate() {
@@ -250,6 +260,7 @@ pub(crate) fn measure_trails(
             misfit: fitted.misfit(settings),
             surroundings: Surroundings::from_profiles(beside, taken_out_snr, chains.noise_excess()),
             gain_over_stars: gains[i],
+            has_no_twin: has_no_twin[i],
             gain_over_star_trails: believed.gain_over_star_trails,
         });
     }

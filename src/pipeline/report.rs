@@ -156,6 +156,7 @@ impl<'a> Findings<'a> {
                 surroundings: m.surroundings,
                 profile: &m.profile,
                 gain_over_stars: m.gain_over_stars,
+                has_no_twin: m.has_no_twin,
             };
             let verdict = judge(&evidence, &scene, &self.config.judge);
             // A short one that is no streak may be a point.
