@@ -230,7 +230,8 @@ pub struct Detection {
     pub sigma_err_px: f64,
     /// Total flux, in `flux_unit`.
     pub flux: f64,
-    /// Standard error of `flux`; infinite where it is not known.
+    /// Standard error of `flux`, with what light on the trail's axis adds that may be a star's or a glint's; infinite where it
+    /// is not known.
     pub flux_err: f64,
     /// Electrons when the gain is known, else ADU.
     pub flux_unit: FluxUnit,
