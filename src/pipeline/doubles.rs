@@ -16,13 +16,15 @@ pub(crate) struct Doubles {
     pub(crate) longest_sigmas: f64,
     /// Numbers of stars that are tried.
     stars: &'static [usize],
+    /// A star may lie on the trail.
+    with_star: bool,
 }
 
 /// Four stars as near to each other as to pass for a trail are rare, unless bright ones are many: then even those whose
 /// lack of light between them would be plain.
 pub(crate) const DOUBLES: [Doubles; 2] = [
-    Doubles { snr: [0.0, 20.0], longest_sigmas: 16.0, stars: &[2, 3] },
-    Doubles { snr: [20.0, f64::INFINITY], longest_sigmas: 24.0, stars: &[2, 3, 4] },
+    Doubles { snr: [0.0, 20.0], longest_sigmas: 16.0, stars: &[2, 3], with_star: false },
+    Doubles { snr: [20.0, f64::INFINITY], longest_sigmas: 24.0, stars: &[2, 3, 4], with_star: true },
 ];
 
 /// The outer stars begin this part of the length inside the ends.
@@ -35,11 +37,14 @@ const ROUNDS: usize = 12;
 /// Once no star moves by more than this any more, in PSF widths, they have shared the light.
 const SETTLED_WIDTHS: f64 = 0.003;
 
+/// Where on a trail a star is looked for, in parts of its length.
+const PLACES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+
 /// A PSF may differ from the frame's by this factor, as it may where trails are told apart.
 const WIDTH_FREEDOM: f64 = 1.08;
 
-/// How much more each trail explains than the best few stars in its place do, in S/N². Every star costs `price`. The
-/// trails' light has to be in the residual image.
+/// How much more each trail explains than the best few stars in its place do, in S/N²; a bright one with a star on it as well.
+/// Every star costs `price`. The trails' light has to be in the residual image.
 pub(crate) fn gains_over_stars(
     backend: &mut dyn Backend,
     trails: &[Trail],
@@ -67,6 +72,13 @@ pub(crate) fn gains_over_stars(
         return Ok(Vec::new());
     }
     let as_trails = backend.fit(&requests, &settings(Shape::Trail))?;
+    let mut own: Vec<f64> = as_trails.iter().map(|trail| trail.snr.powi(2)).collect();
+    if doubles.with_star {
+        for (own, trail) in own.iter_mut().zip(&as_trails) {
+            let with_star = with_a_star(backend, trail, &settings(Shape::Trail), &settings(Shape::Point))?;
+            *own = own.max(with_star - price);
+        }
+    }
     let mut gains = vec![f64::INFINITY; trails.len()];
     for &n in doubles.stars {
         let mut stars: Vec<Trail> = requests.iter().flat_map(|r| row_of_stars(&r.start, n)).collect();
@@ -85,13 +97,57 @@ pub(crate) fn gains_over_stars(
             }
         }
         backend.add_trails(&stars, 1.0)?;
-        for ((gain, trail), (before, stars)) in
-            gains.iter_mut().zip(&as_trails).zip(before.chunks(n).zip(fits.chunks(n)))
-        {
-            *gain = gain.min(trail.snr.powi(2) - (power(before, stars) - n as f64 * price));
+        for ((gain, own), (before, stars)) in gains.iter_mut().zip(&own).zip(before.chunks(n).zip(fits.chunks(n))) {
+            *gain = gain.min(own - (power(before, stars) - n as f64 * price));
         }
     }
     Ok(gains)
+}
+
+/// What a trail and a star on it explain together, in S/N²; each is fitted with the other taken out, until they have shared
+/// the light.
+fn with_a_star(
+    backend: &mut dyn Backend,
+    alone: &TrailFit,
+    as_trail: &FitSettings,
+    as_star: &FitSettings,
+) -> Result<f64> {
+    let mut trail = *alone;
+    backend.add_trails(&[trail.trail], -1.0)?;
+    let star_at = |part: &f64| {
+        let place = trail.trail.segment.at(*part);
+        let start = Trail { segment: Segment::new(place, place), flux: 0.0, ..trail.trail };
+        FitRequest { start, subtracted: false }
+    };
+    let stars = backend.fit(&PLACES.iter().map(star_at).collect::<Vec<_>>(), as_star)?;
+    let brightest = stars.into_iter().filter(|s| s.trail.flux > 0.0).max_by(|a, b| a.snr.total_cmp(&b.snr));
+    let Some(mut star) = brightest else {
+        backend.add_trails(&[trail.trail], 1.0)?;
+        return Ok(0.0);
+    };
+    for _ in 0..ROUNDS {
+        backend.add_trails(&[star.trail], -1.0)?;
+        let again = backend.fit(&[FitRequest { start: trail.trail, subtracted: true }], as_trail)?;
+        backend.add_trails(&[star.trail, trail.trail], 1.0)?;
+        trail = again.first().copied().unwrap_or(trail);
+        backend.add_trails(&[trail.trail], -1.0)?;
+        let again = backend.fit(&[FitRequest { start: star.trail, subtracted: false }], as_star)?;
+        let before = star;
+        star = again.first().copied().unwrap_or(star);
+        let moved_px = before.trail.segment.start.distance(star.trail.segment.start);
+        if moved_px < SETTLED_WIDTHS * star.trail.sigma_eff_px {
+            break;
+        }
+    }
+    backend.add_trails(&[trail.trail], 1.0)?;
+    if trail.trail.flux <= 0.0 || star.trail.flux <= 0.0 {
+        return Ok(0.0);
+    }
+    // The trail's product with the data, the star's light among them.
+    let whole = FitRequest { start: trail.trail, subtracted: false };
+    let seen = backend.fit(&[whole], &FitSettings { max_iterations: 0, ..*as_trail })?;
+    let with_data = trail.snr * seen.first().map_or(0.0, |seen| seen.snr);
+    Ok(2.0 * with_data - trail.snr.powi(2) + star.snr.powi(2))
 }
 
 /// So many stars of equal light where a trail is.
@@ -124,4 +180,63 @@ fn overlap(a: &Trail, b: &Trail) -> f64 {
     let widths2 = a.sigma_eff_px.powi(2) + b.sigma_eff_px.powi(2);
     let apart = a.segment.start.distance(b.segment.start);
     2.0 * a.sigma_eff_px * b.sigma_eff_px / widths2 * (-apart * apart / (2.0 * widths2)).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::geometry::Point;
+    use crate::pipeline::background::{self, Mesh};
+    use crate::pipeline::psf::effective_sigma;
+    use crate::{Frame, simulate};
+
+    const SIGMA: f64 = 1.5;
+    const TRACK: Segment = Segment::new(Point::new(60.3, 70.8), Point::new(84.0, 82.0));
+
+    /// Gain of a bright trail along the track over stars in its place, where there is this much light on it, and stars at parts
+    /// of its length and some way beside it, all in units of the noise.
+    fn gain(streak_snr: f64, stars: &[(f64, f64, f64)]) -> f64 {
+        let (width, height) = (150, 140);
+        let mut pixels = simulate::gaussian_frame(width, height, 7, 1.0);
+        let unit = 2.0 * std::f64::consts::PI.sqrt() * SIGMA;
+        let streak_flux = streak_snr * (unit * TRACK.length_px()).sqrt();
+        simulate::add_streak(&mut pixels, width, &TRACK, SIGMA, streak_flux);
+        let (c, s) = TRACK.direction();
+        for (part, across, snr) in stars {
+            let on_axis = TRACK.at(*part);
+            let place = Point::new(on_axis.x - across * s, on_axis.y + across * c);
+            simulate::add_streak(&mut pixels, width, &Segment::new(place, place), SIGMA, snr * unit);
+        }
+        let mut backend = CpuBackend::default();
+        backend.prepare(width, height).unwrap();
+        backend.ingest(&Frame::new(&pixels, width, height).unwrap()).unwrap();
+        background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap().unwrap();
+        let flux = streak_flux + stars.iter().map(|(_, _, snr)| snr * unit).sum::<f64>();
+        let sigma_eff_px = effective_sigma(SIGMA);
+        let trail = Trail { segment: TRACK, flux, background: 0.0, sigma_eff_px };
+        gains_over_stars(&mut backend, &[trail], &DOUBLES[1], sigma_eff_px, 8.0).unwrap()[0]
+    }
+
+    #[test]
+    fn a_streak_is_no_row_of_stars_even_with_a_star_on_it() {
+        let alone = gain(35.0, &[]);
+        assert!(alone > 100.0, "{alone}");
+        for star in [(0.3, 0.5, 30.0), (0.8, -1.5, 25.0), (1.0, 2.0, 30.0)] {
+            let with_star = gain(35.0, &[star]);
+            assert!(with_star > 0.5 * alone, "{with_star} of {alone}, {star:?}");
+        }
+    }
+
+    #[test]
+    fn stars_in_a_row_are_no_streak_with_a_star_on_it() {
+        for stars in [
+            &[(0.1, 0.5, 25.0), (0.9, -0.5, 25.0)][..],
+            &[(0.1, 0.5, 25.0), (0.45, 0.0, 14.0), (0.9, -0.5, 30.0)],
+            &[(0.0, 0.5, 25.0), (0.3, -0.5, 20.0), (0.6, 0.3, 14.0), (1.0, -0.5, 30.0)],
+        ] {
+            let gain = gain(0.0, stars);
+            assert!(gain < 0.0, "{gain}: {stars:?}");
+        }
+    }
 }
