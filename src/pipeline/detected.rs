@@ -30,6 +30,7 @@ pub(crate) fn detection(
     snr: f64,
     known: Option<&StarMotion>,
     along: Option<AlongErrors>,
+    hidden_px: [f64; 2],
 ) -> Reported {
     let gain = frame.gain_e_per_adu();
     let is_trail = settings.shape == Shape::Trail;
@@ -53,8 +54,9 @@ pub(crate) fn detection(
     let along_68_px = if is_trail && known.is_none() {
         width_err = widen_width(width_err, snr);
         let along = along.map(|along| if ends.swapped { along.turned() } else { along });
-        let half = along_68(&covariance, &segment, snr, ends.unseen(), along.as_ref());
-        widen_ends(&mut covariance, &segment, snr, ends.unseen(), along.as_ref());
+        let unseen_px = ends.unseen_px(hidden_px);
+        let half = along_68(&covariance, &segment, snr, unseen_px, along.as_ref());
+        widen_ends(&mut covariance, &segment, snr, unseen_px, along.as_ref());
         half
     } else {
         AlongIntervals::of_normal_errors(&segment, &covariance)
@@ -72,6 +74,8 @@ pub(crate) fn detection(
     } else if sigma_eff + 3.0 * sigma_eff_err < 0.85 * psf {
         flags |= Flags::NARROW;
     }
+    let flux = fit.trail.flux * to_flux;
+    let hidden_flux = if is_trail { flux * ends.hidden_part(hidden_px) } else { 0.0 };
     let detection = Detection {
         kind: if settings.shape == Shape::Point { Kind::Point } else { Kind::Streak },
         role: Role::Target,
@@ -81,8 +85,8 @@ pub(crate) fn detection(
         sigma_px,
         // dσ = σ_eff dσ_eff / σ.
         sigma_err_px: width_err * own.sigma_eff_px / sigma_px.max(0.1),
-        flux: fit.trail.flux * to_flux,
-        flux_err: errors.map_or(f64::INFINITY, |e| e.flux_err) * to_flux,
+        flux,
+        flux_err: errors.map_or(f64::INFINITY, |e| (e.flux_err * to_flux).hypot(hidden_flux)),
         flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
         snr,
         chi2_reduced,
@@ -130,6 +134,29 @@ impl EndsSeen {
 
     fn unseen(&self) -> [bool; 2] {
         [0, 1].map(|end| self.at_border[end] || self.hidden[end])
+    }
+
+    /// How far off they may lie: behind the border as far as the trail is long, among pixels left out as far as these reach.
+    fn unseen_px(&self, mut hidden_px: [f64; 2]) -> [f64; 2] {
+        if self.swapped {
+            hidden_px.reverse();
+        }
+        [0, 1].map(|end| {
+            if self.at_border[end] {
+                self.segment.length_px()
+            } else if self.hidden[end] {
+                hidden_px[end]
+            } else {
+                0.0
+            }
+        })
+    }
+
+    /// What of the light was not seen that lies among pixels left out, as a part of what was.
+    fn hidden_part(&self, hidden_px: [f64; 2]) -> f64 {
+        let unseen_px = self.unseen_px(hidden_px);
+        let hidden = [0, 1].map(|end| if self.at_border[end] { 0.0 } else { unseen_px[end] });
+        hidden[0].hypot(hidden[1]) / self.segment.length_px().max(1e-9)
     }
 
     fn errors(&self, fit: &TrailFit, settings: &FitSettings, known: Option<&StarMotion>) -> Option<FitErrors> {

@@ -35,12 +35,12 @@ pub(crate) fn widen_width(err_px: f64, snr: f64) -> f64 {
 
 /// Adds to the covariance of the two ends what the Fisher information does not know: across the track by S/N, along it
 /// what the likelihood of the ends says where that was looked at, else by S/N too. An end that was not seen, which has no
-/// error along the track in it, may be anywhere beyond.
+/// error along the track in it, may be so far off.
 pub(crate) fn widen_ends(
     covariance: &mut EndCovariance,
     segment: &Segment,
     snr: f64,
-    unseen: [bool; 2],
+    unseen_px: [f64; 2],
     along: Option<&AlongErrors>,
 ) {
     let length = segment.length_px();
@@ -66,7 +66,7 @@ pub(crate) fn widen_ends(
             let (a, b) = (row / 2, column / 2);
             let added = if a == b { midpoint + tilt } else { midpoint - tilt };
             *element += added * across[row % 2] * across[column % 2];
-            let unseen = if a == b && unseen[a] { length * length } else { 0.0 };
+            let unseen = if a == b { unseen_px[a] * unseen_px[a] } else { 0.0 };
             *element += (added_along[a][b] + unseen) * ahead[row % 2] * ahead[column % 2];
         }
     }
@@ -78,7 +78,7 @@ pub(crate) fn along_68(
     of_fit: &EndCovariance,
     segment: &Segment,
     snr: f64,
-    unseen: [bool; 2],
+    unseen_px: [f64; 2],
     along: Option<&AlongErrors>,
 ) -> AlongIntervals {
     let length = segment.length_px();
@@ -98,7 +98,7 @@ pub(crate) fn along_68(
                 .map(|half| half * (1.0 + ALONG_GROWTH / (snr * snr)).sqrt())
         }
     };
-    let [start_px, end_px] = unseen.map(|unseen| if unseen { length } else { 0.0 });
+    let [start_px, end_px] = unseen_px;
     let both = start_px.hypot(end_px);
     seen.zip(AlongIntervals { start_px, end_px, midpoint_px: 0.5 * both, length_px: both }, f64::hypot)
 }
@@ -142,8 +142,8 @@ mod tests {
             row[(i + 2) % 4] = 0.5;
         }
         let before = covariance;
-        let half = along_68(&covariance, &segment, 10.0, [false, true], None);
-        widen_ends(&mut covariance, &segment, 10.0, [false, true], None);
+        let half = along_68(&covariance, &segment, 10.0, [0.0, segment.length_px()], None);
+        widen_ends(&mut covariance, &segment, 10.0, [0.0, segment.length_px()], None);
         let midpoint = [-0.5 * s, 0.5 * c, -0.5 * s, 0.5 * c];
         let tilt = [s, -c, -s, c];
         let growth = |covariance: &EndCovariance, of| variance(covariance, of) / variance(&before, of);
@@ -163,8 +163,8 @@ mod tests {
         let grown = 1.2;
         let mut covariance = before;
         let known = along([[9.0, -2.0], [-2.0, 4.0]]);
-        let half = along_68(&covariance, &segment, 10.0, [false; 2], Some(&known));
-        widen_ends(&mut covariance, &segment, 10.0, [false; 2], Some(&known));
+        let half = along_68(&covariance, &segment, 10.0, [0.0; 2], Some(&known));
+        widen_ends(&mut covariance, &segment, 10.0, [0.0; 2], Some(&known));
         assert!((growth(&covariance, midpoint) - 1.28).abs() < 1e-9);
         assert!((variance(&covariance, first) - grown * 9.0).abs() < 1e-9);
         assert!((variance(&covariance, second) - grown * 4.0).abs() < 1e-9);
@@ -184,7 +184,7 @@ mod tests {
         }
         let before = covariance;
         let segment = Segment::from_coordinates(0.0, 0.0, 50.0, 0.0);
-        widen_ends(&mut covariance, &segment, 15.0, [false; 2], Some(&along([[0.6, 0.57], [0.57, 1.4]])));
+        widen_ends(&mut covariance, &segment, 15.0, [0.0; 2], Some(&along([[0.6, 0.57], [0.57, 1.4]])));
         for k in 0..10_000 {
             let of: [f64; 4] = std::array::from_fn(|i| (f64::from(k) * (i as f64 + 0.618)).sin());
             assert!(variance(&covariance, of) >= variance(&before, of) - 1e-12);

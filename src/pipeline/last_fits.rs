@@ -12,6 +12,7 @@ use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::detected::{MIN_END_COVERAGE, Reported, detection, seen_segment};
 use crate::pipeline::doubles::{self, DOUBLES};
 use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Subject};
+use crate::pipeline::hidden;
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
@@ -213,6 +214,8 @@ pub(crate) fn measure_trails(
         reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(&f.fit, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
     backend.add_trails(&of(&|b| !is_part(b)), 1.0)?;
+    let all: Vec<TrailFit> = reported.iter().map(|last| last.fit).collect();
+    let hidden_px = hidden::stretches(backend, &all, [frame.width(), frame.height()], sigma_eff)?;
     let lines: Vec<(Segment, f64, &TrackProfile)> = fits
         .iter()
         .zip(&trails)
@@ -238,7 +241,7 @@ pub(crate) fn measure_trails(
         };
         let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
         let Reported { mut detection, sigma_eff_err_px } =
-            detection(fit, settings, frame, field, snr, known, ends[i].map(|e| e.along));
+            detection(fit, settings, frame, field, snr, known, ends[i].map(|e| e.along), hidden_px[i]);
         add_shape(&mut detection, &along, frame);
         let has_light = detection.flux > detection.flux_err;
         detection.flux_err = detection.flux_err.hypot(flux_in_doubt[i] * to_flux(frame));
@@ -332,12 +335,13 @@ fn fit_without_stars(
     backend.add_trails(&parts, -1.0)?;
     let stars = stars_on_trail::stars_on(backend, &fitted, chains)?;
     backend.add_trails(&parts, 1.0)?;
-    backend.weigh_out(&stars.iter().flat_map(|s| s.beside.iter().copied()).collect::<Vec<_>>())?;
-    let has_stars = |i: &usize| !stars[*i].beside.is_empty();
+    backend.weigh_out(&stars.iter().flat_map(|s| s.given_up.iter().copied()).collect::<Vec<_>>())?;
+    let has_stars = |i: &usize| !stars[*i].given_up.is_empty();
     for i in (0..fits.len()).filter(has_stars).filter(|i| moved[*i]) {
         let taken_out = requests[i].subtracted.then_some(requests[i].start);
         let again = fit_alone(backend, &fits[i], &taken_out)?;
-        if again.is_lit() {
+        let stays = again.fit.trail.segment.distance_to(fitted[i].segment.midpoint()) < 2.0 * chains.sigma_px();
+        if again.is_lit() && stays {
             fits[i] = again;
         }
     }

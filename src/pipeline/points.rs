@@ -128,7 +128,7 @@ impl PointSearch<'_> {
             let is_poor = self.drowns(fit, snr, fit, &last) && self.drowns(fit, snr, &core_fit, &core);
             match self.doubt_about(fit, is_poor, &last, sigma) {
                 None => {
-                    let reported = detection(fit, &last, self.frame, self.field, snr, None, None);
+                    let reported = detection(fit, &last, self.frame, self.field, snr, None, None, [0.0; 2]);
                     points.detections.push(reported.detection);
                 }
                 Some(reason) => points.rejected.push(rejected(fit, snr, reason)),

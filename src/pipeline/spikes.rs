@@ -58,7 +58,9 @@ fn twins(s: &Segment, snr: f64, stars: &[BrightStar], psf: f64) -> Vec<Segment> 
         return Vec::new();
     }
     let beyond = |star: &&BrightStar| {
-        let mirrored = |p: Point| Point::new(2.0 * star.position.x - p.x, 2.0 * star.position.y - p.y);
+        // The star may lie a little off the line: its spikes are the line.
+        let middle = s.at(s.along_across(star.position).0 / s.length_px());
+        let mirrored = |p: Point| Point::new(2.0 * middle.x - p.x, 2.0 * middle.y - p.y);
         Segment::new(mirrored(s.start), mirrored(s.end))
     };
     of_stars.iter().map(beyond).collect()
@@ -119,6 +121,12 @@ mod tests {
         assert!(!is_dark_behind(&[STAR], 1.5, 0.6, false), "nearly so");
         assert!(!is_dark_behind(&[STAR], 1.5, 0.0, true), "nothing is seen there");
         assert!(!is_dark_behind(&[STAR], 0.3, 0.0, false), "too faint to tell");
+        let (c, s) = LINE.direction();
+        let beside = BrightStar { position: Point::new(100.0 - 2.5 * s, 68.0 + 2.5 * c), ..STAR };
+        assert!(
+            is_dark_behind(&[beside], 1.5, 0.0, false) && !is_dark_behind(&[beside], 1.5, 1.0, false),
+            "off the line"
+        );
     }
 
     #[test]
