@@ -104,3 +104,29 @@ fn stars_in_line_with_a_streak_do_not_make_it_longer() {
     assert!(most(&beyond) < 3.5, "{beyond:.1?}");
     assert!(most(&flux) < 4.0, "{flux:.1?}");
 }
+
+#[test]
+fn ends_that_stars_had_drawn_far_off_are_where_they_should_be() {
+    let detector = Detector::new(DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() }).unwrap();
+    // In each of these frames stars in line with a streak of this S/N had drawn an end 11 to 34 px off, and flux and angle
+    // with it.
+    for (seed, stars_per_mpix, snr, drawn) in
+        [(17, 2000.0, [10.0, 40.0], 25.5), (34, 2000.0, [10.0, 40.0], 32.9), (5023, 2500.0, [8.0, 60.0], 24.3)]
+    {
+        let random = RandomStreaks { n: 6, snr, ..RandomStreaks::default() };
+        let scene = SceneConfig { seed, stars_per_mpix, random_streaks: vec![random], ..SceneConfig::default() };
+        let made = simulate(&scene).unwrap();
+        let report = detector.detect(&made.frame).unwrap();
+        let truth = made.truth.streaks.iter().find(|t| (t.snr - drawn).abs() < 0.1).unwrap();
+        let line = truth.segment();
+        let found = on_track(&report, &line);
+        assert_eq!(found.len(), 1, "seed {seed}");
+        let d = found[0];
+        let along = [d.segment.start, d.segment.end].map(|p| line.along_across(p).0);
+        let off = [along[0].min(along[1]), along[0].max(along[1]) - line.length_px()];
+        assert!(off.iter().all(|px| px.abs() < 6.0), "seed {seed}: {off:.1?} px, {d:?}");
+        let turned = skystreak::track_angle_difference(d.angle_rad(), line.angle_rad()) / d.angle_err_rad();
+        let flux = (d.flux - truth.flux_e) / d.flux_err;
+        assert!(turned < 2.5 && flux.abs() < 2.7, "seed {seed}: {turned:.1}, {flux:.1} errors, {d:?}");
+    }
+}

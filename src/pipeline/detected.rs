@@ -18,6 +18,8 @@ pub(crate) struct Reported {
     pub(crate) detection: Detection,
     /// Standard error of the fitted width, what is known of the PSF included.
     pub(crate) sigma_eff_err_px: f64,
+    /// What of its flux may lie among pixels left out at its ends, or not.
+    pub(crate) hidden_flux: f64,
 }
 
 /// What is reported of a fit. Of a star that is where its common vector fits this is `known`, of ends that were looked at
@@ -75,7 +77,6 @@ pub(crate) fn detection(
         flags |= Flags::NARROW;
     }
     let flux = fit.trail.flux * to_flux;
-    let hidden_flux = if is_trail { flux * ends.hidden_part(hidden_px) } else { 0.0 };
     let detection = Detection {
         kind: if settings.shape == Shape::Point { Kind::Point } else { Kind::Streak },
         role: Role::Target,
@@ -86,7 +87,7 @@ pub(crate) fn detection(
         // dσ = σ_eff dσ_eff / σ.
         sigma_err_px: width_err * own.sigma_eff_px / sigma_px.max(0.1),
         flux,
-        flux_err: errors.map_or(f64::INFINITY, |e| (e.flux_err * to_flux).hypot(hidden_flux)),
+        flux_err: errors.map_or(f64::INFINITY, |e| e.flux_err) * to_flux,
         flux_unit: if gain.is_some() { FluxUnit::Electron } else { FluxUnit::Adu },
         snr,
         chi2_reduced,
@@ -96,7 +97,8 @@ pub(crate) fn detection(
         light_curve: LightCurve::default(),
         flags,
     };
-    Reported { detection, sigma_eff_err_px: sigma_eff_err }
+    let hidden_flux = if is_trail { flux * ends.hidden_part(hidden_px) } else { 0.0 };
+    Reported { detection, sigma_eff_err_px: sigma_eff_err, hidden_flux }
 }
 
 /// An end with less of its light than this on usable pixels was not seen.

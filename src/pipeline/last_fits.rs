@@ -240,11 +240,11 @@ pub(crate) fn measure_trails(
             photon_variance: settings.photon_variance,
         };
         let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
-        let Reported { mut detection, sigma_eff_err_px } =
+        let Reported { mut detection, sigma_eff_err_px, hidden_flux } =
             detection(fit, settings, frame, field, snr, known, ends[i].map(|e| e.along), hidden_px[i]);
         add_shape(&mut detection, &along, frame);
         let has_light = detection.flux > detection.flux_err;
-        detection.flux_err = detection.flux_err.hypot(flux_in_doubt[i] * to_flux(frame));
+        detection.flux_err = detection.flux_err.hypot(flux_in_doubt[i] * to_flux(frame)).hypot(hidden_flux);
         match believed.origin {
             Origin::Found => {}
             Origin::Joined => detection.flags |= Flags::JOINED,
