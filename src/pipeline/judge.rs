@@ -8,7 +8,7 @@ use crate::detection::RejectReason;
 use crate::error::require;
 use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::chain::{ChainPrior, Misfit};
-use crate::pipeline::spikes::is_spike;
+use crate::pipeline::spikes::{BrightStar, is_spike};
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::uneven::UnevenSky;
 
@@ -33,29 +33,6 @@ impl JudgeConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         require("judge.min_width", self.min_width, 0.0..1.0, "from 0 to below 1")?;
         require("judge.max_width", self.max_width, 1.0..f64::INFINITY, "1 or more")
-    }
-}
-
-/// A star that could have made a line.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct BrightStar {
-    pub(crate) position: Point,
-    /// Radius of its footprint, px.
-    pub(crate) radius_px: f64,
-    /// S/N as a point source; of a saturated one a lower limit.
-    pub(crate) snr: f64,
-    pub(crate) saturated: bool,
-    /// Not round: charge that has spilled over, or a saturated streak. It explains lines along its column alone.
-    pub(crate) elongated: bool,
-}
-
-/// Spikes, ghosts and wings hold no more than this part of a star's S/N.
-const STAR_LEAVES: f64 = 0.05;
-
-impl BrightStar {
-    /// Whether it is bright enough to leave a line of this S/N.
-    pub(crate) fn could_leave(&self, snr: f64) -> bool {
-        self.saturated || snr < STAR_LEAVES * self.snr
     }
 }
 

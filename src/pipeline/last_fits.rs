@@ -9,18 +9,18 @@ use crate::frame::Frame;
 use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Track};
 use crate::pipeline::chain::ChainPrior;
-use crate::pipeline::detected::{MIN_END_COVERAGE, Reported, detection, seen_segment};
+use crate::pipeline::detected::{Reported, detection, seen_segment};
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Subject};
+use crate::pipeline::ends::EndSetting;
 use crate::pipeline::hidden;
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::reported_fits::{ReportedFits, reported_fits, taken_out};
 use crate::pipeline::spikes;
 use crate::pipeline::star_trails::FREE_SNR;
 use crate::pipeline::stars::StarField;
-use crate::pipeline::stars_on_trail;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 
@@ -35,7 +35,7 @@ pub(crate) struct Measured {
     pub(crate) profile: TrackProfile,
     /// What has been taken out of the residual image for it.
     pub(crate) trail: Trail,
-    /// More than the fit's error.
+    /// Its flux is more than the fit's error of it.
     pub(crate) has_light: bool,
     pub(crate) misfit: f64,
     pub(crate) surroundings: Surroundings,
@@ -177,19 +177,7 @@ pub(crate) fn measure_trails(
         gains = gains_over_stars(backend, &fits, chains, sigma_eff)?;
         backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
     }
-    // Judged is the fit to all light there is; what is reported leaves out stars beside the trail and at its ends.
-    let mut reported = fits.clone();
-    let taken_out: Vec<Option<Trail>> = trails.iter().map(|b| (!is_part(b)).then_some(b.fit.trail)).collect();
-    // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
-    let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
-    let subjects = |fits: &[LastFit]| -> Vec<Option<Subject>> {
-        let subject = |i: usize| {
-            let fit = &fits[i].fit;
-            let subject = Subject { trail: fit.trail, snr: trails[i].fit.snr, taken_out: taken_out[i] };
-            (!held[i] && is_seen(fit)).then_some(subject)
-        };
-        (0..fits.len()).map(subject).collect()
-    };
+    // From here on all trails but parts of others are out of the residual image.
     let setting = EndSetting {
         width: frame.width(),
         height: frame.height(),
@@ -198,18 +186,8 @@ pub(crate) fn measure_trails(
         stars_are_points,
         photon_variance: settings.photon_variance,
     };
-    let mut flux_in_doubt = vec![0.0; fits.len()];
-    if stars_are_points {
-        let drawn = ends::drawn(backend, &subjects(&reported), &setting)?;
-        let moved = fit_from_ends(backend, &mut reported, &drawn, &taken_out, &setting)?;
-        flux_in_doubt = fit_without_stars(backend, &mut reported, &requests, &trails, &moved, chains)?;
-    }
-    let ends = ends::expected(backend, &subjects(&reported), &setting)?;
-    for (last, ends) in reported.iter_mut().zip(&ends) {
-        if let Some(ends) = ends {
-            last.fit.trail = ends.set_in(last.fit.trail);
-        }
-    }
+    let ReportedFits { fits: reported, ends, flux_in_doubt } =
+        reported_fits(backend, &fits, &trails, &requests, &held, &setting)?;
     let on_track: Vec<Segment> =
         reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(&f.fit, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
@@ -230,10 +208,11 @@ pub(crate) fn measure_trails(
         let LastFit { fit, settings } = &reported[i];
         let fitted = &fits[i].fit;
         let snr = believed.fit.snr;
+        let taken_out = taken_out(&requests[i]);
         let along = AlongTrack {
             segment: seen_segment(fit, frame),
             trail: &fit.trail,
-            taken_out: taken_out[i].as_ref(),
+            taken_out: taken_out.as_ref(),
             sigma_px: sigma_eff,
             profiles: on_track,
             snr,
@@ -292,94 +271,6 @@ fn fit_all(
     Ok(fits)
 }
 
-/// Fits those again from there that end elsewhere than their fits do: a star has drawn the fit along. Its pixels are given
-/// up. Returns which those are.
-fn fit_from_ends(
-    backend: &mut dyn Backend,
-    fits: &mut [LastFit],
-    ends: &[Option<ExpectedEnds>],
-    taken_out: &[Option<Trail>],
-    setting: &EndSetting<'_>,
-) -> Result<Vec<bool>> {
-    let mut moved = vec![false; fits.len()];
-    for (i, (last, taken_out)) in fits.iter_mut().zip(taken_out).enumerate() {
-        let fitted = last.fit.trail;
-        let Some(found) = ends[i].filter(|e| e.are_elsewhere(&fitted.segment, setting.sigma_px)) else { continue };
-        let stars = with_light_of(backend, taken_out, |backend| {
-            stars_on_trail::footprints_beyond(backend, &found.segment, &fitted.segment, setting.chains)
-        })?;
-        backend.weigh_out(&stars)?;
-        last.fit.trail = found.set_in(fitted);
-        let again = fit_alone(backend, last, taken_out)?;
-        if again.is_lit() && !found.are_elsewhere(&again.fit.trail.segment, setting.sigma_px) {
-            *last = again;
-        }
-        moved[i] = true;
-    }
-    Ok(moved)
-}
-
-/// Fits those again that have stars beside them, without the stars' pixels; those that `moved` from where they are, the
-/// others as before. What the requests say is out of the residual image, the others are in it. Returns the flux of each that
-/// may be that of stars on its axis.
-fn fit_without_stars(
-    backend: &mut dyn Backend,
-    fits: &mut [LastFit],
-    requests: &[FitRequest],
-    trails: &[Believed],
-    moved: &[bool],
-    chains: &ChainPrior,
-) -> Result<Vec<f64>> {
-    let fitted: Vec<Trail> = fits.iter().map(|f| f.fit.trail).collect();
-    let parts: Vec<Trail> = requests.iter().filter(|r| !r.subtracted).map(|r| r.start).collect();
-    backend.add_trails(&parts, -1.0)?;
-    let stars = stars_on_trail::stars_on(backend, &fitted, chains)?;
-    backend.add_trails(&parts, 1.0)?;
-    backend.weigh_out(&stars.iter().flat_map(|s| s.given_up.iter().copied()).collect::<Vec<_>>())?;
-    let has_stars = |i: &usize| !stars[*i].given_up.is_empty();
-    for i in (0..fits.len()).filter(has_stars).filter(|i| moved[*i]) {
-        let taken_out = requests[i].subtracted.then_some(requests[i].start);
-        let again = fit_alone(backend, &fits[i], &taken_out)?;
-        let stays = again.fit.trail.segment.distance_to(fitted[i].segment.midpoint()) < 2.0 * chains.sigma_px();
-        if again.is_lit() && stays {
-            fits[i] = again;
-        }
-    }
-    for with_prior in [true, false] {
-        let has = |i: &usize| has_stars(i) && !moved[*i] && fits[*i].settings.sigma_prior.is_some() == with_prior;
-        let which: Vec<usize> = (0..fits.len()).filter(has).collect();
-        let Some(settings) = which.first().map(|i| fits[*i].settings) else { continue };
-        let again = backend.fit(&which.iter().map(|i| requests[*i]).collect::<Vec<_>>(), &settings)?;
-        for (i, fit) in which.into_iter().zip(again) {
-            let last = LastFit { fit, settings };
-            if last.is_sane(&trails[i]) {
-                fits[i] = last;
-            }
-        }
-    }
-    Ok(stars.iter().map(|s| s.flux_in_doubt).collect())
-}
-
-/// A trail fitted again from where it is, with what has been taken out of the residual image put back meanwhile.
-fn fit_alone(backend: &mut dyn Backend, last: &LastFit, taken_out: &Option<Trail>) -> Result<LastFit> {
-    let request = FitRequest { start: last.fit.trail, subtracted: false };
-    let fits = with_light_of(backend, taken_out, |backend| backend.fit(&[request], &last.settings))?;
-    Ok(fits.into_iter().next().map_or(*last, |fit| LastFit { fit, ..*last }))
-}
-
-/// Does something with a trail back in the residual image, if it has been taken out.
-fn with_light_of<T>(
-    backend: &mut dyn Backend,
-    taken_out: &Option<Trail>,
-    then: impl FnOnce(&mut dyn Backend) -> Result<T>,
-) -> Result<T> {
-    let trail: Vec<Trail> = taken_out.iter().copied().collect();
-    backend.add_trails(&trail, 1.0)?;
-    let done = then(backend)?;
-    backend.add_trails(&trail, -1.0)?;
-    Ok(done)
-}
-
 /// How much more than a few stars each trail explains, in S/N²; where a trail is too long for a few stars, no end of
 /// it. The trails are in the residual image.
 fn gains_over_stars(
@@ -430,9 +321,9 @@ const OTHER_WIDTH: f64 = 2.5;
 
 /// The last fit of a trail, and what it was made with: only of a prior that was there can it be freed again.
 #[derive(Debug, Clone, Copy)]
-struct LastFit {
-    fit: TrailFit,
-    settings: FitSettings,
+pub(crate) struct LastFit {
+    pub(crate) fit: TrailFit,
+    pub(crate) settings: FitSettings,
 }
 
 impl LastFit {
@@ -447,13 +338,13 @@ impl LastFit {
     }
 
     /// It did not wander off.
-    fn is_sane(&self, believed: &Believed) -> bool {
+    pub(crate) fn is_sane(&self, believed: &Believed) -> bool {
         let (a, b) = (&self.fit.trail.segment, &believed.fit.trail.segment);
         let overlaps = a.distance_to(b.midpoint()) < 2.0 * believed.fit.trail.sigma_eff_px;
         self.is_lit() && overlaps
     }
 
-    fn is_lit(&self) -> bool {
+    pub(crate) fn is_lit(&self) -> bool {
         self.fit.trail.flux > 0.0 && self.fit.errors_with(&self.settings, [false; 2]).is_some()
     }
 

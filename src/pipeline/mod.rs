@@ -24,6 +24,7 @@ pub(crate) mod pieces;
 pub(crate) mod points;
 pub(crate) mod psf;
 pub(crate) mod report;
+pub(crate) mod reported_fits;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod search;

@@ -1,11 +1,33 @@
-//! Is a line the diffraction spike of a bright star? Spikes come in pairs, one on either side of their star.
+//! Bright stars, and the lines they make: is one the diffraction spike of a star? Spikes come in pairs, one on either side.
 //!
 //! Method: docs/algorithm.md, "Judge".
 
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::geometry::{Point, Segment};
-use crate::pipeline::judge::BrightStar;
+
+/// A star that could have made a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BrightStar {
+    pub(crate) position: Point,
+    /// Radius of its footprint, px.
+    pub(crate) radius_px: f64,
+    /// S/N as a point source; of a saturated one a lower limit.
+    pub(crate) snr: f64,
+    pub(crate) saturated: bool,
+    /// Not round: charge that has spilled over, or a saturated streak. It explains lines along its column alone.
+    pub(crate) elongated: bool,
+}
+
+/// Spikes, ghosts and wings hold no more than this part of a star's S/N.
+const STAR_LEAVES: f64 = 0.05;
+
+impl BrightStar {
+    /// Whether it is bright enough to leave a line of this S/N.
+    pub(crate) fn could_leave(&self, snr: f64) -> bool {
+        self.saturated || snr < STAR_LEAVES * self.snr
+    }
+}
 
 /// A spike has at least this part of the other one's light per length.
 const LEAST_OF_TWIN: f64 = 0.5;

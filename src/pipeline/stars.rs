@@ -7,10 +7,11 @@ use crate::backend::{Backend, TileSource};
 use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::{Mesh, TileStatistics};
-use crate::pipeline::judge::{BrightStar, KnownTrail, lies_along};
+use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::last_fits::Measured;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_SIGMAS};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
+use crate::pipeline::spikes::BrightStar;
 use crate::pipeline::threshold::Scatter;
 use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
 
