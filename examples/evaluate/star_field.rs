@@ -25,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0])]
     snr: Vec<f64>,
     /// Streaks in a frame.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 2)]
     per_frame: usize,
     /// False alarms per frame.
     #[arg(long, default_value_t = 0.01)]
@@ -56,7 +56,11 @@ pub(crate) fn run(options: &Options) -> AnyResult<()> {
             streaks.len().to_string(),
             at(0.5),
             at(0.9),
-            percent(bright.iter().filter(|hit| **hit).count() as f64 / bright.len() as f64),
+            if bright.is_empty() {
+                "–".to_owned()
+            } else {
+                percent(bright.iter().filter(|hit| **hit).count() as f64 / bright.len() as f64)
+            },
         ]);
         let n: usize = outcomes.iter().map(|o| o.false_detections.len()).sum();
         let (low, high) = poisson_interval(n as u64, 0.95);
