@@ -25,7 +25,7 @@ struct Options {
     #[arg(long)]
     name: Option<String>,
     /// Number of frames; each has the seed of the one before plus one.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     frames: u64,
     /// Seed of the first frame. Default: the scene's, or 1.
     #[arg(long)]

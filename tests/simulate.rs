@@ -120,7 +120,10 @@ fn impossible_scenes_are_refused() {
     let outside =
         StreakSpec { segment: Segment::from_coordinates(-90.0, 10.0, -50.0, 10.0), brightness: Brightness::Snr(10.0) };
     let crowd = RandomStreaks { n: 50, length_px: [140.0, 140.0], ..RandomStreaks::default() };
+    let random = |snr| vec![RandomStreaks { snr, ..RandomStreaks::default() }];
     for config in [
+        SceneConfig { random_streaks: random([30.0, 8.0]), ..small() },
+        SceneConfig { random_streaks: random([f64::NAN, 8.0]), ..small() },
         SceneConfig { width: 0, ..small() },
         SceneConfig { psf_sigma_px: f64::NAN, ..small() },
         SceneConfig { gain_e_per_adu: 0.0, ..small() },

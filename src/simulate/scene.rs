@@ -173,6 +173,15 @@ impl SceneConfig {
                 return Err(Error::Config(format!("{name} is {value}: it must lie between {low} and {high}")));
             }
         }
+        for streaks in &self.random_streaks {
+            for (name, [from, to]) in
+                [("snr", streaks.snr), ("length_px", streaks.length_px), ("angle_rad", streaks.angle_rad)]
+            {
+                if from > to || !from.is_finite() || !to.is_finite() {
+                    return Err(Error::Config(format!("{name} of random streaks is from {from} to {to}")));
+                }
+            }
+        }
         Ok(())
     }
 }
