@@ -60,29 +60,38 @@ pub(crate) fn stars_on(backend: &mut dyn Backend, trails: &[Trail], chains: &Cha
                 apart.push(star);
             }
         }
-        let bright = BRIGHT_CONTRAST * trail.flux / trail.segment.length_px();
-        let is_at_end = |star: &Star| {
-            let from_ends = [trail.segment.start, trail.segment.end].map(|end| end.distance(star.place));
-            from_ends.iter().any(|px| *px < NEAR_END * sigma_px)
-        };
-        let may_be_its_own = |star: &&Star| {
-            let is_near = star.side.abs() <= NEAR_SIDES;
-            let could_be = if star.side == 0 { !chains.is_crowded() } else { star.per_px < bright };
-            star.side == 0 && !is_at_end(star) || is_near && is_at_end(star) && could_be
-        };
-        let (own, others): (Vec<&Star>, Vec<&Star>) = apart.iter().partition(may_be_its_own);
-        let (near, far): (Vec<&Star>, Vec<&Star>) = others.into_iter().partition(|s| s.side.abs() <= NEAR_SIDES);
-        let area = |n_tracks: i32| trail.segment.length_px() * f64::from(n_tracks) * TRACK_STEP * sigma_px;
-        let given_up = |stars: Vec<&Star>, n_tracks: i32| -> Vec<Footprint> {
-            let too_many = chains.are_too_many(stars.len(), area(n_tracks));
-            if too_many { Vec::new() } else { stars.iter().map(|star| star.footprint(radius_px)).collect() }
-        };
-        let in_doubt = apart.iter().filter(|star| star.side == 0 || own.contains(star));
-        let flux_in_doubt = in_doubt.map(|star| star.in_trail.powi(2)).sum::<f64>().sqrt();
-        let (near, far) = (given_up(near, 2 * NEAR_SIDES + 1), given_up(far, 2 * (MOST_SIDES - NEAR_SIDES)));
-        StarsOn { given_up: [near, far].concat(), flux_in_doubt }
+        StarsOn::of(trail, &apart, chains)
     };
     Ok(trails.iter().zip(tracks.chunks(SIDES.len())).zip(profiles.chunks(SIDES.len())).map(of_trail).collect())
+}
+
+impl StarsOn {
+    /// Tells stars from what may be the trail's own.
+    fn of(trail: &Trail, seen: &[Star], chains: &ChainPrior) -> Self {
+        let (segment, sigma_px) = (&trail.segment, chains.sigma_px());
+        let bright = BRIGHT_CONTRAST * trail.flux / segment.length_px();
+        let may_be_its_own = |star: &&Star| {
+            let from_ends = [segment.start, segment.end].map(|end| end.distance(star.place));
+            let is_at_end = from_ends.iter().any(|px| *px < NEAR_END * sigma_px);
+            match (star.side, is_at_end) {
+                (0, _) => !is_at_end || !chains.is_crowded(),
+                (side, true) => side.abs() <= NEAR_SIDES && star.per_px < bright,
+                _ => false,
+            }
+        };
+        let (own, others): (Vec<&Star>, Vec<&Star>) = seen.iter().partition(may_be_its_own);
+        let (near, far): (Vec<&Star>, Vec<&Star>) = others.into_iter().partition(|s| s.side.abs() <= NEAR_SIDES);
+        let unless_too_many = |stars: Vec<&Star>, n_tracks: i32| -> Vec<Footprint> {
+            let area = segment.length_px() * f64::from(n_tracks) * TRACK_STEP * sigma_px;
+            let too_many = chains.are_too_many(stars.len(), area);
+            if too_many { Vec::new() } else { stars.iter().map(|s| s.footprint(STAR_WIDTHS * sigma_px)).collect() }
+        };
+        let in_doubt = seen.iter().filter(|star| star.side == 0 || own.contains(star));
+        let flux_in_doubt = in_doubt.map(|star| star.in_trail.powi(2)).sum::<f64>().sqrt();
+        let near = unless_too_many(near, 2 * NEAR_SIDES + 1);
+        let far = unless_too_many(far, 2 * (MOST_SIDES - NEAR_SIDES));
+        Self { given_up: [near, far].concat(), flux_in_doubt }
+    }
 }
 
 /// What is to be weighed out of the stretches by which a fit goes beyond the ends of a trail: the stars that drew it there.
