@@ -144,6 +144,14 @@ pub(crate) struct TrackProfile {
     pub(crate) variance: Vec<f32>,
 }
 
+impl TrackProfile {
+    /// The signal of the whole track, and its variance.
+    pub(crate) fn sums(&self) -> (f64, f64) {
+        let total = |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum();
+        (total(&self.signal), total(&self.variance))
+    }
+}
+
 /// Where a profile's bins lie in the frame: the same for both backends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ProfileBins {

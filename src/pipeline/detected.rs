@@ -36,7 +36,7 @@ pub(crate) fn detection(
 ) -> Reported {
     let gain = frame.gain_e_per_adu();
     let is_trail = settings.shape == Shape::Trail;
-    let ends = EndsSeen::of(fit, settings, frame);
+    let ends = EndsSeen::of(fit, settings, frame, hidden_px);
     let segment = ends.segment;
     // What of the trail lies beyond the border was not seen; its light is not counted.
     let share = if is_trail { segment.length_px() / fit.trail.segment.length_px() } else { 1.0 };
@@ -56,7 +56,7 @@ pub(crate) fn detection(
     let along_68_px = if is_trail && known.is_none() {
         width_err = widen_width(width_err, snr);
         let along = along.map(|along| if ends.swapped { along.turned() } else { along });
-        let unseen_px = ends.unseen_px(hidden_px);
+        let unseen_px = ends.unseen_px();
         let half = along_68(&covariance, &segment, snr, unseen_px, along.as_ref());
         widen_ends(&mut covariance, &segment, snr, unseen_px, along.as_ref());
         half
@@ -97,12 +97,9 @@ pub(crate) fn detection(
         light_curve: LightCurve::default(),
         flags,
     };
-    let hidden_flux = if is_trail { flux * ends.hidden_part(hidden_px) } else { 0.0 };
+    let hidden_flux = if is_trail { flux * ends.hidden_part() } else { 0.0 };
     Reported { detection, sigma_eff_err_px: sigma_eff_err, hidden_flux }
 }
-
-/// An end with less of its light than this on usable pixels was not seen.
-pub(crate) const MIN_END_COVERAGE: f64 = 0.6;
 
 /// The ends of a fitted trail as they are reported, that of smaller x first.
 struct EndsSeen {
@@ -110,59 +107,42 @@ struct EndsSeen {
     /// The fit has them the other way round.
     swapped: bool,
     at_border: [bool; 2],
-    /// Most of its light fell on pixels that were left out.
-    hidden: [bool; 2],
+    /// So far pixels that were left out reach where most of its light fell on these, else 0.
+    hidden_px: [f64; 2],
 }
 
 impl EndsSeen {
-    fn of(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>) -> Self {
+    fn of(fit: &TrailFit, settings: &FitSettings, frame: &Frame<'_>, mut hidden_px: [f64; 2]) -> Self {
         let ordered = fit.trail.segment.ordered();
         let swapped = ordered != fit.trail.segment;
         if settings.shape == Shape::Point {
-            return Self { segment: ordered, swapped, at_border: [false; 2], hidden: [false; 2] };
+            return Self { segment: ordered, swapped, at_border: [false; 2], hidden_px };
         }
         let segment = seen_segment(fit, frame);
-        let mut coverage = fit.end_coverage;
         if swapped {
-            coverage.reverse();
+            hidden_px.reverse();
         }
         Self {
             segment,
             swapped,
             at_border: [segment.start, segment.end].map(|end| distance_to_border(end, frame) < fit.trail.sigma_eff_px),
-            hidden: coverage.map(|c| c < MIN_END_COVERAGE),
+            hidden_px,
         }
-    }
-
-    fn unseen(&self) -> [bool; 2] {
-        [0, 1].map(|end| self.at_border[end] || self.hidden[end])
     }
 
     /// How far off they may lie: behind the border as far as the trail is long, among pixels left out as far as these reach.
-    fn unseen_px(&self, mut hidden_px: [f64; 2]) -> [f64; 2] {
-        if self.swapped {
-            hidden_px.reverse();
-        }
-        [0, 1].map(|end| {
-            if self.at_border[end] {
-                self.segment.length_px()
-            } else if self.hidden[end] {
-                hidden_px[end]
-            } else {
-                0.0
-            }
-        })
+    fn unseen_px(&self) -> [f64; 2] {
+        [0, 1].map(|end| if self.at_border[end] { self.segment.length_px() } else { self.hidden_px[end] })
     }
 
     /// What of the light was not seen that lies among pixels left out, as a part of what was.
-    fn hidden_part(&self, hidden_px: [f64; 2]) -> f64 {
-        let unseen_px = self.unseen_px(hidden_px);
-        let hidden = [0, 1].map(|end| if self.at_border[end] { 0.0 } else { unseen_px[end] });
+    fn hidden_part(&self) -> f64 {
+        let hidden = [0, 1].map(|end| if self.at_border[end] { 0.0 } else { self.hidden_px[end] });
         hidden[0].hypot(hidden[1]) / self.segment.length_px().max(1e-9)
     }
 
     fn errors(&self, fit: &TrailFit, settings: &FitSettings, known: Option<&StarMotion>) -> Option<FitErrors> {
-        let mut seen = self.unseen().map(|unseen| !unseen);
+        let mut seen = self.unseen_px().map(|px| px == 0.0);
         if self.swapped {
             seen.reverse();
         }
@@ -179,7 +159,7 @@ impl EndsSeen {
         for end in 0..2 {
             if self.at_border[end] {
                 flags |= off_frame[end];
-            } else if self.hidden[end] {
+            } else if self.hidden_px[end] > 0.0 {
                 flags |= masked[end];
             }
         }

@@ -5,8 +5,10 @@
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::geometry::Segment;
-use crate::pipeline::detected::MIN_END_COVERAGE;
 use crate::pipeline::measure::TrailFit;
+
+/// An end with less of its light than this on usable pixels was not seen.
+const MIN_END_COVERAGE: f64 = 0.6;
 
 /// Pixels are looked at so many PSF widths beyond the ends; what is hidden further is as long as the trail.
 const REACH: f64 = 30.0;
@@ -19,6 +21,11 @@ const LEAST_USABLE: f64 = 0.5;
 /// The least that an end is hidden by, in PSF widths: part of its light fell on pixels left out.
 const LEAST_HIDDEN: f64 = 2.0;
 
+/// Which ends of a trail were not seen.
+pub(crate) fn are_hidden(fit: &TrailFit) -> [bool; 2] {
+    fit.end_coverage.map(|coverage| coverage < MIN_END_COVERAGE)
+}
+
 /// For either end of some trails, px: the stretch of track around it on which nothing was seen, no longer than the trail; 0 where
 /// the end was seen.
 pub(crate) fn stretches(
@@ -27,19 +34,18 @@ pub(crate) fn stretches(
     [width, height]: [usize; 2],
     sigma_px: f64,
 ) -> Result<Vec<[f64; 2]>> {
-    let is_hidden = |fit: &TrailFit| fit.end_coverage.map(|coverage| coverage < MIN_END_COVERAGE);
     let track = |fit: &TrailFit| {
         let segment = fit.trail.segment;
         segment.extended(REACH * sigma_px, REACH * sigma_px).clipped_to(width, height).unwrap_or(segment)
     };
-    let some: Vec<usize> = (0..fits.len()).filter(|i| is_hidden(&fits[*i]).contains(&true)).collect();
+    let some: Vec<usize> = (0..fits.len()).filter(|i| are_hidden(&fits[*i]).contains(&true)).collect();
     let tracks: Vec<Segment> = some.iter().map(|i| track(&fits[*i])).collect();
     let profiles = backend.profiles(&tracks, sigma_px as f32)?;
     let mut stretches = vec![[0.0; 2]; fits.len()];
     for ((i, track), profile) in some.into_iter().zip(&tracks).zip(&profiles) {
         let segment = fits[i].trail.segment;
         let along = [segment.start, segment.end].map(|end| track.along_across(end).0);
-        for k in [0, 1].into_iter().filter(|k| is_hidden(&fits[i])[*k]) {
+        for k in [0, 1].into_iter().filter(|k| are_hidden(&fits[i])[*k]) {
             let hidden_px = around(profile, along[k], SEEN * sigma_px).unwrap_or(f64::INFINITY);
             stretches[i][k] = hidden_px.max(LEAST_HIDDEN * sigma_px).min(segment.length_px());
         }

@@ -5,8 +5,8 @@
 use crate::Result;
 use crate::backend::Backend;
 use crate::pipeline::chain::ChainPrior;
-use crate::pipeline::detected::MIN_END_COVERAGE;
 use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Subject};
+use crate::pipeline::hidden;
 use crate::pipeline::last_fits::LastFit;
 use crate::pipeline::measure::{FitRequest, Trail, TrailFit};
 use crate::pipeline::merge::Believed;
@@ -37,7 +37,7 @@ pub(crate) fn reported_fits(
     setting: &EndSetting<'_>,
 ) -> Result<ReportedFits> {
     // Behind a mask an end may be anywhere, and is not looked for; a star's are those of its common vector.
-    let is_seen = |f: &TrailFit| f.end_coverage.iter().all(|c| *c >= MIN_END_COVERAGE);
+    let is_seen = |f: &TrailFit| hidden::are_hidden(f) == [false; 2];
     let subjects = |fits: &[LastFit]| -> Vec<Option<Subject>> {
         let subject = |i: usize| {
             let fit = &fits[i].fit;

@@ -90,13 +90,9 @@ fn twins(s: &Segment, snr: f64, stars: &[BrightStar], psf: f64) -> Vec<Segment> 
 
 /// Far less light than along a line.
 fn is_dark(twin: &TrackProfile, line: &TrackProfile) -> bool {
-    let ([light, weight], [light_of_line, weight_of_line]) = (sums(twin), sums(line));
+    let ((light, weight), (light_of_line, weight_of_line)) = (twin.sums(), line.sums());
     let least = LEAST_OF_TWIN * light_of_line / weight_of_line.max(1e-20);
     weight > LEAST_USABLE * weight_of_line && light + BELOW_BY * weight.sqrt() < least * weight
-}
-
-fn sums(profile: &TrackProfile) -> [f64; 2] {
-    [&profile.signal, &profile.variance].map(|values| values.iter().map(|v| f64::from(*v)).sum())
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use crate::pipeline::measure::Trail;
 use crate::pipeline::merge::STAR_WIDTHS;
 use crate::pipeline::weigh::Footprint;
 
-/// Stars are looked for on tracks so many PSF widths apart.
+/// Stars are looked for on tracks so many PSF widths apart, so many of them to either side of the trail's own.
 const TRACK_STEP: f64 = 1.5;
-const SIDES: [i32; 13] = [-6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6];
 const MOST_SIDES: i32 = 6;
+const N_TRACKS: usize = 2 * MOST_SIDES as usize + 1;
 
 /// What a bend leaves of a trail lies no further off than so many tracks.
 const NEAR_SIDES: i32 = 2;
@@ -50,7 +50,7 @@ pub(crate) fn stars_on(backend: &mut dyn Backend, trails: &[Trail], chains: &Cha
         let mut stars: Vec<Star> = tracks
             .iter()
             .zip(profiles)
-            .zip(SIDES)
+            .zip(-MOST_SIDES..)
             .flat_map(|((track, profile), side)| seen_on((track, side), profile, least, chains))
             .collect();
         stars.sort_by(|a, b| b.gain.total_cmp(&a.gain));
@@ -62,7 +62,7 @@ pub(crate) fn stars_on(backend: &mut dyn Backend, trails: &[Trail], chains: &Cha
         }
         StarsOn::of(trail, &apart, chains)
     };
-    Ok(trails.iter().zip(tracks.chunks(SIDES.len())).zip(profiles.chunks(SIDES.len())).map(of_trail).collect())
+    Ok(trails.iter().zip(tracks.chunks(N_TRACKS)).zip(profiles.chunks(N_TRACKS)).map(of_trail).collect())
 }
 
 impl StarsOn {
@@ -133,7 +133,7 @@ impl Star {
 /// The trail's own track and those beside it.
 fn tracks(trail: &Segment, sigma_px: f64) -> impl Iterator<Item = Segment> + use<> {
     let trail = *trail;
-    SIDES.into_iter().map(move |side| trail.moved_across(f64::from(side) * TRACK_STEP * sigma_px))
+    (-MOST_SIDES..=MOST_SIDES).map(move |side| trail.moved_across(f64::from(side) * TRACK_STEP * sigma_px))
 }
 
 /// Those seen on a track that are brighter than the least light per length.

@@ -48,12 +48,12 @@ impl Surroundings {
     /// `taken_out_snr` is the S/N of what had been taken off the trail's own track, `noise` the scatter that the
     /// frame's noise alone gives.
     pub(crate) fn from_profiles(profiles: &[TrackProfile], taken_out_snr: f64, noise: f64) -> Self {
-        let (rest, weight) = sum(&profiles[0]);
+        let (rest, weight) = profiles[0].sums();
         let own = taken_out_snr + rest / weight.sqrt().max(1e-20);
         let beside: Vec<(f64, f64)> = offsets()
             .zip(&profiles[1..])
             .filter_map(|(offset, profile)| {
-                let (_, variance) = sum(profile);
+                let (_, variance) = profile.sums();
                 (variance > LEAST_USABLE * weight).then(|| (offset, median_amplitude(profile) * variance.sqrt()))
             })
             .collect();
@@ -91,11 +91,6 @@ fn median_amplitude(profile: &TrackProfile) -> f64 {
     let Some(last) = amplitudes.len().checked_sub(1) else { return 0.0 };
     // Of an even number of bins either middle one alone would be off: on a short trail by a third of the noise.
     0.5 * (f64::from(amplitudes[last / 2]) + f64::from(amplitudes[last - last / 2]))
-}
-
-fn sum(profile: &TrackProfile) -> (f64, f64) {
-    let total = |values: &[f32]| values.iter().map(|v| f64::from(*v)).sum();
-    (total(&profile.signal), total(&profile.variance))
 }
 
 /// A straight line by least squares.
