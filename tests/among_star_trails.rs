@@ -216,3 +216,28 @@ fn a_short_target_on_a_star_is_no_remnant_of_it() {
     // 1 is where whatever touches a star, short and along its direction, is what that star left.
     assert!(found > 5 && wrong == 0, "{found} of 8 found, {wrong} others");
 }
+
+#[test]
+fn wings_of_bright_stars_make_no_targets() {
+    let (mut found, mut wrong) = (0, 0);
+    let target = Segment::around(Point::new(175.0, 322.0), 40.0, (STAR_DEG + 70.0).to_radians());
+    for seed in 0..6 {
+        let mut sky = Sky::with_stars(seed, STAR_PX, None);
+        // A PSF with the wings of seeing: three Gaussians, of which the wider two have a sixth of the light.
+        for k in 0..9 {
+            let star = sky.star(Point::new(60.0 + 120.0 * f64::from(k % 3), 60.0 + 100.0 * f64::from(k / 3)));
+            let all = flux(1000.0 + 500.0 * f64::from(k), STAR_PX);
+            for (part, width) in [(0.84, 1.0), (0.13, 2.0), (0.03, 4.0)] {
+                simulate::add_streak(&mut sky.pixels, SIDE, &star, width * SIGMA_PX, part * all);
+            }
+        }
+        sky.add(target, 20.0);
+        let is_it = |d: &&Detection| d.segment.distance_to(target.midpoint()) < 3.0;
+        let detections = sky.detections();
+        let targets = detections.iter().filter(|d| d.role == Role::Target);
+        let (it, others): (Vec<_>, Vec<_>) = targets.partition(is_it);
+        found += it.len();
+        wrong += others.len();
+    }
+    assert!(found == 6 && wrong == 0, "{found} of 6 found, {wrong} others");
+}

@@ -39,3 +39,4 @@ pub(crate) mod threshold;
 pub(crate) mod tracking;
 pub(crate) mod uneven;
 pub(crate) mod weigh;
+pub(crate) mod wings;

@@ -211,6 +211,7 @@ mod tests {
             doubt: Doubt::NONE,
             scatter: 1.0,
             trails: places.iter().map(star).collect(),
+            wings: Vec::new(),
         }
     }
 

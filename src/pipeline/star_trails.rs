@@ -14,6 +14,7 @@ use crate::pipeline::search::{in_turns, template_correlation};
 use crate::pipeline::strip::{Doubt, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
 use crate::pipeline::weigh::Footprint;
+use crate::pipeline::wings;
 
 /// Stars of this S/N and more tell the common vector, the PSF width and how well the model holds.
 const BRIGHT_SNR: f64 = 15.0;
@@ -96,6 +97,8 @@ pub(crate) struct StarTrails {
     /// Scatter of the S/N of star trails where none has been found, which is one in white noise.
     pub(crate) scatter: f64,
     pub(crate) trails: Vec<Believed>,
+    /// Pixels in the wings of bright ones, which no model explains.
+    pub(crate) wings: Vec<Footprint>,
 }
 
 /// Finds the bright stars, learns from them, and measures the sky again without them.
@@ -112,11 +115,13 @@ pub(crate) fn find_bright(
         doubt: Doubt { photon_variance: setting.photon_variance, model_error: MODEL_ERROR },
         scatter: 1.0,
         trails: Vec::new(),
+        wings: Vec::new(),
     };
     let (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
     backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
     found.learn(backend, setting, &bright)?;
     found.trails = found.fit_ends(backend, setting, bright, &points)?;
+    found.wings = wings::find(backend, &found.trails, |star| found.doubtful(star).is_some(), found.sigma())?;
     let kernel = PsfKernel::new(found.psf_sigma_px);
     backend.filter(&kernel, setting.clip_sigmas as f32, false)?;
     if let Some(again) = background::measure_again(backend, sky, true)? {
@@ -340,23 +345,21 @@ impl StarTrails {
         self.trails.iter().flat_map(spoiled).collect()
     }
 
-    /// The pixels where the doubt about the stars' light exceeds the noise by far.
+    /// The pixels where the doubt about the stars' light exceeds the noise by far, or where a bright one's wings do.
     pub(crate) fn hidden(&self) -> Vec<Footprint> {
-        let sigma = self.sigma();
-        let hidden = |b: &Believed| -> Vec<Footprint> {
-            let (segment, length) = (b.trail().segment, b.trail().segment.length_px());
-            let of_point =
-                self.doubt.model_error * b.fit.snr * (2.0 * std::f64::consts::PI.sqrt() * sigma / length).sqrt();
-            let ratio = of_point / HIDING_DOUBT;
-            if ratio <= 1.0 {
-                return Vec::new();
-            }
-            let radius_px = sigma * (2.0 * ratio.ln()).sqrt() + 1.0;
-            let n = (length / radius_px).ceil();
-            let places = (0..=n as usize).map(|k| segment.at(k as f64 / n));
-            places.map(|p| Footprint { x: p.x as f32, y: p.y as f32, radius_px: radius_px as f32 }).collect()
-        };
-        self.trails.iter().flat_map(hidden).collect()
+        let doubtful = self.trails.iter().filter_map(|b| self.doubtful(b));
+        let of_doubt = doubtful.flat_map(|(segment, radius_px)| Footprint::around(&segment, radius_px));
+        of_doubt.chain(self.wings.iter().copied()).collect()
+    }
+
+    /// Where the doubt about a star's light exceeds the noise by far: so many px around its trail.
+    fn doubtful(&self, star: &Believed) -> Option<(Segment, f64)> {
+        let (sigma, segment) = (self.sigma(), star.trail().segment);
+        let of_point = self.doubt.model_error
+            * star.fit.snr
+            * (2.0 * std::f64::consts::PI.sqrt() * sigma / segment.length_px()).sqrt();
+        let ratio = of_point / HIDING_DOUBT;
+        (ratio > 1.0).then(|| (segment, sigma * (2.0 * ratio.ln()).sqrt() + 1.0))
     }
 }
 

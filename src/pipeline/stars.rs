@@ -85,9 +85,10 @@ pub(crate) fn survey(
         (first_guess, origin, find_filtered(backend, &kernel, config.source_snr, config)?)
     };
     let crowded = is_crowded(sources.len(), mesh.width * mesh.height);
-    let classified: Vec<(CompactSource, SourceClass)> =
-        sources.into_iter().map(|s| (s, s.classify(effective_sigma(sigma), crowded))).collect();
-    let compact = || classified.iter().filter(|(_, c)| matches!(c, SourceClass::Star | SourceClass::Hot));
+    let classify = |s: &CompactSource| s.classify_in(mesh.width, mesh.height, effective_sigma(sigma), crowded);
+    let classified: Vec<(CompactSource, SourceClass)> = sources.into_iter().map(|s| (s, classify(&s))).collect();
+    let compact =
+        || classified.iter().filter(|(_, c)| matches!(c, SourceClass::Star | SourceClass::Hot | SourceClass::Cut));
     let bleeds = || classified.iter().filter(|(_, class)| *class == SourceClass::Bleed).map(|(source, _)| source);
     let white_noise_sd = PsfKernel::new(sigma).white_noise_sd();
     let bright_peak = (BRIGHT_SNR * white_noise_sd) as f32;

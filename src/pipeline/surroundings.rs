@@ -2,7 +2,7 @@
 //!
 //! Method: docs/algorithm.md, "Judge".
 
-use crate::backend::TrackProfile;
+use crate::backend::{MEDIAN_ERROR, TrackProfile};
 use crate::geometry::Segment;
 
 /// How far the parallel tracks lie from the trail, to either side, in PSF widths: clear of it, and of each other.
@@ -16,10 +16,6 @@ const LEAST_TRACKS: usize = 7;
 
 /// In white noise the scatter measured from so few tracks is below so many times the true one, 999 times in 1000.
 const SCATTER_BY_CHANCE: f64 = 2.2;
-
-/// The light of a track beside is so many times its median bin, which no star on the track moves; its error is this
-/// many times that of the sum.
-const MEDIAN_ERROR: f64 = 1.25;
 
 /// Standard errors by which the level must differ from zero to count.
 const LEVEL_BY_CHANCE: f64 = 3.0;
@@ -54,7 +50,7 @@ impl Surroundings {
             .zip(&profiles[1..])
             .filter_map(|(offset, profile)| {
                 let (_, variance) = profile.sums();
-                (variance > LEAST_USABLE * weight).then(|| (offset, median_amplitude(profile) * variance.sqrt()))
+                (variance > LEAST_USABLE * weight).then(|| (offset, profile.median_light() * variance.sqrt()))
             })
             .collect();
         if beside.len() < LEAST_TRACKS {
@@ -81,16 +77,6 @@ impl Surroundings {
 
 fn offsets() -> impl Iterator<Item = f64> {
     OFFSETS.iter().flat_map(|o| [-o, *o])
-}
-
-/// Light per bin of the middle one.
-fn median_amplitude(profile: &TrackProfile) -> f64 {
-    let seen = profile.signal.iter().zip(&profile.variance).filter(|(_, v)| **v > 0.0);
-    let mut amplitudes: Vec<f32> = seen.map(|(s, v)| s / v).collect();
-    amplitudes.sort_unstable_by(f32::total_cmp);
-    let Some(last) = amplitudes.len().checked_sub(1) else { return 0.0 };
-    // Of an even number of bins either middle one alone would be off: on a short trail by a third of the noise.
-    0.5 * (f64::from(amplitudes[last / 2]) + f64::from(amplitudes[last - last / 2]))
 }
 
 /// A straight line by least squares.
@@ -143,17 +129,6 @@ mod tests {
         assert!(slope.level > 6.0 && slope.scatter == 1.0, "{slope:?}");
         let rough = seen([12.0, -8.0, 9.0, 11.0, -6.0, -7.0, 12.0, 5.0, -9.0]);
         assert!(rough.scatter > 3.0 && rough.level < 3.0, "{rough:?}");
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between() {
-        let profile = TrackProfile {
-            bin_px: 1.0,
-            first_px: 0.0,
-            signal: vec![4.0, -1.0, 2.0, -3.0, 9.0],
-            variance: vec![1.0, 1.0, 2.0, 1.0, 0.0],
-        };
-        assert_eq!(median_amplitude(&profile), 0.0);
     }
 
     #[test]

@@ -61,6 +61,12 @@ pub(crate) fn is_crowded(n_sources: usize, pixels: usize) -> bool {
     n_sources as f64 * std::f64::consts::PI * BLEND_REACH_PX.powi(2) > CROWDED_NEIGHBOURS * pixels as f64
 }
 
+/// The maximum of light that comes in over a border lies within so many pixels of it.
+const BORDER_PX: u32 = 2;
+
+/// To a quarter of its peak the filtered image of a streak reaches 2.4 PSF widths.
+const STREAK_SIGMAS: f64 = 3.0;
+
 /// What a local maximum is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceClass {
@@ -72,6 +78,8 @@ pub(crate) enum SourceClass {
     Elongated,
     /// Saturated along the column of the detector: charge that has spilled over from a star.
     Bleed,
+    /// A star on the border or beyond it, of which a part is seen.
+    Cut,
 }
 
 /// A disk of pixels to be weighed out.
@@ -85,6 +93,16 @@ pub(crate) struct Footprint {
 impl Footprint {
     pub(crate) fn position(&self) -> Point {
         Point::new(f64::from(self.x), f64::from(self.y))
+    }
+
+    /// Disks a radius apart along a segment.
+    pub(crate) fn around(segment: &Segment, radius_px: f64) -> impl Iterator<Item = Self> + use<> {
+        let segment = *segment;
+        let n = (segment.length_px() / radius_px).ceil();
+        (0..=n as usize).map(move |k| {
+            let place = segment.at(k as f64 / n);
+            Self { x: place.x as f32, y: place.y as f32, radius_px: radius_px as f32 }
+        })
     }
 }
 
@@ -103,11 +121,17 @@ impl CompactSource {
         (diameters[half - 1], diameters[2])
     }
 
+    /// In which the core is longest, of one half of the walk's directions.
+    fn longest_direction(&self) -> usize {
+        let half = WALK_DIRECTIONS / 2;
+        let diameter = |k: &usize| self.core_reach[*k] + self.core_reach[k + half];
+        (0..half).max_by_key(diameter).unwrap_or(0)
+    }
+
     /// The longest line through the core.
     pub(crate) fn core(&self) -> Segment {
         let half = WALK_DIRECTIONS / 2;
-        let diameter = |k: &usize| self.core_reach[*k] + self.core_reach[k + half];
-        let longest = (0..half).max_by_key(diameter).unwrap_or(0);
+        let longest = self.longest_direction();
         let [c, s] = walk_direction(longest).map(f64::from);
         let Point { x, y } = self.position();
         let [ahead, back] = [longest, longest + half].map(|k| f64::from(self.core_reach[k]));
@@ -133,6 +157,24 @@ impl CompactSource {
             return SourceClass::Hot;
         }
         SourceClass::Star
+    }
+
+    /// As in [`classify`](Self::classify), in a frame of a size: what is longest along a border on which it lies, and
+    /// reaches further inwards than a streak is wide, is the light of a star that the border cuts, or of one beyond it.
+    pub(crate) fn classify_in(&self, width: usize, height: usize, sigma_eff_px: f64, crowded: bool) -> SourceClass {
+        let class = self.classify(sigma_eff_px, crowded);
+        let core = self.core();
+        let (dx, dy) = ((core.end.x - core.start.x).abs(), (core.end.y - core.start.y).abs());
+        let is_near = |at: u32, size: usize| at <= BORDER_PX || at + BORDER_PX + 1 >= size as u32;
+        let is_cut = is_near(self.x, width) && dy > 2.0 * dx || is_near(self.y, height) && dx > 2.0 * dy;
+        let is_broad = f64::from(self.across_longest(&self.core_reach)) > STREAK_SIGMAS * sigma_eff_px;
+        if class == SourceClass::Elongated && is_cut && is_broad { SourceClass::Cut } else { class }
+    }
+
+    /// The further one of two reaches across the longest direction: at a border, inwards.
+    fn across_longest(&self, reach: &[u8; WALK_DIRECTIONS]) -> u8 {
+        let across = self.longest_direction() + WALK_DIRECTIONS / 4;
+        reach[across].max(reach[(across + WALK_DIRECTIONS / 2) % WALK_DIRECTIONS])
     }
 
     /// Three times as long along the column as along the row, and nowhere longer. A saturated streak within a few
@@ -174,6 +216,11 @@ impl CompactSource {
         // The median direction: a spike, a neighbour or a streak through the source lengthens only a few.
         let radius = match class {
             SourceClass::Hot => 1.5,
+            // It reaches furthest along the border. What reaches far further than inwards is the border's own light.
+            SourceClass::Cut => {
+                let inwards = self.across_longest(&self.wing_reach);
+                f32::from(reach[WALK_DIRECTIONS - 1].min(2 * inwards)) + 1.0
+            }
             _ => {
                 let walked = f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0;
                 if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
@@ -184,5 +231,40 @@ impl CompactSource {
             }
         };
         Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A maximum at a place of a frame of 100 x 80 with these reaches of its core: along the row, inwards, outwards.
+    fn class_at(y: u32, along: u8, inwards: u8, outwards: u8) -> (SourceClass, Footprint) {
+        let half = WALK_DIRECTIONS / 2;
+        let mut core_reach = [inwards.min(along); WALK_DIRECTIONS];
+        (core_reach[0], core_reach[half]) = (along, along);
+        core_reach[half + 1..].fill(outwards);
+        let source = CompactSource {
+            x: 50,
+            y,
+            peak: 5.0,
+            centre: 10.0,
+            saturated: false,
+            core_reach,
+            wing_reach: core_reach.map(|r| if r > 2 { r + 4 } else { r }),
+        };
+        let class = source.classify_in(100, 80, 1.5, false);
+        (class, source.footprint(class, 1.5, 0.5))
+    }
+
+    #[test]
+    fn light_that_comes_in_over_the_border_is_a_stars() {
+        let (class, footprint) = class_at(1, 12, 6, 1);
+        assert_eq!(class, SourceClass::Cut);
+        assert!((footprint.radius_px - 17.0).abs() < 0.1, "{footprint:?}: as far as it reaches along the border");
+        assert_eq!(class_at(40, 12, 6, 1).0, SourceClass::Elongated, "inside of the frame");
+        assert_eq!(class_at(1, 12, 3, 1).0, SourceClass::Elongated, "no broader than a streak");
+        let (_, of_border) = class_at(1, 60, 6, 1);
+        assert!(of_border.radius_px < 25.0, "{of_border:?}: a glowing border is no star");
     }
 }

@@ -1,0 +1,116 @@
+//! Star trails: how far the light of bright ones reaches beyond what their models explain.
+//!
+//! Method: docs/algorithm.md, "Stars that trail".
+
+use crate::Result;
+use crate::backend::{Backend, MEDIAN_ERROR, TrackProfile};
+use crate::geometry::Segment;
+use crate::pipeline::measure::Trail;
+use crate::pipeline::merge::Believed;
+use crate::pipeline::weigh::Footprint;
+
+/// Where wings are looked for, from the axis on, in PSF widths: a Gaussian's own light has ended, the wings have not.
+const FIRST_SIGMAS: f64 = 2.5;
+const STEP_SIGMAS: f64 = 1.5;
+const LAST_SIGMAS: f64 = 25.0;
+
+/// Light on the tracks beside a star counts from this S/N per square root of a pixel on: on ten pixels, as much as lies
+/// around a star's end, it has a quarter of what a streak must have.
+const LEAST_LIGHT: f64 = 0.5;
+
+/// And from so many standard errors on.
+const BY_CHANCE: f64 = 4.0;
+
+/// What lies this near to a star, in PSF widths, and has less than this part of its S/N, may be a part of its wings.
+const PART_SIGMAS: f64 = 8.0;
+const PART_SHARE: f64 = 0.25;
+
+/// A star's wings reach no less far than those of the middle one of itself and so many that are the next fainter.
+const N_FAINTER: usize = 6;
+
+/// The pixels in the wings of bright stars. All stars have been taken out of the residual image; those that may be made of
+/// the wings of a brighter one are there again while these are measured.
+pub(crate) fn find(
+    backend: &mut dyn Backend,
+    stars: &[Believed],
+    is_bright: impl Fn(&Believed) -> bool,
+    sigma_px: f64,
+) -> Result<Vec<Footprint>> {
+    let mut bright: Vec<&Believed> = stars.iter().filter(|s| is_bright(s)).collect();
+    bright.sort_by(|a, b| b.fit.snr.total_cmp(&a.fit.snr));
+    let is_part = |star: &Believed, of: &Believed| {
+        let apart = of.trail().segment.distance_to(star.trail().segment.midpoint());
+        star.fit.snr < PART_SHARE * of.fit.snr && apart < PART_SIGMAS * sigma_px
+    };
+    let is_alone = |star: &Believed| !bright.iter().any(|of| is_part(star, of));
+    let parts: Vec<Trail> = stars.iter().filter(|s| !is_alone(s)).map(Believed::trail).collect();
+    let alone: Vec<Segment> = bright.iter().filter(|s| is_alone(s)).map(|s| s.trail().segment).collect();
+    backend.add_trails(&parts, 1.0)?;
+    let reaches = reaches_px(backend, &alone, sigma_px)?;
+    backend.add_trails(&parts, -1.0)?;
+    // It is the PSF that has wings: many of the brightest stars show them, or what lies beside a few is others' light.
+    let brightest = &reaches[..reaches.len().div_ceil(2)];
+    if 3 * brightest.iter().filter(|reach| **reach > 0.0).count() <= brightest.len() {
+        return Ok(Vec::new());
+    }
+    // A star whose light is cut, or was taken for that of several, has wings no less than fainter ones.
+    let reach_px = |i: usize| reaches[i].max(median(&reaches[i..reaches.len().min(i + 1 + N_FAINTER)]));
+    let lit = alone.iter().enumerate().map(|(i, segment)| (segment, reach_px(i))).filter(|(_, reach)| *reach > 0.0);
+    Ok(lit.flat_map(|(segment, reach)| Footprint::around(segment, reach)).collect())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// For every trail, whose model has been taken out of the residual image, how far from its axis there is light on both
+/// sides, px; 0 where there is none.
+fn reaches_px(backend: &mut dyn Backend, trails: &[Segment], sigma_px: f64) -> Result<Vec<f64>> {
+    let mut reaches = vec![0.0; trails.len()];
+    let mut lit: Vec<usize> = (0..trails.len()).collect();
+    let mut offset = FIRST_SIGMAS;
+    while !lit.is_empty() && offset < LAST_SIGMAS {
+        let beside = |i: &usize| [-offset, offset].map(|o| trails[*i].moved_across(o * sigma_px));
+        let tracks: Vec<Segment> = lit.iter().flat_map(beside).collect();
+        let profiles = backend.profiles(&tracks, sigma_px as f32)?;
+        let mut sides = profiles.chunks_exact(2);
+        lit.retain(|_| sides.next().is_some_and(are_lit));
+        for &i in &lit {
+            reaches[i] = (offset + 0.5 * STEP_SIGMAS) * sigma_px;
+        }
+        offset += STEP_SIGMAS;
+    }
+    Ok(reaches)
+}
+
+/// Both tracks at one distance are: light on one side alone is another star's.
+fn are_lit(sides: &[TrackProfile]) -> bool {
+    let snr_of = |side: &TrackProfile| side.median_light() * side.sums().1.sqrt();
+    let usable_px = |side: &TrackProfile| side.bin_px * side.variance.iter().filter(|v| **v > 0.0).count() as f64;
+    let n_sides = sides.len() as f64;
+    let mean_px = sides.iter().map(usable_px).sum::<f64>() / n_sides;
+    let least = (MEDIAN_ERROR * BY_CHANCE / n_sides.sqrt()).max(LEAST_LIGHT * mean_px.sqrt());
+    sides.iter().map(snr_of).sum::<f64>() > n_sides * least && sides.iter().all(|side| snr_of(side) > 0.5 * least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A track of 40 bins with so much light in each, and as much again in some of them.
+    fn side(light: f32, others: f32) -> TrackProfile {
+        let signal = (0..40).map(|bin| light + if bin < 15 { others } else { 0.0 }).collect();
+        TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 40] }
+    }
+
+    #[test]
+    fn wings_are_seen_on_both_sides() {
+        assert!(are_lit(&[side(1.0, 0.0), side(1.0, 0.0)]));
+        assert!(are_lit(&[side(1.6, 0.0), side(0.5, 0.0)]), "the star was fitted a little askew");
+        assert!(!are_lit(&[side(0.3, 0.0), side(0.3, 0.0)]), "too little to make a streak");
+        assert!(!are_lit(&[side(5.0, 0.0), side(0.0, 0.0)]), "another star's light");
+        assert!(!are_lit(&[side(0.0, 9.0), side(0.0, 9.0)]), "stars on the tracks");
+    }
+}
