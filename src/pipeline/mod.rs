@@ -6,6 +6,7 @@
 pub(crate) mod along;
 pub(crate) mod background;
 pub(crate) mod blends;
+pub(crate) mod bundles;
 pub(crate) mod chain;
 pub(crate) mod detected;
 pub(crate) mod doubles;

@@ -6,6 +6,7 @@ use crate::detection::{Detection, Flags, FrameFlag, PsfSource, RejectReason, Rej
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::Segment;
+use crate::pipeline::bundles;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
 use crate::pipeline::last_fits::{self, Measured};
@@ -170,6 +171,7 @@ impl<'a> Findings<'a> {
                 }
             }
         }
+        self.reject_bundles();
         let seen: Vec<Seen> = self.detections.iter().map(last_fits::as_seen).collect();
         self.tracking = mode.unwrap_or_else(|| tracking::decide(self.config.tracking, &seen));
         for (detection, seen) in self.detections.iter_mut().zip(&seen) {
@@ -177,6 +179,22 @@ impl<'a> Findings<'a> {
                 detection.role = Role::Target;
             } else if tracking::is_star(&self.tracking, seen) {
                 detection.role = Role::Star;
+            }
+        }
+    }
+
+    /// Targets that the sky's structure drew.
+    fn reject_bundles(&mut self) {
+        let line = |d: &Detection| bundles::Line { segment: d.segment, angle_err_rad: d.angle_err_rad(), snr: d.snr };
+        let (mut targets, stars) =
+            std::mem::take(&mut self.detections).into_iter().partition(|d| d.role == Role::Target);
+        self.detections = stars;
+        let lines: Vec<bundles::Line> = targets.iter().map(line).collect();
+        for (d, is_bundled) in targets.drain(..).zip(bundles::are_bundled(&lines)) {
+            if is_bundled {
+                self.rejected.push(Rejected { segment: d.segment, snr: d.snr, reason: RejectReason::UnevenSky });
+            } else {
+                self.detections.push(d);
             }
         }
     }
