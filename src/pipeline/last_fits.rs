@@ -46,6 +46,8 @@ pub(crate) struct Measured {
     pub(crate) gain_over_star_trails: Option<f64>,
     /// One of the stars that were found with the common vector.
     pub(crate) is_known_star: bool,
+    /// See [`Believed`].
+    pub(crate) is_part_of_wings: bool,
 }
 
 impl Measured {
@@ -238,6 +240,7 @@ pub(crate) fn measure_trails(
             profile,
             trail: if believed.origin == Origin::Star { believed.fit.trail } else { fitted.trail },
             is_known_star: believed.origin == Origin::Star,
+            is_part_of_wings: believed.is_part_of_wings,
             has_light,
             misfit: fitted.misfit(settings),
             surroundings: Surroundings::from_profiles(beside, taken_out_snr, chains.noise_excess()),

@@ -62,6 +62,8 @@ pub(crate) struct Search<'a> {
 pub(crate) struct Believed {
     pub(crate) fit: TrailFit,
     pub(crate) origin: Origin,
+    /// A star's trail that lies in the wings of a brighter one.
+    pub(crate) is_part_of_wings: bool,
     /// S/N² by which it explains more than trails of stars in its place, prices included and in the frame's own noise;
     /// none where these were not tried.
     pub(crate) gain_over_star_trails: Option<f64>,
@@ -81,7 +83,7 @@ pub(crate) enum Origin {
 
 impl Believed {
     pub(crate) fn new(fit: TrailFit, origin: Origin) -> Self {
-        Self { fit, origin, gain_over_star_trails: None }
+        Self { fit, origin, is_part_of_wings: false, gain_over_star_trails: None }
     }
 
     pub(crate) fn trail(&self) -> Trail {

@@ -128,7 +128,10 @@ impl<'a> Findings<'a> {
         for m in measured {
             if m.is_known_star {
                 self.trails.push(m.trail);
-                if m.detection.snr >= least_star_snr {
+                let (segment, snr) = (m.detection.segment, m.detection.snr);
+                if m.is_part_of_wings {
+                    self.rejected.push(Rejected { segment, snr, reason: RejectReason::StarResidual });
+                } else if snr >= least_star_snr {
                     self.detections.push(m.detection);
                 }
                 continue;

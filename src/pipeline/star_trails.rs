@@ -14,7 +14,7 @@ use crate::pipeline::search::{in_turns, template_correlation};
 use crate::pipeline::strip::{Doubt, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
 use crate::pipeline::weigh::Footprint;
-use crate::pipeline::wings;
+use crate::pipeline::wings::{self, Wings};
 
 /// Stars of this S/N and more tell the common vector, the PSF width and how well the model holds.
 const BRIGHT_SNR: f64 = 15.0;
@@ -97,8 +97,8 @@ pub(crate) struct StarTrails {
     /// Scatter of the S/N of star trails where none has been found, which is one in white noise.
     pub(crate) scatter: f64,
     pub(crate) trails: Vec<Believed>,
-    /// Pixels in the wings of bright ones, which no model explains.
-    pub(crate) wings: Vec<Footprint>,
+    /// Of bright ones.
+    pub(crate) wings: Vec<Wings>,
 }
 
 /// Finds the bright stars, learns from them, and measures the sky again without them.
@@ -136,6 +136,9 @@ impl StarTrails {
         let (all, points) = self.search(backend, setting, LEAST_SNR)?;
         backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
         self.trails = self.fit_ends(backend, setting, all, &points)?;
+        for star in &mut self.trails {
+            star.is_part_of_wings = self.wings.iter().any(|wings| wings.hold(star));
+        }
         Ok(())
     }
 
@@ -349,7 +352,7 @@ impl StarTrails {
     pub(crate) fn hidden(&self) -> Vec<Footprint> {
         let doubtful = self.trails.iter().filter_map(|b| self.doubtful(b));
         let of_doubt = doubtful.flat_map(|(segment, radius_px)| Footprint::around(&segment, radius_px));
-        of_doubt.chain(self.wings.iter().copied()).collect()
+        of_doubt.chain(self.wings.iter().flat_map(Wings::footprints)).collect()
     }
 
     /// Where the doubt about a star's light exceeds the noise by far: so many px around its trail.

@@ -140,15 +140,14 @@ impl CompactSource {
 
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
     ///
-    /// In a crowded field, where blends of two stars outnumber bright short streaks, only the clearly long ones pass.
+    /// In a crowded field, where blends of two stars outnumber bright short streaks, only the clearly long ones pass. A
+    /// saturated streak within some ten degrees of the column cannot be told from spilled charge.
     pub(crate) fn classify(&self, sigma_eff_px: f64, crowded: bool) -> SourceClass {
         let (longest, across) = self.core_diameters();
-        if self.saturated && self.is_column(longest) {
-            return SourceClass::Bleed;
-        }
         let (factor, more_px) = if crowded { (1.8, 2.0) } else { (1.5, 1.0) };
         if f64::from(longest) >= factor * f64::from(across) + more_px {
-            return SourceClass::Elongated;
+            let is_spilled = self.saturated && self.along_column() == longest;
+            return if is_spilled { SourceClass::Bleed } else { SourceClass::Elongated };
         }
         // Over its filtered value a star's central pixel stands 2 times, a lone pixel 2πσ² times: the geometric mean
         // of the two parts them.
@@ -177,12 +176,9 @@ impl CompactSource {
         reach[across].max(reach[(across + WALK_DIRECTIONS / 2) % WALK_DIRECTIONS])
     }
 
-    /// Three times as long along the column as along the row, and nowhere longer. A saturated streak within a few
-    /// degrees of the column cannot be told from this.
-    fn is_column(&self, longest: u32) -> bool {
-        let diameter = |k: usize| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + WALK_DIRECTIONS / 2]);
-        let (along, across) = (diameter(WALK_DIRECTIONS / 4), diameter(0));
-        along == longest && along > 3 * across
+    /// Width of the core along the detector's column.
+    fn along_column(&self) -> u32 {
+        [1, 3].map(|quarters| u32::from(self.core_reach[quarters * WALK_DIRECTIONS / 4])).iter().sum()
     }
 
     /// Where charge has spilled: along the column, as far as it is followed.
@@ -266,5 +262,26 @@ mod tests {
         assert_eq!(class_at(1, 12, 3, 1).0, SourceClass::Elongated, "no broader than a streak");
         let (_, of_border) = class_at(1, 60, 6, 1);
         assert!(of_border.radius_px < 25.0, "{of_border:?}: a glowing border is no star");
+    }
+
+    #[test]
+    fn a_saturated_source_along_the_column_is_spilled_charge() {
+        let class = |saturated: bool, longest: usize| {
+            let half = WALK_DIRECTIONS / 2;
+            let mut core_reach = [5; WALK_DIRECTIONS];
+            (core_reach[longest], core_reach[longest + half]) = (13, 13);
+            let reach = core_reach;
+            let source =
+                CompactSource { x: 50, y: 40, peak: 1e4, centre: 2e4, saturated, core_reach, wing_reach: reach };
+            source.classify(1.5, true)
+        };
+        let column = WALK_DIRECTIONS / 4;
+        assert_eq!(
+            class(true, column),
+            SourceClass::Bleed,
+            "under the wings of its star it is 2.6 times as long as wide"
+        );
+        assert_eq!(class(false, column), SourceClass::Elongated);
+        assert_eq!(class(true, column + 1), SourceClass::Elongated, "a streak");
     }
 }

@@ -28,14 +28,36 @@ const PART_SHARE: f64 = 0.25;
 /// A star's wings reach no less far than those of the middle one of itself and so many that are the next fainter.
 const N_FAINTER: usize = 6;
 
-/// The pixels in the wings of bright stars. All stars have been taken out of the residual image; those that may be made of
+/// The light around a bright star that its model does not explain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wings {
+    segment: Segment,
+    snr: f64,
+    reach_px: f64,
+}
+
+impl Wings {
+    /// The pixels that they light.
+    pub(crate) fn footprints(&self) -> impl Iterator<Item = Footprint> + use<> {
+        Footprint::around(&self.segment, self.reach_px)
+    }
+
+    /// A fainter star's trail lies in them: it is made of their light, or has much of it.
+    pub(crate) fn hold(&self, star: &Believed) -> bool {
+        let Segment { start, end } = star.trail().segment;
+        star.fit.snr < PART_SHARE * self.snr
+            && [start, end].iter().all(|p| self.segment.distance_to(*p) < self.reach_px)
+    }
+}
+
+/// The wings of bright stars. All stars have been taken out of the residual image; those that may be made of
 /// the wings of a brighter one are there again while these are measured.
 pub(crate) fn find(
     backend: &mut dyn Backend,
     stars: &[Believed],
     is_bright: impl Fn(&Believed) -> bool,
     sigma_px: f64,
-) -> Result<Vec<Footprint>> {
+) -> Result<Vec<Wings>> {
     let mut bright: Vec<&Believed> = stars.iter().filter(|s| is_bright(s)).collect();
     bright.sort_by(|a, b| b.fit.snr.total_cmp(&a.fit.snr));
     let is_part = |star: &Believed, of: &Believed| {
@@ -44,9 +66,10 @@ pub(crate) fn find(
     };
     let is_alone = |star: &Believed| !bright.iter().any(|of| is_part(star, of));
     let parts: Vec<Trail> = stars.iter().filter(|s| !is_alone(s)).map(Believed::trail).collect();
-    let alone: Vec<Segment> = bright.iter().filter(|s| is_alone(s)).map(|s| s.trail().segment).collect();
+    let alone: Vec<&Believed> = bright.iter().copied().filter(|s| is_alone(s)).collect();
+    let segments: Vec<Segment> = alone.iter().map(|s| s.trail().segment).collect();
     backend.add_trails(&parts, 1.0)?;
-    let reaches = reaches_px(backend, &alone, sigma_px)?;
+    let reaches = reaches_px(backend, &segments, sigma_px)?;
     backend.add_trails(&parts, -1.0)?;
     // It is the PSF that has wings: many of the brightest stars show them, or what lies beside a few is others' light.
     let brightest = &reaches[..reaches.len().div_ceil(2)];
@@ -55,8 +78,9 @@ pub(crate) fn find(
     }
     // A star whose light is cut, or was taken for that of several, has wings no less than fainter ones.
     let reach_px = |i: usize| reaches[i].max(median(&reaches[i..reaches.len().min(i + 1 + N_FAINTER)]));
-    let lit = alone.iter().enumerate().map(|(i, segment)| (segment, reach_px(i))).filter(|(_, reach)| *reach > 0.0);
-    Ok(lit.flat_map(|(segment, reach)| Footprint::around(segment, reach)).collect())
+    let of = |(i, star): (usize, &&Believed)| Wings { segment: segments[i], snr: star.fit.snr, reach_px: reach_px(i) };
+    let wings = alone.iter().enumerate().map(of);
+    Ok(wings.filter(|w| w.reach_px > 0.0).collect())
 }
 
 fn median(values: &[f64]) -> f64 {
