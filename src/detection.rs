@@ -357,7 +357,7 @@ pub enum RejectReason {
     /// Follows the border of the usable area.
     FrameEdge,
     /// Lies where the sky is not what the background map says (an edge of stray light or of a shadow, a nebula), and is not
-    /// much brighter than that is off; or crosses several other lines at small angles, as along such an edge.
+    /// much brighter than that is off; or runs along several other lines at small angles, as along such an edge.
     UnevenSky,
     /// Not significant against what lies beside it, or what its own model leaves of it: no trail describes this light.
     PoorFit,

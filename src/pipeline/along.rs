@@ -102,6 +102,7 @@ impl AlongTrack<'_> {
     pub(crate) fn bend(&self) -> Bend {
         let n = (self.snr / PART_SNR).powi(2).clamp(PARTS.0, PARTS.1) as usize;
         let width2 = self.sigma_px.powi(2) + self.trail.sigma_eff_px.powi(2);
+        let photons = self.photons_of_difference(width2) * n as f64 / self.segment.length_px();
         // (place along from −1 to 1, place across, weight)
         let places: Vec<(f64, f64, f64)> = self
             .parts(0, n)
@@ -116,12 +117,25 @@ impl AlongTrack<'_> {
                     // Light at δ gives tanh(δ · offset / width²).
                     let scale = width2 / self.sigma_px;
                     let slope = scale / (sum * (1.0 - contrast * contrast));
-                    let weight = 1.0 / (slope * slope * 2.0 * variance * (1.0 - CORRELATION));
+                    let of_difference = 2.0 * variance * (1.0 - CORRELATION) + photons * sum.max(0.0);
+                    let weight = 1.0 / (slope * slope * of_difference);
                     ((2 * k + 1) as f64 / n as f64 - 1.0, scale * contrast.atanh(), weight)
                 })
             })
             .collect();
         parabola(&places)
+    }
+
+    /// Variance that the source's own photons give to the difference of the light per length on the outer tracks, times
+    /// length, per sum of both: ∫(G₊ − G₋)² I / (∫G²)² over the light I of a trail between them.
+    fn photons_of_difference(&self, width2: f64) -> f64 {
+        let sigma2 = self.sigma_px.powi(2);
+        let spread2 = 0.5 * sigma2 + self.trail.sigma_eff_px.powi(2);
+        let normal = 1.0 / (2.0 * PI * spread2).sqrt();
+        let own_less_shared = ((-0.5 * sigma2 / spread2).exp() - CORRELATION) * normal;
+        // What each of them sees of the light.
+        let seen = (2.0 * sigma2 / width2).sqrt() * (-0.5 * sigma2 / width2).exp();
+        self.photon_variance * 2.0 * PI.sqrt() * self.sigma_px * own_less_shared / seen
     }
 
     /// Light in equal parts of one of the tracks.

@@ -1,4 +1,4 @@
-//! Bundles: long lines that cross each other at small angles are drawn by structure in the sky, not by objects.
+//! Bundles: long lines that run along each other at small angles are drawn by structure in the sky, not by objects.
 //!
 //! Method: docs/algorithm.md, "Judge".
 
@@ -7,16 +7,17 @@ use crate::geometry::{Segment, track_angle_difference};
 /// Lines of a bundle are no shorter than this: an edge of light is long. A tile of the background is as wide.
 const LEAST_PX: f64 = 64.0;
 
-/// They cross, or come as near as this.
-const NEAR_PX: f64 = 16.0;
+/// A line runs along another where this part of either lies no further than this from the other: lines that only cross do
+/// not.
+const NEAR_PX: f64 = 32.0;
+const LEAST_PART: f64 = 0.35;
 
 /// Their angles differ by no less than this and three of their errors, as those of objects in formation do not, and by no
 /// more than this, as those of objects that meet by chance may.
 const LEAST_ANGLE_RAD: f64 = 0.02;
 const MOST_ANGLE_RAD: f64 = 0.6;
 
-/// A line is one of a bundle with more others than this: of ten streaks of 300 px that lie anywhere in a frame of 1024²
-/// none had more in 20 000 drawings.
+/// A line is one of a bundle with more others than this.
 const MOST_OTHERS: usize = 3;
 
 /// Others that have less than this part of its S/N do not count: a streak may cross a bundle.
@@ -34,7 +35,7 @@ pub(crate) struct Line {
 pub(crate) fn are_bundled(lines: &[Line]) -> Vec<bool> {
     let long: Vec<&Line> = lines.iter().filter(|line| line.is_long()).collect();
     let is_bundled = |line: &Line| {
-        let others = long.iter().filter(|other| other.snr > LEAST_SHARE * line.snr && line.crosses(other));
+        let others = long.iter().filter(|other| other.snr > LEAST_SHARE * line.snr && line.runs_along(other));
         others.count() > MOST_OTHERS
     };
     lines.iter().map(|line| line.is_long() && is_bundled(line)).collect()
@@ -46,23 +47,23 @@ impl Line {
     }
 
     /// At a small angle.
-    fn crosses(&self, other: &Self) -> bool {
+    fn runs_along(&self, other: &Self) -> bool {
         let apart_rad = track_angle_difference(self.segment.angle_rad(), other.segment.angle_rad());
         let least_rad = LEAST_ANGLE_RAD.max(3.0 * self.angle_err_rad.hypot(other.angle_err_rad));
-        (least_rad..MOST_ANGLE_RAD).contains(&apart_rad) && come_near(&self.segment, &other.segment)
+        (least_rad..MOST_ANGLE_RAD).contains(&apart_rad)
+            && lies_near(&self.segment, &other.segment)
+            && lies_near(&other.segment, &self.segment)
     }
 }
 
-/// Two segments cross, or an end of one lies near the other.
-fn come_near(a: &Segment, b: &Segment) -> bool {
-    let side = |s: &Segment, of: &Segment| {
-        let (c, sin) = of.direction();
-        let across = |x: f64, y: f64| (y - of.start.y) * c - (x - of.start.x) * sin;
-        across(s.start.x, s.start.y) * across(s.end.x, s.end.y)
-    };
-    let near = |s: &Segment, other: &Segment| [s.start, s.end].iter().any(|end| other.distance_to(*end) < NEAR_PX);
-    side(a, b) < 0.0 && side(b, a) < 0.0 || near(a, b) || near(b, a)
+/// Enough of a segment is near another.
+fn lies_near(segment: &Segment, other: &Segment) -> bool {
+    let near = (0..=N_PLACES).filter(|k| other.distance_to(segment.at(*k as f64 / N_PLACES as f64)) < NEAR_PX);
+    near.count() as f64 > LEAST_PART * N_PLACES as f64
 }
+
+/// Places on a segment that are looked at.
+const N_PLACES: usize = 40;
 
 #[cfg(test)]
 mod tests {

@@ -92,10 +92,12 @@ pub(crate) fn survey(
     let bleeds = || classified.iter().filter(|(_, class)| *class == SourceClass::Bleed).map(|(source, _)| source);
     let white_noise_sd = PsfKernel::new(sigma).white_noise_sd();
     let bright_peak = (BRIGHT_SNR * white_noise_sd) as f32;
-    let bright = compact().filter(|(s, class)| *class == SourceClass::Star && (s.saturated || s.peak > bright_peak));
+    let bright = compact().filter(|(s, class)| *class != SourceClass::Hot && (s.saturated || s.peak > bright_peak));
     let spilled = classified
         .iter()
-        .filter(|(s, class)| s.saturated && matches!(class, SourceClass::Bleed | SourceClass::Elongated))
+        .filter(|(s, class)| {
+            s.saturated && matches!(class, SourceClass::Bleed | SourceClass::Elongated | SourceClass::Cut)
+        })
         .map(|(source, _)| source);
     let footprint =
         |(s, class): &(CompactSource, SourceClass)| s.footprint(*class, effective_sigma(sigma), config.wing_sigmas);

@@ -64,8 +64,10 @@ pub(crate) fn is_crowded(n_sources: usize, pixels: usize) -> bool {
 /// The maximum of light that comes in over a border lies within so many pixels of it.
 const BORDER_PX: u32 = 2;
 
-/// To a quarter of its peak the filtered image of a streak reaches 2.4 PSF widths.
-const STREAK_SIGMAS: f64 = 3.0;
+/// How many steps of a pixel the filtered image of a streak, √2 PSF widths wide, takes to fall to a quarter, at most.
+fn streak_reach_px(sigma_eff_px: f64) -> f64 {
+    2.0 * (2.0 * std::f64::consts::LN_2).sqrt() * sigma_eff_px + 1.0
+}
 
 /// What a local maximum is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl Footprint {
     /// Disks a radius apart along a segment.
     pub(crate) fn around(segment: &Segment, radius_px: f64) -> impl Iterator<Item = Self> + use<> {
         let segment = *segment;
-        let n = (segment.length_px() / radius_px).ceil();
+        let n = (segment.length_px() / radius_px).ceil().max(1.0);
         (0..=n as usize).map(move |k| {
             let place = segment.at(k as f64 / n);
             Self { x: place.x as f32, y: place.y as f32, radius_px: radius_px as f32 }
@@ -141,12 +143,12 @@ impl CompactSource {
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
     ///
     /// In a crowded field, where blends of two stars outnumber bright short streaks, only the clearly long ones pass. A
-    /// saturated streak within some ten degrees of the column cannot be told from spilled charge.
+    /// saturated streak within a few degrees of the column cannot be told from spilled charge.
     pub(crate) fn classify(&self, sigma_eff_px: f64, crowded: bool) -> SourceClass {
         let (longest, across) = self.core_diameters();
         let (factor, more_px) = if crowded { (1.8, 2.0) } else { (1.5, 1.0) };
         if f64::from(longest) >= factor * f64::from(across) + more_px {
-            let is_spilled = self.saturated && self.along_column() == longest;
+            let is_spilled = self.saturated && self.is_column(longest, sigma_eff_px);
             return if is_spilled { SourceClass::Bleed } else { SourceClass::Elongated };
         }
         // Over its filtered value a star's central pixel stands 2 times, a lone pixel 2πσ² times: the geometric mean
@@ -166,7 +168,7 @@ impl CompactSource {
         let (dx, dy) = ((core.end.x - core.start.x).abs(), (core.end.y - core.start.y).abs());
         let is_near = |at: u32, size: usize| at <= BORDER_PX || at + BORDER_PX + 1 >= size as u32;
         let is_cut = is_near(self.x, width) && dy > 2.0 * dx || is_near(self.y, height) && dx > 2.0 * dy;
-        let is_broad = f64::from(self.across_longest(&self.core_reach)) > STREAK_SIGMAS * sigma_eff_px;
+        let is_broad = f64::from(self.across_longest(&self.core_reach)) > streak_reach_px(sigma_eff_px);
         if class == SourceClass::Elongated && is_cut && is_broad { SourceClass::Cut } else { class }
     }
 
@@ -176,9 +178,12 @@ impl CompactSource {
         reach[across].max(reach[(across + WALK_DIRECTIONS / 2) % WALK_DIRECTIONS])
     }
 
-    /// Width of the core along the detector's column.
-    fn along_column(&self) -> u32 {
-        [1, 3].map(|quarters| u32::from(self.core_reach[quarters * WALK_DIRECTIONS / 4])).iter().sum()
+    /// Nowhere longer than along the column, and three times as long as along the row, or broader than a streak: a star's
+    /// wings are around it.
+    fn is_column(&self, longest: u32, sigma_eff_px: f64) -> bool {
+        let diameter = |k: usize| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + WALK_DIRECTIONS / 2]);
+        let (along, across) = (diameter(WALK_DIRECTIONS / 4), diameter(0));
+        along == longest && (along > 3 * across || f64::from(across) > 2.0 * streak_reach_px(sigma_eff_px))
     }
 
     /// Where charge has spilled: along the column, as far as it is followed.

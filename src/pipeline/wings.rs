@@ -25,6 +25,9 @@ const BY_CHANCE: f64 = 4.0;
 const PART_SIGMAS: f64 = 8.0;
 const PART_SHARE: f64 = 0.25;
 
+/// So many of the brightest stars must show wings.
+const LEAST_STARS: usize = 3;
+
 /// A star's wings reach no less far than those of the middle one of itself and so many that are the next fainter.
 const N_FAINTER: usize = 6;
 
@@ -75,25 +78,27 @@ pub(crate) fn find(
     backend.add_trails(&parts, 1.0)?;
     let reaches = reaches_px(backend, &segments, sigma_px)?;
     backend.add_trails(&parts, -1.0)?;
-    // It is the PSF that has wings: many of the brightest stars show them, or what lies beside a few is others' light.
-    let brightest = &reaches[..reaches.len().div_ceil(2)];
-    if 3 * brightest.iter().filter(|reach| **reach > 0.0).count() <= brightest.len() {
+    if !are_of_the_psf(&reaches) {
         return Ok(Vec::new());
     }
-    // A star whose light is cut, or was taken for that of several, has wings no less than fainter ones, as they fall.
-    let reach_px = |i: usize| {
-        let as_of = |j: usize| reaches[j] * (alone[i].fit.snr / alone[j].fit.snr).powf(FALL);
-        let next: Vec<f64> = (i..alone.len().min(i + 1 + N_FAINTER)).map(as_of).collect();
-        reaches[i].max(median(next))
-    };
-    let of = |(i, star): (usize, &&Believed)| Wings { segment: segments[i], snr: star.fit.snr, reach_px: reach_px(i) };
-    let wings = alone.iter().enumerate().map(of);
-    Ok(wings.filter(|w| w.reach_px > 0.0).collect())
+    let snrs: Vec<f64> = alone.iter().map(|s| s.fit.snr).collect();
+    let of = |i: usize| Wings { segment: segments[i], snr: snrs[i], reach_px: reach_px(&snrs, &reaches, i) };
+    Ok((0..alone.len()).map(of).filter(|w| w.reach_px > 0.0).collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Many of the brightest stars show them, whose reaches come first; what lies beside a few is others' light.
+fn are_of_the_psf(reaches: &[f64]) -> bool {
+    let brightest = &reaches[..reaches.len().div_ceil(2)];
+    let n_lit = brightest.iter().filter(|reach| **reach > 0.0).count();
+    n_lit >= LEAST_STARS && 3 * n_lit > brightest.len()
+}
+
+/// A star whose light is cut, or was taken for that of several, has wings no less than fainter ones, as they fall.
+fn reach_px(snrs: &[f64], reaches: &[f64], i: usize) -> f64 {
+    let as_of = |j: usize| reaches[j] * (snrs[i] / snrs[j]).powf(FALL);
+    let mut next: Vec<f64> = (i..snrs.len().min(i + 1 + N_FAINTER)).map(as_of).collect();
+    next.sort_unstable_by(f64::total_cmp);
+    reaches[i].max(next[next.len() / 2])
 }
 
 /// For every trail, whose model has been taken out of the residual image, how far from its axis there is light on both
@@ -129,6 +134,8 @@ fn are_lit(sides: &[TrackProfile]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::measure::TrailFit;
+    use crate::pipeline::merge::Origin;
 
     /// A track of 40 bins with so much light in each, and as much again in some of them.
     fn side(light: f32, others: f32) -> TrackProfile {
@@ -143,5 +150,36 @@ mod tests {
         assert!(!are_lit(&[side(0.3, 0.0), side(0.3, 0.0)]), "too little to make a streak");
         assert!(!are_lit(&[side(5.0, 0.0), side(0.0, 0.0)]), "another star's light");
         assert!(!are_lit(&[side(0.0, 9.0), side(0.0, 9.0)]), "stars on the tracks");
+    }
+
+    #[test]
+    fn wings_are_the_psfs() {
+        assert!(are_of_the_psf(&[20.0, 0.0, 14.0, 11.0, 11.0, 8.0, 0.0, 0.0]));
+        assert!(!are_of_the_psf(&[20.0, 0.0, 0.0, 11.0, 11.0, 8.0, 8.0, 8.0]), "two of the brighter four");
+        assert!(!are_of_the_psf(&[
+            9.0, 9.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        ]));
+        assert!(!are_of_the_psf(&[9.0]) && !are_of_the_psf(&[]));
+    }
+
+    #[test]
+    fn a_star_in_pieces_has_the_wings_of_fainter_ones() {
+        let (snrs, reaches) = ([3200.0, 100.0, 100.0, 100.0, 10.0], [0.0, 9.0, 8.0, 10.0, 0.0]);
+        assert!((reach_px(&snrs, &reaches, 0) - 16.0).abs() < 1e-9, "twice as far: the fifth root of 32");
+        assert_eq!(reach_px(&snrs, &reaches, 3), 10.0);
+        assert_eq!(reach_px(&snrs, &reaches, 4), 0.0);
+    }
+
+    #[test]
+    fn a_fainter_star_lies_in_them() {
+        let star = |y: f64, snr: f64| {
+            let segment = Segment::from_coordinates(20.0, y, 50.0, y);
+            let fit = TrailFit::unfitted(Trail { segment, flux: 1.0, background: 0.0, sigma_eff_px: 1.5 });
+            Believed::new(TrailFit { snr, ..fit }, Origin::Star)
+        };
+        let wings = Wings { segment: star(40.0, 0.0).trail().segment, snr: 1000.0, reach_px: 9.0 };
+        assert!(wings.hold(&star(47.0, 60.0)));
+        assert!(!wings.hold(&star(47.0, 300.0)), "too bright for a part of them");
+        assert!(!wings.hold(&star(50.0, 60.0)), "beyond");
     }
 }
