@@ -226,12 +226,15 @@ fn progress_bar(n_frames: usize) -> ProgressBar {
     }
 }
 
-/// A line for the frame, and one for each detection.
+/// A line for the frame, and one for each detection, those of stars last.
 fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
     let n = report.detections.len();
     let noun = if n == 1 { "detection" } else { "detections" };
+    let (of_stars, targets): (Vec<&Detection>, Vec<&Detection>) =
+        report.detections.iter().partition(|d| d.role == Role::Star);
+    let stars = if of_stars.is_empty() { String::new() } else { format!("{} of stars, ", of_stars.len()) };
     let mut lines = vec![format!(
-        "{name}: {n} {noun} ({} rejected) in {:.1} ms on {} ({} tracking, PSF sigma {:.2} px, threshold S/N {:.1})",
+        "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({} tracking, PSF sigma {:.2} px, threshold S/N {:.1})",
         report.rejected.len(),
         report.total_ms,
         report.device,
@@ -240,7 +243,7 @@ fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
         report.threshold_snr
     )];
     lines.extend(report.flags.iter().map(|flag| format!("  note: {}", flag.name())));
-    lines.extend(report.detections.iter().map(describe_detection));
+    lines.extend(targets.into_iter().chain(of_stars).map(describe_detection));
     if with_rejected {
         lines.extend(report.rejected.iter().map(|r| {
             let (a, b) = (r.segment.start, r.segment.end);
