@@ -277,6 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn photons_move_the_place_across() {
+        // A trail wider than the profiles, its photons summed by hand over both of the outer tracks.
+        let width = 2.0;
+        let normal = |v: f64, sigma: f64| (-0.5 * (v / sigma).powi(2)).exp() / (sigma * (2.0 * PI).sqrt());
+        let over = |f: &dyn Fn(f64) -> f64| (-2000..=2000).map(|k| 0.01 * f(0.01 * f64::from(k))).sum::<f64>();
+        let norm = over(&|v| normal(v, SIGMA).powi(2));
+        let tracks = |v: f64| [normal(v - SIGMA, SIGMA), normal(v + SIGMA, SIGMA)].map(|g| g / norm);
+        let sum = over(&|v| tracks(v).iter().sum::<f64>() * normal(v, width));
+        let of_difference = over(&|v| (tracks(v)[0] - tracks(v)[1]).powi(2) * normal(v, width));
+        let segment = Segment::from_coordinates(10.0, 50.0, 110.0, 50.0);
+        let trail = Trail { segment, flux: 100.0, background: 0.0, sigma_eff_px: width };
+        let shape = AlongTrack {
+            segment,
+            trail: &trail,
+            taken_out: None,
+            sigma_px: SIGMA,
+            profiles: &[],
+            snr: 100.0,
+            photon_variance: 0.7,
+        };
+        let stated = shape.photons_of_difference(SIGMA.powi(2) + width.powi(2));
+        assert!((stated / (0.7 * of_difference / sum) - 1.0).abs() < 1e-3, "{stated} {of_difference} {sum}");
+    }
+
+    #[test]
     fn what_was_taken_out_is_put_back() {
         let segment = Segment::from_coordinates(10.0, 50.0, 110.0, 50.0);
         let trail = Trail { segment, flux: 300.0, background: 0.0, sigma_eff_px: SIGMA };
