@@ -129,10 +129,18 @@ impl<'a> Findings<'a> {
             if m.is_known_star {
                 self.trails.push(m.trail);
                 let (segment, snr) = (m.detection.segment, m.detection.snr);
-                if m.is_part_of_wings {
-                    self.rejected.push(Rejected { segment, snr, reason: RejectReason::StarResidual });
-                } else if snr >= least_star_snr {
-                    self.detections.push(m.detection);
+                let is_outside = segment.clipped_to(self.frame.width(), self.frame.height()).is_none();
+                let reason = if m.is_part_of_wings {
+                    Some(RejectReason::StarResidual)
+                } else if !m.has_light {
+                    Some(RejectReason::PoorFit)
+                } else {
+                    is_outside.then_some(RejectReason::FrameEdge)
+                };
+                match reason {
+                    Some(reason) => self.rejected.push(Rejected { segment, snr, reason }),
+                    None if snr >= least_star_snr => self.detections.push(m.detection),
+                    None => {}
                 }
                 continue;
             }
