@@ -117,7 +117,7 @@ impl AlongTrack<'_> {
                     // Light at δ gives tanh(δ · offset / width²).
                     let scale = width2 / self.sigma_px;
                     let slope = scale / (sum * (1.0 - contrast * contrast));
-                    let of_difference = 2.0 * variance * (1.0 - CORRELATION) + photons * sum.max(0.0);
+                    let of_difference = 2.0 * variance * (1.0 - CORRELATION) + photons * sum;
                     let weight = 1.0 / (slope * slope * of_difference);
                     ((2 * k + 1) as f64 / n as f64 - 1.0, scale * contrast.atanh(), weight)
                 })

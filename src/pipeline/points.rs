@@ -84,8 +84,9 @@ impl PointSearch<'_> {
         let sigma = effective_sigma(self.field.psf_sigma_px);
         let least_snr = GRID_LOSS * self.threshold_snr;
         let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, self.weigh)?;
-        let is_long = |class: SourceClass| matches!(class, SourceClass::Elongated | SourceClass::Bleed);
-        let is_long: Vec<bool> = sources.iter().map(|s| is_long(s.classify(sigma, true))).collect();
+        let classes = sources.iter().map(|s| s.classify(sigma, true));
+        let is_long: Vec<bool> =
+            classes.map(|class| matches!(class, SourceClass::Elongated | SourceClass::Bleed)).collect();
         let last = final_settings(Shape::Point, self.field, self.frame);
         // Background and width are held while it is decided what is there, as when the threshold was counted.
         let held = FitSettings {

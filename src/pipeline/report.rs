@@ -197,11 +197,11 @@ impl<'a> Findings<'a> {
     /// Targets that the sky's structure drew.
     fn reject_bundles(&mut self) {
         let line = |d: &Detection| bundles::Line { segment: d.segment, angle_err_rad: d.angle_err_rad(), snr: d.snr };
-        let (mut targets, stars) =
+        let (targets, stars): (Vec<Detection>, Vec<Detection>) =
             std::mem::take(&mut self.detections).into_iter().partition(|d| d.role == Role::Target);
         self.detections = stars;
         let lines: Vec<bundles::Line> = targets.iter().map(line).collect();
-        for (d, is_bundled) in targets.drain(..).zip(bundles::are_bundled(&lines)) {
+        for (d, is_bundled) in targets.into_iter().zip(bundles::are_bundled(&lines)) {
             if is_bundled {
                 self.rejected.push(Rejected { segment: d.segment, snr: d.snr, reason: RejectReason::UnevenSky });
             } else {

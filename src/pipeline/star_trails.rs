@@ -97,7 +97,7 @@ pub(crate) struct StarTrails {
     /// Scatter of the S/N of star trails where none has been found, which is one in white noise.
     pub(crate) scatter: f64,
     pub(crate) trails: Vec<Believed>,
-    /// Of bright ones.
+    /// The wings of bright ones.
     pub(crate) wings: Vec<Wings>,
 }
 
@@ -339,11 +339,9 @@ impl StarTrails {
             // What a column has received fills so many of its pixels.
             let columns = (segment.start.x - segment.end.x).abs() + 2.0 * sigma;
             let reach = (0.5 * flux / columns / full).min(MOST_SPILL_PX);
-            let along = (length / radius_px).ceil() as usize;
             let down = (reach / radius_px).ceil() as i32;
-            let places = (0..=along).map(|k| segment.at(k as f64 / along as f64));
-            let columns = places.flat_map(|p| (-down..=down).map(move |k| (p.x, p.y + f64::from(k) * radius_px)));
-            columns.map(|(x, y)| Footprint { x: x as f32, y: y as f32, radius_px: radius_px as f32 }).collect()
+            let column = |f: Footprint| (-down..=down).map(move |k| Footprint { y: f.y + k as f32 * f.radius_px, ..f });
+            Footprint::around(&segment, radius_px).flat_map(column).collect()
         };
         self.trails.iter().flat_map(spoiled).collect()
     }

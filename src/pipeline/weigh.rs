@@ -113,21 +113,23 @@ impl CompactSource {
         Point::new(f64::from(self.x), f64::from(self.y))
     }
 
+    /// Width of the core along one half of the walk's directions.
+    fn diameter(&self, direction: usize) -> u32 {
+        [direction, direction + WALK_DIRECTIONS / 2].map(|k| u32::from(self.core_reach[k])).iter().sum()
+    }
+
     /// Longest width through the core, and the third smallest of eight: across a short streak all but a few directions
     /// see some of its length.
     fn core_diameters(&self) -> (u32, u32) {
         let half = WALK_DIRECTIONS / 2;
-        let mut diameters: Vec<u32> =
-            (0..half).map(|k| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + half])).collect();
+        let mut diameters: Vec<u32> = (0..half).map(|k| self.diameter(k)).collect();
         diameters.sort_unstable();
         (diameters[half - 1], diameters[2])
     }
 
-    /// In which the core is longest, of one half of the walk's directions.
+    /// In which the core is longest, of that half.
     fn longest_direction(&self) -> usize {
-        let half = WALK_DIRECTIONS / 2;
-        let diameter = |k: &usize| self.core_reach[*k] + self.core_reach[k + half];
-        (0..half).max_by_key(diameter).unwrap_or(0)
+        (0..WALK_DIRECTIONS / 2).max_by_key(|k| self.diameter(*k)).unwrap_or(0)
     }
 
     /// The longest line through the core.
@@ -163,13 +165,14 @@ impl CompactSource {
     /// As in [`classify`](Self::classify), in a frame of a size: what is longest along a border on which it lies, and
     /// reaches further inwards than a streak is wide, is the light of a star that the border cuts, or of one beyond it.
     pub(crate) fn classify_in(&self, width: usize, height: usize, sigma_eff_px: f64, crowded: bool) -> SourceClass {
-        let class = self.classify(sigma_eff_px, crowded);
-        let core = self.core();
-        let (dx, dy) = ((core.end.x - core.start.x).abs(), (core.end.y - core.start.y).abs());
+        let [c, sin] = walk_direction(self.longest_direction()).map(f32::abs);
         let is_near = |at: u32, size: usize| at <= BORDER_PX || at + BORDER_PX + 1 >= size as u32;
-        let is_cut = is_near(self.x, width) && dy > 2.0 * dx || is_near(self.y, height) && dx > 2.0 * dy;
+        let is_cut = is_near(self.x, width) && sin > 2.0 * c || is_near(self.y, height) && c > 2.0 * sin;
         let is_broad = f64::from(self.across_longest(&self.core_reach)) > streak_reach_px(sigma_eff_px);
-        if class == SourceClass::Elongated && is_cut && is_broad { SourceClass::Cut } else { class }
+        match self.classify(sigma_eff_px, crowded) {
+            SourceClass::Elongated if is_cut && is_broad => SourceClass::Cut,
+            class => class,
+        }
     }
 
     /// The further one of two reaches across the longest direction: at a border, inwards.
@@ -181,8 +184,7 @@ impl CompactSource {
     /// Nowhere longer than along the column, and three times as long as along the row, or broader than a streak: a star's
     /// wings are around it.
     fn is_column(&self, longest: u32, sigma_eff_px: f64) -> bool {
-        let diameter = |k: usize| u32::from(self.core_reach[k]) + u32::from(self.core_reach[k + WALK_DIRECTIONS / 2]);
-        let (along, across) = (diameter(WALK_DIRECTIONS / 4), diameter(0));
+        let (along, across) = (self.diameter(WALK_DIRECTIONS / 4), self.diameter(0));
         along == longest && (along > 3 * across || f64::from(across) > 2.0 * streak_reach_px(sigma_eff_px))
     }
 

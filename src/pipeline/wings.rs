@@ -57,8 +57,8 @@ impl Wings {
     }
 }
 
-/// The wings of bright stars. All stars have been taken out of the residual image; those that may be made of
-/// the wings of a brighter one are there again while these are measured.
+/// The wings of bright stars. All stars have been taken out of the residual image; those that may be made of the wings of
+/// a brighter one are there again while these are measured.
 pub(crate) fn find(
     backend: &mut dyn Backend,
     stars: &[Believed],
