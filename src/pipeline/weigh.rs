@@ -145,7 +145,7 @@ impl CompactSource {
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
     ///
     /// In a crowded field, where blends of two stars outnumber bright short streaks, only the clearly long ones pass. A
-    /// saturated streak within a few degrees of the column cannot be told from spilled charge.
+    /// saturated streak within some 7 degrees of the column cannot be told from spilled charge.
     pub(crate) fn classify(&self, sigma_eff_px: f64, crowded: bool) -> SourceClass {
         let (longest, across) = self.core_diameters();
         let (factor, more_px) = if crowded { (1.8, 2.0) } else { (1.5, 1.0) };
