@@ -23,6 +23,7 @@ use crate::pipeline::psf::{PsfKernel, effective_sigma};
 use crate::pipeline::report::{self, Findings};
 use crate::pipeline::search::SearchConfig;
 use crate::pipeline::segments::SegmentSet;
+use crate::pipeline::spilled;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{Scatter, Thresholds};
 use crate::pipeline::tracking::{StarMotion, Tracking};
@@ -385,7 +386,11 @@ impl Detector {
         let mode = report::tracking_of(config.tracking, &on_even_sky);
         if let (Some(motion), None) = (StarMotion::of(&mode), places) {
             clock.stage("first_look");
-            return self.run_among_trails(backend, frame, &FirstLook { sky, lines, field, found, motion }, clock);
+            let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.measured, false);
+            let sigma = given.or(from_trails.map(|(sigma, _)| sigma)).unwrap_or(field.psf_sigma_px);
+            let spilled = spilled::find(frame, &sky, &motion, sigma);
+            let first = FirstLook { sky, lines, field, found, spilled, motion };
+            return self.run_among_trails(backend, frame, &first, clock);
         }
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {
             // No stars to measure the PSF on, but maybe bright trails: search again with their width. One too narrow cuts a

@@ -200,6 +200,18 @@ impl BackgroundMap {
         (level, noise)
     }
 
+    /// Level and noise at one pixel.
+    pub(crate) fn at(&self, x: usize, y: usize) -> (f32, f32) {
+        let stride = self.mesh.nx + 4;
+        let (ix, wx) = Self::spline_weights(x, self.mesh.width, self.mesh.nx);
+        let (iy, wy) = Self::spline_weights(y, self.mesh.height, self.mesh.ny);
+        let value = |coefficients: &[f32]| -> f32 {
+            let cells = (0..16).map(|k| (k / 4, k % 4));
+            cells.map(|(j, i)| wy[j] * wx[i] * coefficients[(iy + j) * stride + ix + i]).sum()
+        };
+        (value(&self.level), value(&self.noise).max(self.noise_floor))
+    }
+
     /// Mean level and mean noise over the pixels of each tile of another mesh of the frame.
     pub(crate) fn means_over(&self, tiles: Mesh) -> impl Iterator<Item = (f32, f32)> {
         let mean = |coefficients: &[f32]| tile_means(self.mesh, coefficients, tiles);

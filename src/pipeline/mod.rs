@@ -31,6 +31,7 @@ pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod segments;
 pub(crate) mod spikes;
+pub(crate) mod spilled;
 pub(crate) mod star_trails;
 pub(crate) mod stars;
 pub(crate) mod stars_on_trail;

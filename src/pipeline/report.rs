@@ -210,6 +210,10 @@ impl<'a> Findings<'a> {
         }
     }
 
+    pub(crate) fn add_stars(&mut self, stars: impl Iterator<Item = Detection>) {
+        self.detections.extend(stars);
+    }
+
     pub(crate) fn add_points(&mut self, points: Points) {
         self.detections.extend(points.detections);
         self.rejected.extend(points.rejected);

@@ -112,10 +112,14 @@ fn reaches_px(backend: &mut dyn Backend, trails: &[Segment], sigma_px: f64) -> R
         let tracks: Vec<Segment> = lit.iter().flat_map(beside).collect();
         let profiles = backend.profiles(&tracks, sigma_px as f32)?;
         let mut sides = profiles.chunks_exact(2);
-        lit.retain(|_| sides.next().is_some_and(are_lit));
-        for &i in &lit {
-            reaches[i] = (offset + 0.5 * STEP_SIGMAS) * sigma_px;
-        }
+        lit.retain(|&i| {
+            let Some(sides) = sides.next() else { return false };
+            let is_lit = are_lit(sides);
+            if is_lit {
+                reaches[i] = (offset + 0.5 * STEP_SIGMAS) * sigma_px;
+            }
+            is_lit || are_hidden(sides)
+        });
         offset += STEP_SIGMAS;
     }
     Ok(reaches)
@@ -129,6 +133,12 @@ fn are_lit(sides: &[TrackProfile]) -> bool {
     let mean_px = sides.iter().map(usable_px).sum::<f64>() / n_sides;
     let least = (MEDIAN_ERROR * BY_CHANCE / n_sides.sqrt()).max(LEAST_LIGHT * mean_px.sqrt());
     sides.iter().map(snr_of).sum::<f64>() > n_sides * least && sides.iter().all(|side| snr_of(side) > 0.5 * least)
+}
+
+/// Spilled charge lies on them: their light begins further out.
+fn are_hidden(sides: &[TrackProfile]) -> bool {
+    let bins = || sides.iter().flat_map(|side| &side.variance);
+    2 * bins().filter(|v| **v > 0.0).count() < bins().count()
 }
 
 #[cfg(test)]

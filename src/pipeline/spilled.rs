@@ -1,0 +1,422 @@
+//! Star trails so bright that charge spills over along the columns: no model follows their light, its sums do.
+//!
+//! Method: docs/algorithm.md, "Stars that trail".
+
+use crate::detection::{Detection, Flags, Role};
+use crate::frame::Frame;
+use crate::geometry::{Point, Segment};
+use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::detected;
+use crate::pipeline::last_fits::final_settings;
+use crate::pipeline::measure::{Shape, Trail, TrailFit, triangle};
+use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::stars::StarField;
+use crate::pipeline::tracking::StarMotion;
+use crate::pipeline::weigh::Footprint;
+
+/// Beside a full pixel one is full too from this part of the level on: the noise of the readout scatters them.
+const NEARLY_FULL: f64 = 0.97;
+
+/// Where charge has spilled, a patch of full pixels is so much taller than the trail is wide.
+const LEAST_SPILL_PX: f64 = 2.5;
+
+/// The light of a star reaches so many PSF widths beyond its full pixels, and no neighbour's counts.
+const AROUND_SIGMAS: f64 = 5.0;
+
+/// Beside the patch, nothing has spilled: so many PSF widths, and pixels of this part of the brightest there.
+const FLANK_SIGMAS: f64 = 2.0;
+const FLANK_SHARE: f64 = 0.1;
+
+/// Full pixels reach along the row no further beyond the trail's own ends than this, in PSF widths, and fall short of them by
+/// no more.
+const FURTHEST_SIGMAS: f64 = 6.0;
+const SHORT_SIGMAS: f64 = 1.5;
+
+/// By this part the spread of the light along the row, or beside the patch along the column, may differ from a star's.
+const SPREAD_SHARE: f64 = 0.3;
+
+/// By so many PSF widths the middle of the light on one side of the patch may lie off where the other side's has it; with
+/// a neighbour's light among it, by so many.
+const FLANK_OFF_SIGMAS: f64 = 0.75;
+const FLANK_SHARED_SIGMAS: f64 = 4.0;
+
+/// Error of the middle of the light, at least: sensors are not linear near the level. And of the sum.
+const LEAST_ERROR_PX: f64 = 0.1;
+const FLUX_ERROR: f64 = 0.02;
+
+/// A saturated star whose charge has spilled over.
+#[derive(Debug, Clone)]
+pub(crate) struct SpilledStar {
+    /// No fit, but what one would tell.
+    fit: TrailFit,
+    /// Of the sky, there.
+    noise: f64,
+    /// All pixels that its charge and its light fill.
+    footprints: Vec<Footprint>,
+}
+
+impl SpilledStar {
+    pub(crate) fn footprints(&self) -> impl Iterator<Item = Footprint> {
+        self.footprints.iter().copied()
+    }
+
+    /// As other stars are known.
+    pub(crate) fn as_believed(&self, motion: &StarMotion, sigma_px: f64) -> Believed {
+        Believed::new(self.as_of(motion, sigma_px), Origin::Star)
+    }
+
+    /// What is reported of it.
+    pub(crate) fn detection(&self, motion: &StarMotion, frame: &Frame<'_>, field: &StarField) -> Detection {
+        let fit = self.as_of(motion, effective_sigma(field.psf_sigma_px));
+        let settings = final_settings(Shape::Trail, field, frame);
+        let known = detected::detection(&fit, &settings, frame, field, fit.snr, Some(motion), None, [0.0; 2]);
+        let mut detection = known.detection;
+        detection.role = Role::Star;
+        detection.flags |= Flags::SPILLED;
+        detection
+    }
+
+    /// With the stars' vector and the PSF's effective width as they are known by now.
+    fn as_of(&self, motion: &StarMotion, sigma_px: f64) -> TrailFit {
+        let mut fit = self.fit;
+        fit.trail.segment = Segment::around(fit.trail.segment.midpoint(), motion.length_px, motion.angle_rad);
+        fit.trail.sigma_eff_px = sigma_px;
+        let pixels = 2.0 * std::f64::consts::PI.sqrt() * sigma_px * motion.length_px;
+        fit.snr = fit.trail.flux / (self.noise * pixels.sqrt());
+        fit
+    }
+}
+
+/// Finds them by their patches of full pixels. What has not the shape that the stars' vector gives a patch is left alone.
+pub(crate) fn find(frame: &Frame<'_>, sky: &BackgroundMap, motion: &StarMotion, psf_sigma_px: f64) -> Vec<SpilledStar> {
+    let sigma_px = effective_sigma(psf_sigma_px);
+    let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
+    patches(frame, around_px).iter().filter_map(|patch| star(patch, frame, sky, motion, sigma_px)).collect()
+}
+
+/// Full pixels that touch, and the pixels around them.
+struct Patch {
+    /// Those up to `n_full` are full.
+    pixels: Vec<usize>,
+    n_full: usize,
+}
+
+/// The patches of a frame, each with the pixels around it that are nearest to it.
+fn patches(frame: &Frame<'_>, around_px: usize) -> Vec<Patch> {
+    let Some(full) = frame.saturates_at() else { return Vec::new() };
+    let (width, height) = (frame.width(), frame.height());
+    let is_from = |i: usize, level: f64| f64::from(frame.pixels().value(i)) >= level && !is_missing(frame, i);
+    let mut taken = vec![false; width * height];
+    let mut patches = Vec::new();
+    for i in 0..width * height {
+        if taken[i] || !is_from(i, full) {
+            continue;
+        }
+        taken[i] = true;
+        let mut pixels = vec![i];
+        let mut next = 0;
+        while let Some(&pixel) = pixels.get(next) {
+            next += 1;
+            for n in neighbours(pixel, width, height) {
+                if !taken[n] && is_from(n, NEARLY_FULL * full) {
+                    taken[n] = true;
+                    pixels.push(n);
+                }
+            }
+        }
+        patches.push(Patch { n_full: pixels.len(), pixels });
+    }
+    // All of them grow in step, so that each takes what is nearest to it.
+    let mut rims: Vec<usize> = vec![0; patches.len()];
+    for _ in 0..around_px {
+        for (patch, rim) in patches.iter_mut().zip(&mut rims) {
+            for k in std::mem::replace(rim, patch.pixels.len())..patch.pixels.len() {
+                for n in neighbours(patch.pixels[k], width, height) {
+                    if !taken[n] {
+                        taken[n] = true;
+                        patch.pixels.push(n);
+                    }
+                }
+            }
+        }
+    }
+    patches
+}
+
+/// The pixels that touch one.
+fn neighbours(pixel: usize, width: usize, height: usize) -> impl Iterator<Item = usize> {
+    let (x, y) = (pixel % width, pixel / width);
+    let rows = y.saturating_sub(1)..(y + 2).min(height);
+    rows.flat_map(move |row| (x.saturating_sub(1)..(x + 2).min(width)).map(move |column| row * width + column))
+        .filter(move |n| *n != pixel)
+}
+
+fn is_missing(frame: &Frame<'_>, i: usize) -> bool {
+    !frame.pixels().value(i).is_finite()
+        || frame.mask().is_some_and(|mask| mask[i])
+        || frame.blank().is_some_and(|blank| frame.is_blank(i, blank))
+}
+
+/// Sums over light.
+#[derive(Debug, Clone, Copy, Default)]
+struct Light {
+    sum: f64,
+    moments: [f64; 4],
+}
+
+impl Light {
+    fn of(pixels: impl Iterator<Item = (Point, f64)>) -> Self {
+        pixels.fold(Self::default(), |mut all, (p, v)| {
+            all.sum += v;
+            for (moment, part) in all.moments.iter_mut().zip([p.x, p.y, p.x * p.x, p.y * p.y]) {
+                *moment += v * part;
+            }
+            all
+        })
+    }
+
+    fn mean(&self) -> Point {
+        Point::new(self.moments[0] / self.sum, self.moments[1] / self.sum)
+    }
+
+    /// Along the row and along the column.
+    fn variance(&self) -> [f64; 2] {
+        let mean = self.mean();
+        [self.moments[2] / self.sum - mean.x * mean.x, self.moments[3] / self.sum - mean.y * mean.y]
+    }
+}
+
+/// The star of a patch, if it is one.
+fn star(
+    patch: &Patch,
+    frame: &Frame<'_>,
+    sky: &BackgroundMap,
+    motion: &StarMotion,
+    sigma_px: f64,
+) -> Option<SpilledStar> {
+    let (width, height) = (frame.width(), frame.height());
+    let place = |i: usize| Point::new((i % width) as f64, (i / width) as f64);
+    let full: Vec<Point> = patch.pixels[..patch.n_full].iter().map(|&i| place(i)).collect();
+    let bound = |of: fn(&Point) -> f64, best: fn(f64, f64) -> f64, worst: f64| full.iter().map(of).fold(worst, best);
+    let [left, right] = [bound(|p| p.x, f64::min, f64::MAX), bound(|p| p.x, f64::max, 0.0)];
+    let [low, high] = [bound(|p| p.y, f64::min, f64::MAX), bound(|p| p.y, f64::max, 0.0)];
+    let (dx, dy) = (motion.length_px * motion.angle_rad.cos(), motion.length_px * motion.angle_rad.sin());
+    let beyond_px = right - left + 1.0 - dx.abs();
+    let spill_px = high - low + 1.0 - dy.abs() - beyond_px;
+    let margin = FLANK_SIGMAS * sigma_px;
+    let is_whole = left >= margin
+        && low >= margin
+        && right + margin < width as f64
+        && high + margin < height as f64
+        && !patch.pixels.iter().any(|&i| is_missing(frame, i));
+    if !is_whole
+        || spill_px < LEAST_SPILL_PX
+        || !(-SHORT_SIGMAS * sigma_px..FURTHEST_SIGMAS * sigma_px + 1.0).contains(&beyond_px)
+    {
+        return None;
+    }
+    let middle = Point::new(0.5 * (left + right), 0.5 * (low + high));
+    let (level, noise) = sky.at(middle.x as usize, middle.y as usize);
+    let lit = || patch.pixels.iter().map(|&i| (place(i), f64::from(frame.pixels().value(i) - level)));
+    let light = Light::of(lit());
+    let mean = light.mean();
+    let differs = |variance: f64, of_star: f64| (variance / of_star - 1.0).abs() > SPREAD_SHARE;
+    if differs(light.variance()[0], dx * dx / 12.0 + sigma_px * sigma_px) {
+        return None;
+    }
+
+    // Above and below it charge may have spilled unevenly. Beside it there is light of both ends.
+    let in_flank = |p: Point, side: f64| {
+        let out = if side < 0.0 { left - p.x } else { p.x - right };
+        out > 0.0 && out < margin + 1.0
+    };
+    let flank = |side: f64| {
+        let beside = || lit().filter(move |(p, _)| in_flank(*p, side));
+        let brightest = beside().map(|(_, v)| v).fold(0.0, f64::max);
+        Light::of(beside().filter(move |(_, v)| *v > FLANK_SHARE * brightest))
+    };
+    let segment = Segment::around(mean, motion.length_px, motion.angle_rad);
+    let of_model = |side: f64| model_flank(&segment, sigma_px, |x| in_flank(Point::new(x, 0.0), side));
+    let (seen, model) = ([-1.0, 1.0].map(flank), [-1.0, 1.0].map(of_model));
+    let apart = |sides: &[Light; 2]| sides[1].mean().y - sides[0].mean().y;
+    let off_sigmas = (apart(&seen) - apart(&model)).abs() / sigma_px;
+    let agree = off_sigmas < FLANK_OFF_SIGMAS;
+    let spread = |sides: &[Light; 2]| sides.iter().map(|side| side.variance()[1]).sum::<f64>();
+    let is_steep = dx.abs() < FURTHEST_SIGMAS * sigma_px;
+    // The row tells little of a steep trail's length: a point of light has the same shape there.
+    let is_other = is_steep && (!agree || differs(spread(&seen), spread(&model)));
+    if is_other || off_sigmas > FLANK_SHARED_SIGMAS {
+        return None;
+    }
+    let of_flanks = 0.5 * (seen[0].mean().y + seen[1].mean().y);
+    let (y, y_err) =
+        if agree { (of_flanks, 0.5 * (of_flanks - mean.y).abs()) } else { (mean.y, spill_px / 12_f64.sqrt()) };
+    let segment = Segment::around(Point::new(mean.x, y), motion.length_px, motion.angle_rad);
+    let trail = Trail { segment, flux: light.sum, background: 0.0, sigma_eff_px: sigma_px };
+    let mut fit = TrailFit::unfitted(trail);
+    let (c, s) = segment.direction();
+    let [of_x, of_y] = [LEAST_ERROR_PX, y_err.hypot(LEAST_ERROR_PX)].map(|error| error.powi(-2));
+    fit.information[triangle(0, 0)] = (FLUX_ERROR * light.sum).powi(-2);
+    fit.information[triangle(1, 1)] = c * c * of_x + s * s * of_y;
+    fit.information[triangle(1, 2)] = c * s * (of_y - of_x);
+    fit.information[triangle(2, 2)] = s * s * of_x + c * c * of_y;
+    Some(SpilledStar { fit, noise: f64::from(noise), footprints: footprints(&full, AROUND_SIGMAS * sigma_px) })
+}
+
+/// What of a trail's light lies in some columns.
+fn model_flank(segment: &Segment, sigma_px: f64, holds: impl Fn(f64) -> bool) -> Light {
+    const N_STEPS: usize = 256;
+    let reach_px = (8.0 * sigma_px).ceil();
+    let parts = (0..N_STEPS).map(|k| segment.at((k as f64 + 0.5) / N_STEPS as f64)).flat_map(|p| {
+        let columns = (p.x - reach_px).floor() as i64..=(p.x + reach_px).ceil() as i64;
+        let share: f64 = columns
+            .map(|x| x as f64)
+            .filter(|x| holds(*x))
+            .map(|x| (-0.5 * ((x - p.x) / sigma_px).powi(2)).exp())
+            .sum();
+        // Two halves a width up and down have the variance of the PSF.
+        [-sigma_px, sigma_px].map(|off| (Point::new(p.x, p.y + off), share))
+    });
+    Light::of(parts)
+}
+
+/// Disks that cover full pixels and what is this near to them.
+fn footprints(full: &[Point], radius_px: f64) -> Vec<Footprint> {
+    let mut columns = std::collections::BTreeMap::new();
+    for p in full {
+        let column = columns.entry(p.x as usize).or_insert(Segment::new(*p, *p));
+        column.start.y = column.start.y.min(p.y);
+        column.end.y = column.end.y.max(p.y);
+    }
+    let step = (0.5 * radius_px).max(1.0) as usize;
+    let last = columns.len().saturating_sub(1);
+    let some = columns.into_values().enumerate().filter(|(k, _)| k % step == 0 || *k == last);
+    some.flat_map(|(_, column)| Footprint::around(&column, radius_px)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::background::{Mesh, TileStatistics};
+    use crate::simulate;
+
+    const WIDTH: usize = 200;
+    const HEIGHT: usize = 500;
+    const SIGMA: f64 = 1.3;
+    const LEVEL: f64 = 500.0;
+    const FULL: f64 = 10_000.0;
+
+    /// A frame of noise 5 with one trail on it, of which what fills a pixel more than FULL goes up, but for a share that
+    /// goes down.
+    fn found(trail: Segment, flux: f64, down: f64, angle_rad: f64) -> Vec<SpilledStar> {
+        let mut pixels = simulate::gaussian_frame(WIDTH, HEIGHT, 3, 5.0);
+        simulate::add_streak(&mut pixels, WIDTH, &trail, SIGMA, flux);
+        for x in 0..WIDTH {
+            let excess = |y: usize| (pixels[y * WIDTH + x] - FULL as f32).max(0.0);
+            let excess: Vec<f32> = (0..HEIGHT).map(excess).collect();
+            let mut carried = [0.0; 2];
+            for y in 0..HEIGHT {
+                for (k, (row, share)) in [(y, 1.0 - down), (HEIGHT - 1 - y, down)].into_iter().enumerate() {
+                    let pixel = &mut pixels[row * WIDTH + x];
+                    *pixel = pixel.min(FULL as f32);
+                    carried[k] += share as f32 * excess[row];
+                    let taken = carried[k].min(FULL as f32 - *pixel).max(0.0);
+                    *pixel += taken;
+                    carried[k] -= taken;
+                }
+            }
+        }
+        pixels.iter_mut().for_each(|v| *v += LEVEL as f32);
+        let frame = Frame::new(pixels, WIDTH, HEIGHT).unwrap().with_saturation(FULL + LEVEL);
+        let mesh = Mesh::new(WIDTH, HEIGHT, 64);
+        let level = LEVEL as f32;
+        let tile = TileStatistics { n_usable: 2000, n_clipped: 2000, mean: level, median: level, sd: 5.0 };
+        let sky = BackgroundMap::from_tiles(mesh, &vec![tile; mesh.len()]).unwrap();
+        find(&frame, &sky, &motion(25.0, angle_rad), SIGMA)
+    }
+
+    fn motion(length_px: f64, angle_rad: f64) -> StarMotion {
+        StarMotion { length_px, angle_rad, length_err_px: 0.1, angle_err_rad: 0.004, n_stars: 30 }
+    }
+
+    /// Of a trail whose peak is so many times the level.
+    fn flux(times: f64) -> f64 {
+        times * FULL * 25.0 * std::f64::consts::TAU.sqrt() * SIGMA
+    }
+
+    #[test]
+    fn a_star_lies_where_its_light_does_however_it_has_spilled() {
+        let middle = Point::new(101.3, 218.6);
+        for degrees in [0.0, 17.0, 40.0, 75.0, 90.0, 140.0] {
+            for down in [0.5, 0.2] {
+                let angle_rad = f64::to_radians(degrees);
+                let stars = found(Segment::around(middle, 25.0, angle_rad), flux(8.0), down, angle_rad);
+                let [star] = &stars[..] else { panic!("{} stars at {degrees}°, {down}", stars.len()) };
+                let believed = star.as_believed(&motion(25.0, angle_rad), SIGMA);
+                let off = believed.trail().segment.midpoint();
+                assert!((off.x - middle.x).abs() < 0.1, "{off:?} at {degrees}°, {down}");
+                assert!((off.y - middle.y).abs() < 0.35, "{off:?} at {degrees}°, {down}");
+                assert!((believed.trail().flux / flux(8.0) - 1.0).abs() < 0.01);
+                // Sky noise alone, over the pixels of its template.
+                let snr = flux(8.0) / 5.0 / (2.0 * std::f64::consts::PI.sqrt() * SIGMA * 25.0).sqrt();
+                assert!((believed.fit.snr / snr - 1.0).abs() < 0.02, "{} for {snr}", believed.fit.snr);
+            }
+        }
+    }
+
+    #[test]
+    fn its_errors_along_the_column_hold_uneven_spilling() {
+        let angle_rad = 17_f64.to_radians();
+        let middle = Point::new(101.3, 218.6);
+        let err = |down: f64| {
+            let stars = found(Segment::around(middle, 25.0, angle_rad), flux(8.0), down, angle_rad);
+            let errors = stars[0].fit.errors_of_known_vector(0.0, 0.0).unwrap();
+            let covariance = errors.covariance_px2;
+            assert!((errors.flux_err / flux(8.0) - FLUX_ERROR).abs() < 1e-3);
+            [covariance[0][0].sqrt(), covariance[1][1].sqrt()]
+        };
+        let (even, uneven) = (err(0.5), err(0.2));
+        assert!((even[0] - LEAST_ERROR_PX).abs() < 0.01 && (uneven[0] - LEAST_ERROR_PX).abs() < 0.01);
+        assert!(even[1] < 0.2 && uneven[1] > 1.0, "{even:?} {uneven:?}");
+    }
+
+    #[test]
+    fn what_has_another_shape_is_no_star() {
+        let middle = Point::new(101.3, 218.6);
+        let n = |length_px: f64, degrees: f64, star_degrees: f64, times: f64| {
+            let trail = Segment::around(middle, length_px, f64::to_radians(degrees));
+            found(trail, flux(times) * length_px.max(8.0) / 25.0, 0.5, f64::to_radians(star_degrees)).len()
+        };
+        assert_eq!(n(25.0, 40.0, 40.0, 8.0), 1);
+        assert_eq!(n(0.01, 0.0, 40.0, 8.0), 0, "a point");
+        assert_eq!(n(0.01, 0.0, 90.0, 8.0), 0, "a point, of a column's shape");
+        assert_eq!(n(60.0, 40.0, 40.0, 8.0), 0, "longer");
+        assert_eq!(n(25.0, 140.0, 40.0, 8.0), 0, "turned the other way: it looks alike along row and column");
+        assert_eq!(n(25.0, 75.0, 40.0, 8.0), 0, "turned");
+        assert_eq!(n(25.0, 40.0, 40.0, 1.2), 0, "hardly spilled: a fit does better");
+    }
+
+    #[test]
+    fn a_star_on_the_border_is_left_alone() {
+        let angle_rad = 17_f64.to_radians();
+        for middle in [Point::new(8.0, 218.6), Point::new(101.3, 8.0), Point::new(190.0, 218.6)] {
+            assert!(found(Segment::around(middle, 25.0, angle_rad), flux(8.0), 0.5, angle_rad).is_empty());
+        }
+    }
+
+    #[test]
+    fn disks_cover_its_pixels_and_what_is_near() {
+        let full: Vec<Point> = (0..30)
+            .flat_map(|x| (0..50).map(move |y| Point::new(f64::from(60 + x), f64::from(60 + x / 2 + y))))
+            .collect();
+        let disks = footprints(&full, 6.5);
+        for p in &full {
+            for (x, y) in [(0.0, 0.0), (-4.0, 0.0), (4.0, 0.0), (0.0, 4.0), (0.0, -4.0)] {
+                let near = Point::new(p.x + x, p.y + y);
+                assert!(disks.iter().any(|d| d.position().distance(near) <= f64::from(d.radius_px)), "{near:?}");
+            }
+        }
+        assert!(disks.iter().all(|d| full.contains(&Point::new(d.position().x, d.position().y.round()))));
+    }
+}
