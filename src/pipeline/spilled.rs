@@ -8,7 +8,7 @@ use crate::geometry::{Point, Segment};
 use crate::pipeline::background::BackgroundMap;
 use crate::pipeline::detected;
 use crate::pipeline::last_fits::final_settings;
-use crate::pipeline::measure::{Shape, Trail, TrailFit, triangle};
+use crate::pipeline::measure::{N_TRIANGLE, Shape, Trail, TrailFit, triangle};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
@@ -158,32 +158,30 @@ fn is_missing(frame: &Frame<'_>, i: usize) -> bool {
         || frame.blank().is_some_and(|blank| frame.is_blank(i, blank))
 }
 
-/// Sums over light.
-#[derive(Debug, Clone, Copy, Default)]
+/// Some light on a line: its sum, middle and spread.
+#[derive(Debug, Clone, Copy)]
 struct Light {
     sum: f64,
-    moments: [f64; 4],
+    mean: f64,
+    variance: f64,
 }
 
 impl Light {
-    fn of(pixels: impl Iterator<Item = (Point, f64)>) -> Self {
-        pixels.fold(Self::default(), |mut all, (p, v)| {
-            all.sum += v;
-            for (moment, part) in all.moments.iter_mut().zip([p.x, p.y, p.x * p.x, p.y * p.y]) {
-                *moment += v * part;
-            }
-            all
-        })
+    fn of(parts: impl Iterator<Item = (f64, f64)>) -> Self {
+        let [sum, first, second] = parts.fold([0.0; 3], |[sum, first, second], (place, v)| {
+            [sum + v, first + v * place, second + v * place * place]
+        });
+        let mean = first / sum;
+        Self { sum, mean, variance: second / sum - mean * mean }
     }
 
-    fn mean(&self) -> Point {
-        Point::new(self.moments[0] / self.sum, self.moments[1] / self.sum)
-    }
-
-    /// Along the row and along the column.
-    fn variance(&self) -> [f64; 2] {
-        let mean = self.mean();
-        [self.moments[2] / self.sum - mean.x * mean.x, self.moments[3] / self.sum - mean.y * mean.y]
+    /// Of one value a place, around the largest as far as they have a part of it.
+    fn of_peak(values: &[f64]) -> Self {
+        let (peak, most) =
+            values.iter().copied().enumerate().fold((0, 0.0), |best, (i, v)| if v > best.1 { (i, v) } else { best });
+        let is_lit = |i: &usize| values[*i] > FLANK_SHARE * most;
+        let around = (peak..values.len()).take_while(is_lit).chain((0..peak).rev().take_while(is_lit));
+        Self::of(around.map(|i| (i as f64, values[i])))
     }
 }
 
@@ -219,66 +217,114 @@ fn star(
     let middle = Point::new(0.5 * (left + right), 0.5 * (low + high));
     let (level, noise) = sky.at(middle.x as usize, middle.y as usize);
     let lit = || patch.pixels.iter().map(|&i| (place(i), f64::from(frame.pixels().value(i) - level)));
-    let light = Light::of(lit());
-    let mean = light.mean();
+    let [along_row, along_column] = [Light::of(lit().map(|(p, v)| (p.x, v))), Light::of(lit().map(|(p, v)| (p.y, v)))];
+    let mean = Point::new(along_row.mean, along_column.mean);
     let differs = |variance: f64, of_star: f64| (variance / of_star - 1.0).abs() > SPREAD_SHARE;
-    if differs(light.variance()[0], dx * dx / 12.0 + sigma_px * sigma_px) {
+    let row_px2 = dx * dx / 12.0 + sigma_px * sigma_px;
+    if differs(along_row.variance, row_px2) {
         return None;
     }
 
-    // Above and below it charge may have spilled unevenly. Beside it there is light of both ends.
-    let in_flank = |p: Point, side: f64| {
-        let out = if side < 0.0 { left - p.x } else { p.x - right };
-        out > 0.0 && out < margin + 1.0
-    };
-    let flank = |side: f64| {
-        let beside = || lit().filter(move |(p, _)| in_flank(*p, side));
-        let brightest = beside().map(|(_, v)| v).fold(0.0, f64::max);
-        Light::of(beside().filter(move |(_, v)| *v > FLANK_SHARE * brightest))
-    };
     let segment = Segment::around(mean, motion.length_px, motion.angle_rad);
-    let of_model = |side: f64| model_flank(&segment, sigma_px, |x| in_flank(Point::new(x, 0.0), side));
-    let (seen, model) = ([-1.0, 1.0].map(flank), [-1.0, 1.0].map(of_model));
-    let apart = |sides: &[Light; 2]| sides[1].mean().y - sides[0].mean().y;
-    let off_sigmas = (apart(&seen) - apart(&model)).abs() / sigma_px;
-    let agree = off_sigmas < FLANK_OFF_SIGMAS;
-    let spread = |sides: &[Light; 2]| sides.iter().map(|side| side.variance()[1]).sum::<f64>();
-    let is_steep = dx.abs() < FURTHEST_SIGMAS * sigma_px;
+    let flanks = Flanks::of(lit(), [left, right], &segment, sigma_px, height);
     // The row tells little of a steep trail's length: a point of light has the same shape there.
-    let is_other = is_steep && (!agree || differs(spread(&seen), spread(&model)));
-    if is_other || off_sigmas > FLANK_SHARED_SIGMAS {
+    let is_steep = dx.abs() < FURTHEST_SIGMAS * sigma_px;
+    let agree = flanks.off_px < FLANK_OFF_SIGMAS * sigma_px;
+    let is_other = is_steep && (!agree || differs(flanks.seen_px2, flanks.model_px2));
+    if is_other || flanks.off_px > FLANK_SHARED_SIGMAS * sigma_px {
         return None;
     }
-    let of_flanks = 0.5 * (seen[0].mean().y + seen[1].mean().y);
-    let (y, y_err) =
-        if agree { (of_flanks, 0.5 * (of_flanks - mean.y).abs()) } else { (mean.y, spill_px / 12_f64.sqrt()) };
-    let segment = Segment::around(Point::new(mean.x, y), motion.length_px, motion.angle_rad);
-    let trail = Trail { segment, flux: light.sum, background: 0.0, sigma_eff_px: sigma_px };
-    let mut fit = TrailFit::unfitted(trail);
-    let (c, s) = segment.direction();
-    let [of_x, of_y] = [LEAST_ERROR_PX, y_err.hypot(LEAST_ERROR_PX)].map(|error| error.powi(-2));
-    fit.information[triangle(0, 0)] = (FLUX_ERROR * light.sum).powi(-2);
-    fit.information[triangle(1, 1)] = c * c * of_x + s * s * of_y;
-    fit.information[triangle(1, 2)] = c * s * (of_y - of_x);
-    fit.information[triangle(2, 2)] = s * s * of_x + c * c * of_y;
+    let (shift_px, doubt_px) = if agree {
+        (flanks.shift_px, 0.5 * flanks.shift_px.abs())
+    } else {
+        // Up or down, one as likely as the other.
+        (0.0, spill_px / 12_f64.sqrt())
+    };
+    // Light that widens the row's is another's, half way to where it would no longer count.
+    let others_px = 0.5 * (0.5 * (right - left) + AROUND_SIGMAS * sigma_px);
+    let others_share = (along_row.variance - row_px2).max(0.0) / others_px.powi(2);
+    let others_shift_px = others_share * others_px;
+    let errors = [others_shift_px, others_shift_px.hypot(doubt_px)].map(|error| error.hypot(LEAST_ERROR_PX));
+    let segment = Segment::around(Point::new(mean.x, mean.y + shift_px), motion.length_px, motion.angle_rad);
+    let trail = Trail { segment, flux: along_row.sum, background: 0.0, sigma_eff_px: sigma_px };
+    let fit = TrailFit {
+        information: information(&segment, errors, FLUX_ERROR.hypot(others_share) * along_row.sum),
+        ..TrailFit::unfitted(trail)
+    };
     Some(SpilledStar { fit, noise: f64::from(noise), footprints: footprints(&full, AROUND_SIGMAS * sigma_px) })
 }
 
-/// What of a trail's light lies in some columns.
-fn model_flank(segment: &Segment, sigma_px: f64, holds: impl Fn(f64) -> bool) -> Light {
+/// Fisher information of a trail of known vector, whose middle and flux have these errors.
+fn information(segment: &Segment, [x_err, y_err]: [f64; 2], flux_err: f64) -> [f64; N_TRIANGLE] {
+    let (c, s) = segment.direction();
+    let (of_x, of_y) = (x_err.powi(-2), y_err.powi(-2));
+    let mut information = [0.0; N_TRIANGLE];
+    information[triangle(0, 0)] = flux_err.powi(-2);
+    information[triangle(1, 1)] = c * c * of_x + s * s * of_y;
+    information[triangle(1, 2)] = c * s * (of_y - of_x);
+    information[triangle(2, 2)] = s * s * of_x + c * c * of_y;
+    information
+}
+
+/// The light left and right of the full pixels, where no charge has spilled: that of both ends.
+struct Flanks {
+    /// How far above the trail that they are compared with it lies.
+    shift_px: f64,
+    /// By so much more than the trail's the sides' middles are apart along the column.
+    off_px: f64,
+    /// Variances along the column, both sides together.
+    seen_px2: f64,
+    model_px2: f64,
+}
+
+impl Flanks {
+    fn of(
+        lit: impl Iterator<Item = (Point, f64)>,
+        [left, right]: [f64; 2],
+        segment: &Segment,
+        sigma_px: f64,
+        height: usize,
+    ) -> Self {
+        let side_of = |x: f64| {
+            let out = (left - x).max(x - right);
+            (out > 0.0 && out < FLANK_SIGMAS * sigma_px + 1.0).then_some(usize::from(x > right))
+        };
+        let mut rows = [vec![0.0; height], vec![0.0; height]];
+        for (p, v) in lit {
+            if let Some(side) = side_of(p.x) {
+                rows[side][p.y as usize] += v;
+            }
+        }
+        let seen = rows.map(|rows| Light::of_peak(&rows));
+        let model =
+            [0, 1].map(|side| Light::of_peak(&model_rows(segment, sigma_px, height, |x| side_of(x) == Some(side))));
+        let shifts = [0, 1].map(|side| seen[side].mean - model[side].mean);
+        Self {
+            shift_px: 0.5 * (shifts[0] + shifts[1]),
+            off_px: (shifts[1] - shifts[0]).abs(),
+            seen_px2: seen[0].variance + seen[1].variance,
+            model_px2: model[0].variance + model[1].variance,
+        }
+    }
+}
+
+/// What of a trail's light lies in some columns, row by row.
+fn model_rows(segment: &Segment, sigma_px: f64, height: usize, holds: impl Fn(f64) -> bool) -> Vec<f64> {
     const N_STEPS: usize = 256;
-    let reach_px = (8.0 * sigma_px).ceil();
-    let parts = (0..N_STEPS).map(|k| segment.at((k as f64 + 0.5) / N_STEPS as f64)).flat_map(|p| {
-        let columns = (p.x - reach_px).floor() as i64..=(p.x + reach_px).ceil() as i64;
-        let share: f64 = columns
-            .map(|x| x as f64)
-            .filter(|x| holds(*x))
-            .map(|x| (-0.5 * ((x - p.x) / sigma_px).powi(2)).exp())
-            .sum();
-        // Two halves a width up and down have the variance of the PSF.
-        [-sigma_px, sigma_px].map(|off| (Point::new(p.x, p.y + off), share))
-    });
-    Light::of(parts)
+    let reach_px = 8.0 * sigma_px;
+    let around = |centre: f64| (centre - reach_px).floor() as i64..=(centre + reach_px).ceil() as i64;
+    let gauss = |off_px: f64| (-0.5 * (off_px / sigma_px).powi(2)).exp();
+    let mut rows = vec![0.0; height];
+    for k in 0..N_STEPS {
+        let p = segment.at((k as f64 + 0.5) / N_STEPS as f64);
+        let share: f64 = around(p.x).map(|x| x as f64).filter(|x| holds(*x)).map(|x| gauss(x - p.x)).sum();
+        for y in around(p.y) {
+            if let Some(row) = usize::try_from(y).ok().and_then(|y| rows.get_mut(y)) {
+                *row += share * gauss(y as f64 - p.y);
+            }
+        }
+    }
+    rows
 }
 
 /// Disks that cover full pixels and what is this near to them.
