@@ -100,7 +100,7 @@ flags! {
     POOR_FIT = 7, "poor_fit", "Reduced chi-squared above 2: brightness varies along the track, or it is bent or blended.";
     JOINED = 8, "joined", "Joined from pieces with gaps between them.";
     CURVED = 9, "curved", "The track bends: `sagitta_px` differs from zero by more than four standard errors.";
-    SPILLED = 10, "spilled", "A saturated star whose charge has spilled along the columns: its place and flux are of the sums of its light, no fit.";
+    SUMMED = 10, "summed", "A star so far saturated that no model follows it: its place and flux are of the sums of its light, no fit.";
 }
 
 impl Flags {
@@ -224,8 +224,8 @@ pub struct Detection {
     /// The 68 % intervals along the track, narrower than the covariance's where that has to hold long tails.
     pub along_68_px: AlongIntervals,
     /// Gaussian PSF width across the track, px, as the track's own pixels say: what is known of the frame's PSF
-    /// beforehand, which helps the fit, is taken out of it again. Of a faint star that is where the common vector fits
-    /// it is the frame's.
+    /// beforehand, which helps the fit, is taken out of it again. Of a faint star that is where the common vector fits,
+    /// and of a [`Flags::SUMMED`] one, it is the frame's.
     pub sigma_px: f64,
     /// Standard error of `sigma_px`.
     pub sigma_err_px: f64,
@@ -239,9 +239,9 @@ pub struct Detection {
     /// Matched-filter S/N of the whole track against background noise: the statistic that was compared with the
     /// threshold, with the background held and the width within 8 % of the PSF's.
     pub snr: f64,
-    /// χ² per degree of freedom of the fit.
+    /// χ² per degree of freedom of the fit; 0 where there was none ([`Flags::SUMMED`]).
     pub chi2_reduced: f64,
-    /// Iterations of the fit.
+    /// Iterations of the fit; 0 where there was none.
     pub fit_iterations: u32,
     /// How far the middle of the track lies from the straight line between its ends, px, positive towards its direction
     /// turned from +x to +y; of a parabola through the track. 0 for a point.

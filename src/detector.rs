@@ -21,9 +21,9 @@ use crate::pipeline::lines::{self, Lines};
 use crate::pipeline::merge::Search;
 use crate::pipeline::psf::{PsfKernel, effective_sigma};
 use crate::pipeline::report::{self, Findings};
+use crate::pipeline::saturated;
 use crate::pipeline::search::SearchConfig;
 use crate::pipeline::segments::SegmentSet;
-use crate::pipeline::spilled;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{Scatter, Thresholds};
 use crate::pipeline::tracking::{StarMotion, Tracking};
@@ -388,8 +388,8 @@ impl Detector {
             clock.stage("first_look");
             let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.measured, false);
             let sigma = given.or(from_trails.map(|(sigma, _)| sigma)).unwrap_or(field.psf_sigma_px);
-            let spilled = spilled::find(frame, &sky, &motion, sigma);
-            let first = FirstLook { sky, lines, field, found, spilled, motion };
+            let saturated = saturated::find(frame, &sky, &motion, sigma);
+            let first = FirstLook { sky, lines, field, found, saturated, motion };
             return self.run_among_trails(backend, frame, &first, clock);
         }
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {

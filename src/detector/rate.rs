@@ -14,7 +14,7 @@ use crate::pipeline::merge::{Believed, Search};
 use crate::pipeline::points::PointSearch;
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::report::{self, Findings};
-use crate::pipeline::spilled::SpilledStar;
+use crate::pipeline::saturated::SaturatedStar;
 use crate::pipeline::star_trails::{self, Setting, StarTrails};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold;
@@ -34,7 +34,7 @@ pub(super) struct FirstLook {
     pub(super) lines: Lines,
     pub(super) field: StarField,
     pub(super) found: Found,
-    pub(super) spilled: Vec<SpilledStar>,
+    pub(super) saturated: Vec<SaturatedStar>,
     pub(super) motion: StarMotion,
 }
 
@@ -67,7 +67,7 @@ impl Detector {
         );
         let mut sky = first.sky.clone();
         self.begin_anew(backend, frame, first, &sky, &trails(&clear))?;
-        let mut stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.spilled)?;
+        let mut stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.saturated)?;
         backend.add_trails(&trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
         let bright: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
@@ -114,7 +114,7 @@ impl Detector {
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
-        findings.add_stars(first.spilled.iter().map(|star| star.detection(&motion, frame, &field)));
+        findings.add_stars(first.saturated.iter().map(|star| star.detection(&motion, frame, &field)));
         backend.add_trails(&findings.trails, -1.0)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
         let search = PointSearch {
@@ -146,7 +146,7 @@ impl Detector {
     ) -> Result<()> {
         normalise_anew(backend, frame, sky, &first.lines)?;
         stars::weigh_out_defects(backend, &first.field)?;
-        backend.weigh_out(&first.spilled.iter().flat_map(SpilledStar::footprints).collect::<Vec<_>>())?;
+        backend.weigh_out(&first.saturated.iter().flat_map(SaturatedStar::footprints).collect::<Vec<_>>())?;
         backend.add_trails(without, -1.0)
     }
 

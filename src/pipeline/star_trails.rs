@@ -10,8 +10,8 @@ use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
+use crate::pipeline::saturated::SaturatedStar;
 use crate::pipeline::search::{in_turns, template_correlation};
-use crate::pipeline::spilled::SpilledStar;
 use crate::pipeline::strip::{Doubt, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
 use crate::pipeline::weigh::Footprint;
@@ -108,7 +108,7 @@ pub(crate) fn find_bright(
     sky: &mut BackgroundMap,
     setting: &Setting,
     motion: StarMotion,
-    spilled: &[SpilledStar],
+    saturated: &[SaturatedStar],
 ) -> Result<StarTrails> {
     let mut found = StarTrails {
         motion,
@@ -123,8 +123,8 @@ pub(crate) fn find_bright(
     backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
     found.learn(backend, setting, &bright)?;
     found.trails = found.fit_ends(backend, setting, bright, &points)?;
-    let spilled = spilled.iter().map(|star| star.as_believed(&found.motion, found.sigma()));
-    let bright: Vec<Believed> = found.trails.iter().copied().chain(spilled).collect();
+    let saturated = saturated.iter().map(|star| star.as_believed(&found.motion, found.sigma()));
+    let bright: Vec<Believed> = found.trails.iter().copied().chain(saturated).collect();
     found.wings = wings::find(backend, &bright, |star| found.doubtful(star).is_some(), found.sigma())?;
     let kernel = PsfKernel::new(found.psf_sigma_px);
     backend.filter(&kernel, setting.clip_sigmas as f32, false)?;

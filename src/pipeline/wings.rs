@@ -78,7 +78,8 @@ pub(crate) fn find(
     backend.add_trails(&parts, 1.0)?;
     let reaches = reaches_px(backend, &segments, sigma_px)?;
     backend.add_trails(&parts, -1.0)?;
-    if !are_of_the_psf(&reaches) {
+    let seen: Vec<f64> = reaches.iter().copied().flatten().collect();
+    if !are_of_the_psf(&seen) {
         return Ok(Vec::new());
     }
     let snrs: Vec<f64> = alone.iter().map(|s| s.fit.snr).collect();
@@ -93,18 +94,20 @@ fn are_of_the_psf(reaches: &[f64]) -> bool {
     n_lit >= LEAST_STARS && 3 * n_lit > brightest.len()
 }
 
-/// A star whose light is cut, or was taken for that of several, has wings no less than fainter ones, as they fall.
-fn reach_px(snrs: &[f64], reaches: &[f64], i: usize) -> f64 {
-    let as_of = |j: usize| reaches[j] * (snrs[i] / snrs[j]).powf(FALL);
-    let mut next: Vec<f64> = (i..snrs.len().min(i + 1 + N_FAINTER)).map(as_of).collect();
+/// A star whose light is cut or hidden, or was taken for that of several, has wings no less than fainter ones, as they
+/// fall.
+fn reach_px(snrs: &[f64], reaches: &[Option<f64>], i: usize) -> f64 {
+    let as_of = |j: usize| Some(reaches[j]? * (snrs[i] / snrs[j]).powf(FALL));
+    let of_itself = reaches[i].map_or(0, |_| 1);
+    let mut next: Vec<f64> = (i..snrs.len()).filter_map(as_of).take(of_itself + N_FAINTER).collect();
     next.sort_unstable_by(f64::total_cmp);
-    reaches[i].max(next[next.len() / 2])
+    next.get(next.len() / 2).copied().unwrap_or(0.0).max(reaches[i].unwrap_or(0.0))
 }
 
 /// For every trail, whose model has been taken out of the residual image, how far from its axis there is light on both
-/// sides, px; 0 where there is none.
-fn reaches_px(backend: &mut dyn Backend, trails: &[Segment], sigma_px: f64) -> Result<Vec<f64>> {
-    let mut reaches = vec![0.0; trails.len()];
+/// sides, px; 0 where there is none, nothing where spilled charge hides it.
+fn reaches_px(backend: &mut dyn Backend, trails: &[Segment], sigma_px: f64) -> Result<Vec<Option<f64>>> {
+    let mut reaches = vec![None; trails.len()];
     let mut lit: Vec<usize> = (0..trails.len()).collect();
     let mut offset = FIRST_SIGMAS;
     while !lit.is_empty() && offset < LAST_SIGMAS {
@@ -116,7 +119,9 @@ fn reaches_px(backend: &mut dyn Backend, trails: &[Segment], sigma_px: f64) -> R
             let Some(sides) = sides.next() else { return false };
             let is_lit = are_lit(sides);
             if is_lit {
-                reaches[i] = (offset + 0.5 * STEP_SIGMAS) * sigma_px;
+                reaches[i] = Some((offset + 0.5 * STEP_SIGMAS) * sigma_px);
+            } else if offset == FIRST_SIGMAS && !are_hidden(sides) {
+                reaches[i] = Some(0.0);
             }
             is_lit || are_hidden(sides)
         });
@@ -135,7 +140,7 @@ fn are_lit(sides: &[TrackProfile]) -> bool {
     sides.iter().map(snr_of).sum::<f64>() > n_sides * least && sides.iter().all(|side| snr_of(side) > 0.5 * least)
 }
 
-/// Spilled charge lies on them: their light begins further out.
+/// Spilled charge lies on most of them: their light begins further out.
 fn are_hidden(sides: &[TrackProfile]) -> bool {
     let bins = || sides.iter().flat_map(|side| &side.variance);
     2 * bins().filter(|v| **v > 0.0).count() < bins().count()
@@ -174,10 +179,14 @@ mod tests {
 
     #[test]
     fn a_star_in_pieces_has_the_wings_of_fainter_ones() {
-        let (snrs, reaches) = ([3200.0, 100.0, 100.0, 100.0, 10.0], [0.0, 9.0, 8.0, 10.0, 0.0]);
+        let snrs = [3200.0, 100.0, 100.0, 100.0, 10.0];
+        let reaches = [0.0, 9.0, 8.0, 10.0, 0.0].map(Some);
         assert!((reach_px(&snrs, &reaches, 0) - 16.0).abs() < 1e-9, "twice as far: the fifth root of 32");
         assert_eq!(reach_px(&snrs, &reaches, 3), 10.0);
         assert_eq!(reach_px(&snrs, &reaches, 4), 0.0);
+        let hidden = [None, Some(9.0), Some(8.0), None, Some(0.0)];
+        assert!((reach_px(&snrs, &hidden, 0) - 16.0).abs() < 1e-9, "what is not seen is no wing of length zero");
+        assert_eq!(reach_px(&snrs, &hidden, 3), 0.0);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Star trails so bright that charge spills over along the columns: no model follows their light, its sums do.
+//! Star trails so bright that no model follows their light: of full pixels, and of charge that spills over along the
+//! columns, the sums tell where a star is.
 //!
 //! Method: docs/algorithm.md, "Stars that trail".
 
@@ -18,7 +19,11 @@ use crate::pipeline::weigh::Footprint;
 /// Beside a full pixel one is full too from this part of the level on: the noise of the readout scatters them.
 const NEARLY_FULL: f64 = 0.97;
 
-/// Where charge has spilled, a patch of full pixels is so much taller than the trail is wide.
+/// Full pixels are so many wide, in the mean, along a trail that no fit follows.
+const LEAST_WIDTH_PX: f64 = 2.0;
+
+/// Where charge has spilled, a patch of full pixels is so much taller than the trail is wide. Else what the pixels could not
+/// hold may be lost.
 const LEAST_SPILL_PX: f64 = 2.5;
 
 /// The light of a star reaches so many PSF widths beyond its full pixels, and no neighbour's counts.
@@ -45,9 +50,12 @@ const FLANK_SHARED_SIGMAS: f64 = 4.0;
 const LEAST_ERROR_PX: f64 = 0.1;
 const FLUX_ERROR: f64 = 0.02;
 
-/// A saturated star whose charge has spilled over.
+/// Where charge was lost over the border, it may be more of one side's: by this part of the patch's width its middle moves.
+const LOST_SHARE: f64 = 0.1;
+
+/// A saturated star, measured by the sums of its light.
 #[derive(Debug, Clone)]
-pub(crate) struct SpilledStar {
+pub(crate) struct SaturatedStar {
     /// No fit, but what one would tell.
     fit: TrailFit,
     /// Of the sky, there.
@@ -56,7 +64,7 @@ pub(crate) struct SpilledStar {
     footprints: Vec<Footprint>,
 }
 
-impl SpilledStar {
+impl SaturatedStar {
     pub(crate) fn footprints(&self) -> impl Iterator<Item = Footprint> {
         self.footprints.iter().copied()
     }
@@ -73,7 +81,7 @@ impl SpilledStar {
         let known = detected::detection(&fit, &settings, frame, field, fit.snr, Some(motion), None, [0.0; 2]);
         let mut detection = known.detection;
         detection.role = Role::Star;
-        detection.flags |= Flags::SPILLED;
+        detection.flags |= Flags::SUMMED;
         detection
     }
 
@@ -89,7 +97,12 @@ impl SpilledStar {
 }
 
 /// Finds them by their patches of full pixels. What has not the shape that the stars' vector gives a patch is left alone.
-pub(crate) fn find(frame: &Frame<'_>, sky: &BackgroundMap, motion: &StarMotion, psf_sigma_px: f64) -> Vec<SpilledStar> {
+pub(crate) fn find(
+    frame: &Frame<'_>,
+    sky: &BackgroundMap,
+    motion: &StarMotion,
+    psf_sigma_px: f64,
+) -> Vec<SaturatedStar> {
     let sigma_px = effective_sigma(psf_sigma_px);
     let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
     patches(frame, around_px).iter().filter_map(|patch| star(patch, frame, sky, motion, sigma_px)).collect()
@@ -185,6 +198,30 @@ impl Light {
     }
 }
 
+/// First and last columns and rows of full pixels.
+struct Extent {
+    columns: [f64; 2],
+    rows: [f64; 2],
+}
+
+impl Extent {
+    fn of(full: &[Point]) -> Self {
+        let range = |of: fn(&Point) -> f64| {
+            let places = || full.iter().map(of);
+            [places().fold(f64::INFINITY, f64::min), places().fold(f64::NEG_INFINITY, f64::max)]
+        };
+        Self { columns: range(|p| p.x), rows: range(|p| p.y) }
+    }
+
+    fn width_px(&self) -> f64 {
+        self.columns[1] - self.columns[0] + 1.0
+    }
+
+    fn height_px(&self) -> f64 {
+        self.rows[1] - self.rows[0] + 1.0
+    }
+}
+
 /// The star of a patch, if it is one.
 fn star(
     patch: &Patch,
@@ -192,66 +229,58 @@ fn star(
     sky: &BackgroundMap,
     motion: &StarMotion,
     sigma_px: f64,
-) -> Option<SpilledStar> {
+) -> Option<SaturatedStar> {
     let (width, height) = (frame.width(), frame.height());
     let place = |i: usize| Point::new((i % width) as f64, (i / width) as f64);
     let full: Vec<Point> = patch.pixels[..patch.n_full].iter().map(|&i| place(i)).collect();
-    let bound = |of: fn(&Point) -> f64, best: fn(f64, f64) -> f64, worst: f64| full.iter().map(of).fold(worst, best);
-    let [left, right] = [bound(|p| p.x, f64::min, f64::MAX), bound(|p| p.x, f64::max, 0.0)];
-    let [low, high] = [bound(|p| p.y, f64::min, f64::MAX), bound(|p| p.y, f64::max, 0.0)];
-    let (dx, dy) = (motion.length_px * motion.angle_rad.cos(), motion.length_px * motion.angle_rad.sin());
-    let beyond_px = right - left + 1.0 - dx.abs();
-    let spill_px = high - low + 1.0 - dy.abs() - beyond_px;
+    let extent = Extent::of(&full);
+    let (dx, dy) = (motion.length_px * motion.angle_rad.cos().abs(), motion.length_px * motion.angle_rad.sin());
+    let beyond_px = extent.width_px() - dx;
+    let spill_px = extent.height_px() - dy - beyond_px;
     let margin = FLANK_SIGMAS * sigma_px;
-    let is_whole = left >= margin
-        && low >= margin
-        && right + margin < width as f64
-        && high + margin < height as f64
-        && !patch.pixels.iter().any(|&i| is_missing(frame, i));
-    if !is_whole
-        || spill_px < LEAST_SPILL_PX
+    let is_inside = |[first, last]: [f64; 2], size: usize| first >= margin && last + margin < size as f64;
+    // Charge that flows over the border is lost, but the light beside it is not.
+    let is_cut = !is_inside(extent.rows, height);
+    if !is_inside(extent.columns, width)
+        || (full.len() as f64) < LEAST_WIDTH_PX * motion.length_px
         || !(-SHORT_SIGMAS * sigma_px..FURTHEST_SIGMAS * sigma_px + 1.0).contains(&beyond_px)
+        || patch.pixels.iter().any(|&i| is_missing(frame, i))
     {
         return None;
     }
-    let middle = Point::new(0.5 * (left + right), 0.5 * (low + high));
+    let middle = full[full.len() / 2];
     let (level, noise) = sky.at(middle.x as usize, middle.y as usize);
     let lit = || patch.pixels.iter().map(|&i| (place(i), f64::from(frame.pixels().value(i) - level)));
-    let [along_row, along_column] = [Light::of(lit().map(|(p, v)| (p.x, v))), Light::of(lit().map(|(p, v)| (p.y, v)))];
-    let mean = Point::new(along_row.mean, along_column.mean);
+    let [row, column] = [Light::of(lit().map(|(p, v)| (p.x, v))), Light::of(lit().map(|(p, v)| (p.y, v)))];
+    let of_vector_at = |middle: Point| Segment::around(middle, motion.length_px, motion.angle_rad);
+    let flanks = Flanks::of(lit(), extent.columns, &of_vector_at(Point::new(row.mean, column.mean)), sigma_px, height);
+
     let differs = |variance: f64, of_star: f64| (variance / of_star - 1.0).abs() > SPREAD_SHARE;
     let row_px2 = dx * dx / 12.0 + sigma_px * sigma_px;
-    if differs(along_row.variance, row_px2) {
-        return None;
-    }
-
-    let segment = Segment::around(mean, motion.length_px, motion.angle_rad);
-    let flanks = Flanks::of(lit(), [left, right], &segment, sigma_px, height);
-    // The row tells little of a steep trail's length: a point of light has the same shape there.
-    let is_steep = dx.abs() < FURTHEST_SIGMAS * sigma_px;
     let agree = flanks.off_px < FLANK_OFF_SIGMAS * sigma_px;
-    let is_other = is_steep && (!agree || differs(flanks.seen_px2, flanks.model_px2));
-    if is_other || flanks.off_px > FLANK_SHARED_SIGMAS * sigma_px {
+    // The row tells little of a steep trail's length: a point of light has the same shape there.
+    let by_flanks = is_cut || dx < FURTHEST_SIGMAS * sigma_px;
+    if !is_cut && differs(row.variance, row_px2)
+        || by_flanks && (!agree || differs(flanks.seen_px2, flanks.model_px2))
+        || flanks.off_px > FLANK_SHARED_SIGMAS * sigma_px
+    {
         return None;
     }
-    let (shift_px, doubt_px) = if agree {
-        (flanks.shift_px, 0.5 * flanks.shift_px.abs())
-    } else {
-        // Up or down, one as likely as the other.
-        (0.0, spill_px / 12_f64.sqrt())
-    };
+    // Else charge may have gone up or down, one as likely as the other.
+    let (shift_px, shift_err_px) =
+        if agree { (flanks.shift_px, 0.5 * flanks.shift_px.abs()) } else { (0.0, spill_px.max(0.0) / 12_f64.sqrt()) };
     // Light that widens the row's is another's, half way to where it would no longer count.
-    let others_px = 0.5 * (0.5 * (right - left) + AROUND_SIGMAS * sigma_px);
-    let others_share = (along_row.variance - row_px2).max(0.0) / others_px.powi(2);
-    let others_shift_px = others_share * others_px;
-    let errors = [others_shift_px, others_shift_px.hypot(doubt_px)].map(|error| error.hypot(LEAST_ERROR_PX));
-    let segment = Segment::around(Point::new(mean.x, mean.y + shift_px), motion.length_px, motion.angle_rad);
-    let trail = Trail { segment, flux: along_row.sum, background: 0.0, sigma_eff_px: sigma_px };
-    let fit = TrailFit {
-        information: information(&segment, errors, FLUX_ERROR.hypot(others_share) * along_row.sum),
-        ..TrailFit::unfitted(trail)
-    };
-    Some(SpilledStar { fit, noise: f64::from(noise), footprints: footprints(&full, AROUND_SIGMAS * sigma_px) })
+    let others_px = 0.5 * (0.5 * extent.width_px() + AROUND_SIGMAS * sigma_px);
+    let others_share = (row.variance - row_px2).max(0.0) / others_px.powi(2);
+    let lost_px = if is_cut { LOST_SHARE * extent.width_px() } else { 0.0 };
+    let lost_share = if is_cut || spill_px < LEAST_SPILL_PX { 1.0 } else { FLUX_ERROR };
+    let err_px = LEAST_ERROR_PX.hypot(others_share * others_px).hypot(lost_px);
+    let flux_err = lost_share.hypot(others_share) * row.sum;
+    let segment = of_vector_at(Point::new(row.mean, column.mean + shift_px));
+    let trail = Trail { segment, flux: row.sum, background: 0.0, sigma_eff_px: sigma_px };
+    let information = information(&segment, [err_px, err_px.hypot(shift_err_px)], flux_err);
+    let fit = TrailFit { information, ..TrailFit::unfitted(trail) };
+    Some(SaturatedStar { fit, noise: f64::from(noise), footprints: footprints(&full, AROUND_SIGMAS * sigma_px) })
 }
 
 /// Fisher information of a trail of known vector, whose middle and flux have these errors.
@@ -355,7 +384,7 @@ mod tests {
 
     /// A frame of noise 5 with one trail on it, of which what fills a pixel more than FULL goes up, but for a share that
     /// goes down.
-    fn found(trail: Segment, flux: f64, down: f64, angle_rad: f64) -> Vec<SpilledStar> {
+    fn found(trail: Segment, flux: f64, down: f64, angle_rad: f64) -> Vec<SaturatedStar> {
         let mut pixels = simulate::gaussian_frame(WIDTH, HEIGHT, 3, 5.0);
         simulate::add_streak(&mut pixels, WIDTH, &trail, SIGMA, flux);
         for x in 0..WIDTH {
@@ -440,15 +469,23 @@ mod tests {
         assert_eq!(n(60.0, 40.0, 40.0, 8.0), 0, "longer");
         assert_eq!(n(25.0, 140.0, 40.0, 8.0), 0, "turned the other way: it looks alike along row and column");
         assert_eq!(n(25.0, 75.0, 40.0, 8.0), 0, "turned");
-        assert_eq!(n(25.0, 40.0, 40.0, 1.2), 0, "hardly spilled: a fit does better");
+        assert_eq!(n(25.0, 40.0, 40.0, 1.1), 0, "full along its axis only: it is fitted");
     }
 
     #[test]
-    fn a_star_on_the_border_is_left_alone() {
+    fn of_a_star_at_the_border_both_ends_must_be_seen() {
         let angle_rad = 17_f64.to_radians();
-        for middle in [Point::new(8.0, 218.6), Point::new(101.3, 8.0), Point::new(190.0, 218.6)] {
-            assert!(found(Segment::around(middle, 25.0, angle_rad), flux(8.0), 0.5, angle_rad).is_empty());
-        }
+        let at = |x: f64, y: f64| found(Segment::around(Point::new(x, y), 25.0, angle_rad), flux(8.0), 0.5, angle_rad);
+        assert!(at(8.0, 218.6).is_empty() && at(190.0, 218.6).is_empty(), "one end is not");
+        assert!(at(101.3, -1.0).is_empty(), "one end is hardly");
+        let stars = at(101.3, 14.0);
+        let [star] = &stars[..] else { panic!("{} stars whose charge has flowed over the border", stars.len()) };
+        let errors = star.fit.errors_of_known_vector(0.0, 0.0).unwrap();
+        let Trail { segment, flux: seen, .. } = star.fit.trail;
+        let off = [segment.midpoint().x - 101.3, segment.midpoint().y - 14.0];
+        assert!(off[0].abs() < 1.0 && off[1].abs() < 0.5, "{off:?}");
+        assert!(seen < flux(8.0) && errors.flux_err > 0.9 * seen, "{} of {}", seen, flux(8.0));
+        assert!((0..2).all(|k| off[k].abs() < 2.0 * errors.covariance_px2[k][k].sqrt()));
     }
 
     #[test]

@@ -38,11 +38,11 @@ fn report(seed: u64, angle_rad: f64, streaks: Vec<StreakSpec>) -> Report {
 fn each_is_reported_once_where_it_is() {
     for (seed, degrees) in [(1, 17.0), (2, 64.0), (3, 140.0)] {
         let report = report(seed, f64::to_radians(degrees), Vec::new());
-        let spilled: Vec<_> = report.detections.iter().filter(|d| d.flags.contains(Flags::SPILLED)).collect();
-        assert_eq!(spilled.len(), BRIGHT.len(), "at {degrees}°");
+        let summed: Vec<_> = report.detections.iter().filter(|d| d.flags.contains(Flags::SUMMED)).collect();
+        assert_eq!(summed.len(), BRIGHT.len(), "at {degrees}°");
         for star in &BRIGHT {
             let place = Point::new(star.x, star.y);
-            let Some(found) = spilled.iter().find(|d| d.midpoint().distance(place) < 3.0) else {
+            let Some(found) = summed.iter().find(|d| d.midpoint().distance(place) < 3.0) else {
                 panic!("none at {place:?}, {degrees}°")
             };
             let (x_err, y_err) = found.midpoint_err_px();
@@ -74,7 +74,7 @@ fn a_point_that_spills_is_no_star() {
     let place = Point::new(330.0, 420.0);
     let bright = StreakSpec { segment: Segment::around(place, 0.1, 0.0), brightness: Brightness::FluxE(2e7) };
     let report = report(5, 17_f64.to_radians(), vec![bright]);
-    let spilled = report.detections.iter().filter(|d| d.flags.contains(Flags::SPILLED));
-    assert_eq!(spilled.clone().count(), BRIGHT.len());
-    assert!(spilled.clone().all(|d| d.midpoint().distance(place) > 50.0));
+    let summed = report.detections.iter().filter(|d| d.flags.contains(Flags::SUMMED));
+    assert_eq!(summed.clone().count(), BRIGHT.len());
+    assert!(summed.clone().all(|d| d.midpoint().distance(place) > 50.0));
 }
