@@ -3,6 +3,8 @@
 //!
 //! Method: docs/algorithm.md, "Stars that trail".
 
+use rayon::prelude::*;
+
 use crate::detection::{Detection, Flags, Role};
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
@@ -16,7 +18,8 @@ use crate::pipeline::stars::StarField;
 use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
 
-/// Beside a full pixel one is full too from this part of the level on: the noise of the readout scatters them.
+/// Beside a full pixel one is full too from this part of the light on that fills one: the noise of the readout scatters
+/// them.
 const NEARLY_FULL: f64 = 0.97;
 
 /// Full pixels are so many wide, in the mean, along a trail that no fit follows.
@@ -105,7 +108,7 @@ pub(crate) fn find(
 ) -> Vec<SaturatedStar> {
     let sigma_px = effective_sigma(psf_sigma_px);
     let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
-    patches(frame, around_px).iter().filter_map(|patch| star(patch, frame, sky, motion, sigma_px)).collect()
+    patches(frame, sky, around_px).iter().filter_map(|patch| star(patch, frame, sky, motion, sigma_px)).collect()
 }
 
 /// Full pixels that touch, and the pixels around them.
@@ -116,23 +119,26 @@ struct Patch {
 }
 
 /// The patches of a frame, each with the pixels around it that are nearest to it.
-fn patches(frame: &Frame<'_>, around_px: usize) -> Vec<Patch> {
+fn patches(frame: &Frame<'_>, sky: &BackgroundMap, around_px: usize) -> Vec<Patch> {
     let Some(full) = frame.saturates_at() else { return Vec::new() };
     let (width, height) = (frame.width(), frame.height());
     let is_from = |i: usize, level: f64| f64::from(frame.pixels().value(i)) >= level && !is_missing(frame, i);
     let mut taken = vec![false; width * height];
     let mut patches = Vec::new();
-    for i in 0..width * height {
-        if taken[i] || !is_from(i, full) {
+    let seeds: Vec<usize> = (0..width * height).into_par_iter().filter(|&i| is_from(i, full)).collect();
+    for i in seeds {
+        if taken[i] {
             continue;
         }
         taken[i] = true;
+        let level = f64::from(sky.at(i % width, i / width).0);
+        let nearly_full = level + NEARLY_FULL * (full - level).max(0.0);
         let mut pixels = vec![i];
         let mut next = 0;
         while let Some(&pixel) = pixels.get(next) {
             next += 1;
             for n in neighbours(pixel, width, height) {
-                if !taken[n] && is_from(n, NEARLY_FULL * full) {
+                if !taken[n] && is_from(n, nearly_full) {
                     taken[n] = true;
                     pixels.push(n);
                 }
@@ -404,11 +410,13 @@ mod tests {
         }
         pixels.iter_mut().for_each(|v| *v += LEVEL as f32);
         let frame = Frame::new(pixels, WIDTH, HEIGHT).unwrap().with_saturation(FULL + LEVEL);
-        let mesh = Mesh::new(WIDTH, HEIGHT, 64);
-        let level = LEVEL as f32;
-        let tile = TileStatistics { n_usable: 2000, n_clipped: 2000, mean: level, median: level, sd: 5.0 };
-        let sky = BackgroundMap::from_tiles(mesh, &vec![tile; mesh.len()]).unwrap();
-        find(&frame, &sky, &motion(25.0, angle_rad), SIGMA)
+        find(&frame, &flat_sky(WIDTH, HEIGHT, LEVEL as f32), &motion(25.0, angle_rad), SIGMA)
+    }
+
+    fn flat_sky(width: usize, height: usize, level: f32) -> BackgroundMap {
+        let mesh = Mesh::new(width, height, 64);
+        let tile = TileStatistics { n_usable: 1000, n_clipped: 1000, mean: level, median: level, sd: 5.0 };
+        BackgroundMap::from_tiles(mesh, &vec![tile; mesh.len()]).unwrap()
     }
 
     fn motion(length_px: f64, angle_rad: f64) -> StarMotion {
@@ -486,6 +494,24 @@ mod tests {
         assert!(off[0].abs() < 1.0 && off[1].abs() < 0.5, "{off:?}");
         assert!(seen < flux(8.0) && errors.flux_err > 0.9 * seen, "{} of {}", seen, flux(8.0));
         assert!((0..2).all(|k| off[k].abs() < 2.0 * errors.covariance_px2[k][k].sqrt()));
+    }
+
+    #[test]
+    fn patches_share_what_is_between_them_and_a_bright_sky_is_not_full() {
+        // The sky has 0.99 of what a pixel holds.
+        let mut pixels = vec![990.0_f32; 128 * 128];
+        for (x, value) in [(60, 1000.0), (61, 999.8), (62, 999.0), (66, 1000.0)] {
+            pixels[64 * 128 + x] = value;
+        }
+        let frame = Frame::new(pixels, 128, 128).unwrap().with_saturation(1000.0);
+        let patches = patches(&frame, &flat_sky(128, 128, 990.0), 3);
+        let full: Vec<usize> = patches.iter().map(|p| p.n_full).collect();
+        assert_eq!(full, [2, 1]);
+        let columns = |p: &Patch| {
+            let of_row = p.pixels.iter().filter(|i| **i / 128 == 64).map(|i| i % 128);
+            (of_row.clone().min(), of_row.max())
+        };
+        assert_eq!((columns(&patches[0]), columns(&patches[1])), ((Some(57), Some(63)), (Some(64), Some(69))));
     }
 
     #[test]
