@@ -114,7 +114,9 @@ impl Detector {
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
-        findings.add_stars(first.saturated.iter().map(|star| star.detection(&motion, frame, &field)));
+        for star in &first.saturated {
+            findings.add_star(star.rejected().map_or_else(|| Ok(star.detection(&motion, frame, &field)), Err));
+        }
         backend.add_trails(&findings.trails, -1.0)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
         let search = PointSearch {

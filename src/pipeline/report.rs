@@ -210,8 +210,12 @@ impl<'a> Findings<'a> {
         }
     }
 
-    pub(crate) fn add_stars(&mut self, stars: impl Iterator<Item = Detection>) {
-        self.detections.extend(stars);
+    /// A star that was measured otherwise: a detection, or why it is none.
+    pub(crate) fn add_star(&mut self, star: Result<Detection, Rejected>) {
+        match star {
+            Ok(detection) => self.detections.push(detection),
+            Err(rejected) => self.rejected.push(rejected),
+        }
     }
 
     pub(crate) fn add_points(&mut self, points: Points) {

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::detection::{Detection, Flags, Role};
+use crate::detection::{Detection, Flags, RejectReason, Rejected, Role};
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::background::BackgroundMap;
@@ -24,6 +24,9 @@ const NEARLY_FULL: f64 = 0.97;
 
 /// Full pixels are so many wide, in the mean, along a trail that no fit follows.
 const LEAST_WIDTH_PX: f64 = 2.0;
+
+/// Of a star that the border cuts this part of that may be left.
+const CUT_SHARE: f64 = 0.5;
 
 /// Where charge has spilled, a patch of full pixels is so much taller than the trail is wide. Else what the pixels could not
 /// hold may be lost.
@@ -76,6 +79,8 @@ pub(crate) struct SaturatedStar {
     noise: f64,
     /// All pixels that its charge and its light fill.
     footprints: Vec<Footprint>,
+    /// The border of the frame cuts it: it is not known where it lies, nor how bright it is.
+    is_cut_off: bool,
 }
 
 impl SaturatedStar {
@@ -88,7 +93,13 @@ impl SaturatedStar {
         Believed::new(self.as_of(motion, sigma_px), Origin::Star)
     }
 
-    /// What is reported of it.
+    /// It is listed as this where it cannot be measured.
+    pub(crate) fn rejected(&self) -> Option<Rejected> {
+        let Trail { segment, .. } = self.fit.trail;
+        self.is_cut_off.then_some(Rejected { segment, snr: self.fit.snr, reason: RejectReason::FrameEdge })
+    }
+
+    /// What is reported of it otherwise.
     pub(crate) fn detection(&self, motion: &StarMotion, frame: &Frame<'_>, field: &StarField) -> Detection {
         let fit = self.as_of(motion, effective_sigma(field.psf_sigma_px));
         let settings = final_settings(Shape::Trail, field, frame);
@@ -104,8 +115,7 @@ impl SaturatedStar {
         let mut fit = self.fit;
         fit.trail.segment = Segment::around(fit.trail.segment.midpoint(), motion.length_px, motion.angle_rad);
         fit.trail.sigma_eff_px = sigma_px;
-        let pixels = 2.0 * std::f64::consts::PI.sqrt() * sigma_px * motion.length_px;
-        fit.snr = fit.trail.flux / (self.noise * pixels.sqrt());
+        fit.snr = snr(fit.trail.flux, self.noise, motion.length_px, sigma_px);
         fit
     }
 }
@@ -119,7 +129,10 @@ pub(crate) fn find(
 ) -> Vec<SaturatedStar> {
     let sigma_px = effective_sigma(psf_sigma_px);
     let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
-    patches(frame, sky, around_px).iter().filter_map(|patch| star(patch, frame, sky, motion, sigma_px)).collect()
+    let of_patch = |patch: &Patch| {
+        star(patch, frame, sky, motion, sigma_px).or_else(|| cut_off(patch, frame, sky, motion, sigma_px))
+    };
+    patches(frame, sky, around_px).iter().filter_map(of_patch).collect()
 }
 
 /// Full pixels that touch, and the pixels around them.
@@ -309,7 +322,42 @@ fn star(
     let trail = Trail { segment, flux: row.sum, background: 0.0, sigma_eff_px: sigma_px };
     let information = information(&segment, [err_px, err_px.hypot(0.5 * flanks.off_px)], flux_err);
     let fit = TrailFit { information, ..TrailFit::unfitted(trail) };
-    Some(SaturatedStar { fit, noise: f64::from(noise), footprints: footprints(&full, AROUND_SIGMAS * sigma_px) })
+    let footprints = footprints(&full, AROUND_SIGMAS * sigma_px);
+    Some(SaturatedStar { fit, noise: f64::from(noise), footprints, is_cut_off: false })
+}
+
+/// What is left of a star at the border, if a patch may be that: its pieces would pass for targets.
+fn cut_off(
+    patch: &Patch,
+    frame: &Frame<'_>,
+    sky: &BackgroundMap,
+    motion: &StarMotion,
+    sigma_px: f64,
+) -> Option<SaturatedStar> {
+    let (width, height) = (frame.width(), frame.height());
+    let full: Vec<Point> =
+        patch.pixels[..patch.n_full].iter().map(|&i| Point::new((i % width) as f64, (i / width) as f64)).collect();
+    let Extent { columns: [left, right], rows: [low, high] } = Extent::of(&full);
+    let margin = FLANK_SIGMAS * sigma_px;
+    let is_at_border =
+        left < margin || low < margin || right + margin >= width as f64 || high + margin >= height as f64;
+    if !is_at_border || (full.len() as f64) < LEAST_WIDTH_PX * CUT_SHARE * motion.length_px {
+        return None;
+    }
+    let middle = Point::new(0.5 * (left + right), 0.5 * (low + high));
+    let (level, noise) = sky.at(middle.x as usize, middle.y as usize);
+    let flux = patch.pixels.iter().map(|&i| f64::from(filled_value(frame, i) - level)).sum();
+    let segment = Segment::around(middle, motion.length_px, motion.angle_rad);
+    let trail = Trail { segment, flux, background: 0.0, sigma_eff_px: sigma_px };
+    let snr = snr(flux, f64::from(noise), motion.length_px, sigma_px);
+    let fit = TrailFit { snr, ..TrailFit::unfitted(trail) };
+    let footprints = footprints(&full, AROUND_SIGMAS * sigma_px);
+    Some(SaturatedStar { fit, noise: f64::from(noise), footprints, is_cut_off: true })
+}
+
+/// That of a trail in the noise of the sky.
+fn snr(flux: f64, noise: f64, length_px: f64, sigma_px: f64) -> f64 {
+    flux / (noise * (2.0 * std::f64::consts::PI.sqrt() * sigma_px * length_px).sqrt())
 }
 
 /// Fisher information of a trail of known vector, whose middle and flux have these errors.
@@ -511,10 +559,16 @@ mod tests {
     fn of_a_star_at_the_border_both_ends_must_be_seen() {
         let angle_rad = 17_f64.to_radians();
         let at = |x: f64, y: f64| found(Segment::around(Point::new(x, y), 25.0, angle_rad), flux(8.0), 0.5, angle_rad);
-        assert!(at(8.0, 218.6).is_empty() && at(190.0, 218.6).is_empty(), "one end is not");
-        assert!(at(101.3, -1.0).is_empty(), "one end is hardly");
+        for (x, y) in [(8.0, 218.6), (190.0, 218.6), (101.3, -1.0)] {
+            let stars = at(x, y);
+            let [star] = &stars[..] else { panic!("{} stars at {x}, {y}", stars.len()) };
+            let rejected = star.rejected().unwrap();
+            assert_eq!(rejected.reason, RejectReason::FrameEdge, "at {x}, {y} one end is not");
+            assert!(rejected.segment.midpoint().distance(Point::new(x, y)) < 40.0);
+        }
         let stars = at(101.3, 14.0);
         let [star] = &stars[..] else { panic!("{} stars whose charge has flowed over the border", stars.len()) };
+        assert!(star.rejected().is_none());
         let errors = star.fit.errors_of_known_vector(0.0, 0.0).unwrap();
         let Trail { segment, flux: seen, .. } = star.fit.trail;
         let off = [segment.midpoint().x - 101.3, segment.midpoint().y - 14.0];
