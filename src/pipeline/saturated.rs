@@ -3,7 +3,7 @@
 //!
 //! Method: docs/algorithm.md, "Stars that trail".
 
-use rayon::prelude::*;
+mod patches;
 
 use crate::detection::{Detection, Flags, RejectReason, Rejected, Role};
 use crate::frame::Frame;
@@ -17,10 +17,7 @@ use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
-
-/// Beside a full pixel one is full too from this part of the light on that fills one: the noise of the readout scatters
-/// them.
-const NEARLY_FULL: f64 = 0.97;
+use patches::{Patch, filled_value, is_missing, patches};
 
 /// Full pixels are so many wide, in the mean, along a trail that no fit follows.
 const LEAST_WIDTH_PX: f64 = 2.0;
@@ -133,82 +130,6 @@ pub(crate) fn find(
         star(patch, frame, sky, motion, sigma_px).or_else(|| cut_off(patch, frame, sky, motion, sigma_px))
     };
     patches(frame, sky, around_px).iter().filter_map(of_patch).collect()
-}
-
-/// Full pixels that touch, and the pixels around them.
-struct Patch {
-    /// Those up to `n_full` are full.
-    pixels: Vec<usize>,
-    n_full: usize,
-}
-
-/// The patches of a frame, each with the pixels around it that are nearest to it.
-fn patches(frame: &Frame<'_>, sky: &BackgroundMap, around_px: usize) -> Vec<Patch> {
-    let Some(full) = frame.saturates_at() else { return Vec::new() };
-    let (width, height) = (frame.width(), frame.height());
-    let is_from = |i: usize, level: f64| f64::from(frame.pixels().value(i)) >= level && !is_missing(frame, i);
-    let mut taken = vec![false; width * height];
-    let mut patches = Vec::new();
-    let seeds: Vec<usize> = (0..width * height).into_par_iter().filter(|&i| is_from(i, full)).collect();
-    for i in seeds {
-        if taken[i] {
-            continue;
-        }
-        taken[i] = true;
-        let level = f64::from(sky.at(i % width, i / width).0);
-        let nearly_full = level + NEARLY_FULL * (full - level).max(0.0);
-        let mut pixels = vec![i];
-        let mut next = 0;
-        while let Some(&pixel) = pixels.get(next) {
-            next += 1;
-            for n in neighbours(pixel, width, height) {
-                if !taken[n] && is_from(n, nearly_full) {
-                    taken[n] = true;
-                    pixels.push(n);
-                }
-            }
-        }
-        patches.push(Patch { n_full: pixels.len(), pixels });
-    }
-    // All of them grow in step, so that each takes what is nearest to it.
-    let mut rims: Vec<usize> = vec![0; patches.len()];
-    for _ in 0..around_px {
-        for (patch, rim) in patches.iter_mut().zip(&mut rims) {
-            for k in std::mem::replace(rim, patch.pixels.len())..patch.pixels.len() {
-                for n in neighbours(patch.pixels[k], width, height) {
-                    if !taken[n] {
-                        taken[n] = true;
-                        patch.pixels.push(n);
-                    }
-                }
-            }
-        }
-    }
-    patches
-}
-
-/// The pixels that touch one.
-fn neighbours(pixel: usize, width: usize, height: usize) -> impl Iterator<Item = usize> {
-    let (x, y) = (pixel % width, pixel / width);
-    let rows = y.saturating_sub(1)..(y + 2).min(height);
-    rows.flat_map(move |row| (x.saturating_sub(1)..(x + 2).min(width)).map(move |column| row * width + column))
-        .filter(move |n| *n != pixel)
-}
-
-fn is_missing(frame: &Frame<'_>, i: usize) -> bool {
-    !frame.pixels().value(i).is_finite()
-        || frame.mask().is_some_and(|mask| mask[i])
-        || frame.blank().is_some_and(|blank| frame.is_blank(i, blank))
-}
-
-/// A pixel's value, or where it is missing its neighbours'.
-fn filled_value(frame: &Frame<'_>, i: usize) -> f32 {
-    if !is_missing(frame, i) {
-        return frame.pixels().value(i);
-    }
-    let seen = neighbours(i, frame.width(), frame.height()).filter(|&n| !is_missing(frame, n));
-    let (sum, count) = seen.fold((0.0, 0.0_f32), |(sum, count), n| (sum + frame.pixels().value(n), count + 1.0));
-    sum / count.max(1.0)
 }
 
 /// Some light on a line: its sum, middle and spread.
