@@ -115,7 +115,7 @@ impl Detector {
         backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
         for star in &first.saturated {
-            findings.add_star(star.rejected().map_or_else(|| Ok(star.detection(&motion, frame, &field)), Err));
+            findings.add_star(star.report(&motion, frame, &field));
         }
         backend.add_trails(&findings.trails, -1.0)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;

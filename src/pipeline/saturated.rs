@@ -90,21 +90,23 @@ impl SaturatedStar {
         Believed::new(self.as_of(motion, sigma_px), Origin::Star)
     }
 
-    /// It is listed as this where it cannot be measured.
-    pub(crate) fn rejected(&self) -> Option<Rejected> {
-        let Trail { segment, .. } = self.fit.trail;
-        self.is_cut_off.then_some(Rejected { segment, snr: self.fit.snr, reason: RejectReason::FrameEdge })
-    }
-
-    /// What is reported of it otherwise.
-    pub(crate) fn detection(&self, motion: &StarMotion, frame: &Frame<'_>, field: &StarField) -> Detection {
+    /// What is reported of it; what is listed in its stead where the border cuts it.
+    pub(crate) fn report(
+        &self,
+        motion: &StarMotion,
+        frame: &Frame<'_>,
+        field: &StarField,
+    ) -> Result<Detection, Rejected> {
         let fit = self.as_of(motion, effective_sigma(field.psf_sigma_px));
+        if self.is_cut_off {
+            return Err(Rejected { segment: fit.trail.segment, snr: fit.snr, reason: RejectReason::FrameEdge });
+        }
         let settings = final_settings(Shape::Trail, field, frame);
         let known = detected::detection(&fit, &settings, frame, field, fit.snr, Some(motion), None, [0.0; 2]);
         let mut detection = known.detection;
         detection.role = Role::Star;
         detection.flags |= Flags::SUMMED;
-        detection
+        Ok(detection)
     }
 
     /// With the stars' vector and the PSF's effective width as they are known by now.
@@ -112,7 +114,8 @@ impl SaturatedStar {
         let mut fit = self.fit;
         fit.trail.segment = Segment::around(fit.trail.segment.midpoint(), motion.length_px, motion.angle_rad);
         fit.trail.sigma_eff_px = sigma_px;
-        fit.snr = snr(fit.trail.flux, self.noise, motion.length_px, sigma_px);
+        let pixels = 2.0 * std::f64::consts::PI.sqrt() * sigma_px * motion.length_px;
+        fit.snr = fit.trail.flux / (self.noise * pixels.sqrt());
         fit
     }
 }
@@ -126,10 +129,9 @@ pub(crate) fn find(
 ) -> Vec<SaturatedStar> {
     let sigma_px = effective_sigma(psf_sigma_px);
     let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
-    let of_patch = |patch: &Patch| {
-        star(patch, frame, sky, motion, sigma_px).or_else(|| cut_off(patch, frame, sky, motion, sigma_px))
-    };
-    patches(frame, sky, around_px).iter().filter_map(of_patch).collect()
+    let patches = patches(frame, sky, around_px);
+    let look = |patch: &Patch| PatchLook::of(patch, frame, sky, motion, sigma_px).star();
+    patches.iter().filter_map(look).collect()
 }
 
 /// Some light on a line: its sum, middle and spread.
@@ -178,107 +180,122 @@ impl Extent {
         self.columns[1] - self.columns[0] + 1.0
     }
 
+    fn middle(&self) -> Point {
+        Point::new(0.5 * (self.columns[0] + self.columns[1]), 0.5 * (self.rows[0] + self.rows[1]))
+    }
+
     fn height_px(&self) -> f64 {
         self.rows[1] - self.rows[0] + 1.0
     }
 }
 
-/// The star of a patch, if it is one.
-fn star(
-    patch: &Patch,
-    frame: &Frame<'_>,
-    sky: &BackgroundMap,
-    motion: &StarMotion,
+/// A patch, and what is known of stars.
+struct PatchLook<'a> {
+    patch: &'a Patch,
+    frame: &'a Frame<'a>,
+    motion: &'a StarMotion,
     sigma_px: f64,
-) -> Option<SaturatedStar> {
-    let (width, height) = (frame.width(), frame.height());
-    let place = |i: usize| Point::new((i % width) as f64, (i / width) as f64);
-    let full: Vec<Point> = patch.pixels[..patch.n_full].iter().map(|&i| place(i)).collect();
-    let extent = Extent::of(&full);
-    let (dx, dy) = (motion.length_px * motion.angle_rad.cos().abs(), motion.length_px * motion.angle_rad.sin());
-    let beyond_px = extent.width_px() - dx;
-    let spill_px = extent.height_px() - dy - beyond_px;
-    let margin = FLANK_SIGMAS * sigma_px;
-    let is_inside = |[first, last]: [f64; 2], size: usize| first >= margin && last + margin < size as f64;
-    // Charge that flows over the border is lost, but the light beside it is not.
-    let is_cut = !is_inside(extent.rows, height);
-    if !is_inside(extent.columns, width)
-        || (full.len() as f64) < LEAST_WIDTH_PX * motion.length_px
-        || !(-SHORT_SIGMAS * sigma_px..FURTHEST_SIGMAS * sigma_px + 1.0).contains(&beyond_px)
-        || (full.len() as f64) < FULL_SHARE * columns(&full).iter().map(Segment::length_px).sum::<f64>()
-        || patch.pixels.iter().filter(|&&i| is_missing(frame, i)).count() as f64
-            > MISSING_SHARE * patch.pixels.len() as f64
-    {
-        return None;
-    }
-    let middle = full[full.len() / 2];
-    let (level, noise) = sky.at(middle.x as usize, middle.y as usize);
-    let lit = || patch.pixels.iter().map(|&i| (place(i), f64::from(filled_value(frame, i) - level)));
-    let [row, column] = [Light::of(lit().map(|(p, v)| (p.x, v))), Light::of(lit().map(|(p, v)| (p.y, v)))];
-    let of_vector_at = |middle: Point| Segment::around(middle, motion.length_px, motion.angle_rad);
-    let flanks = Flanks::of(lit(), extent.columns, &of_vector_at(Point::new(row.mean, column.mean)), sigma_px, height);
-
-    let row_px2 = dx * dx / 12.0 + sigma_px * sigma_px;
-    let excess_px2 = row.variance - row_px2;
-    let is_as_long =
-        (-SPREAD_SHARE * row_px2..SPREAD_SHARE * row_px2 + WINGS_PSFS * sigma_px * sigma_px).contains(&excess_px2);
-    let is_as_tall = (1.0 / FLANK_SPREAD..FLANK_SPREAD).contains(&(flanks.seen_px2 / flanks.model_px2));
-    let agree = flanks.off_px < FLANK_OFF_SIGMAS * sigma_px + FLANK_OFF_SHARE * dy;
-    // The row tells little of a steep trail's length: a point of light has the same shape there.
-    let by_flanks = is_cut || dx < FURTHEST_SIGMAS * sigma_px;
-    let is_lit = row.sum > 0.0;
-    if !is_lit || !agree || !is_cut && !is_as_long || by_flanks && !is_as_tall {
-        return None;
-    }
-    // Light that widens the row's is another's, half way to where it would no longer count; what narrows it, in the middle.
-    // On one side of the patch it moves the star's row by half of what the sides are off. Where light moves the mean along the column, charge has spilled unevenly, or it is another's.
-    let others_px = 0.5 * (0.5 * extent.width_px() + AROUND_SIGMAS * sigma_px);
-    let others_share = (excess_px2 / others_px.powi(2)).max(-excess_px2 / row_px2);
-    let column_share = flanks.shift_px.abs() / (0.5 * extent.height_px());
-    let lost_px = if is_cut { LOST_SHARE * extent.width_px() } else { 0.0 };
-    let lost_share = if is_cut || spill_px < LEAST_SPILL_PX { 1.0 } else { FLUX_ERROR };
-    let err_px = LEAST_ERROR_PX.hypot(others_share * others_px).hypot(lost_px);
-    let flux_err = lost_share.hypot(others_share).hypot(column_share) * row.sum;
-    let segment = of_vector_at(Point::new(row.mean, column.mean + flanks.shift_px));
-    let trail = Trail { segment, flux: row.sum, background: 0.0, sigma_eff_px: sigma_px };
-    let information = information(&segment, [err_px, err_px.hypot(0.5 * flanks.off_px)], flux_err);
-    let fit = TrailFit { information, ..TrailFit::unfitted(trail) };
-    let footprints = footprints(&full, AROUND_SIGMAS * sigma_px);
-    Some(SaturatedStar { fit, noise: f64::from(noise), footprints, is_cut_off: false })
+    full: Vec<Point>,
+    extent: Extent,
+    /// Level and noise of the sky.
+    sky: [f64; 2],
 }
 
-/// What is left of a star at the border, if a patch may be that: its pieces would pass for targets.
-fn cut_off(
-    patch: &Patch,
-    frame: &Frame<'_>,
-    sky: &BackgroundMap,
-    motion: &StarMotion,
-    sigma_px: f64,
-) -> Option<SaturatedStar> {
-    let (width, height) = (frame.width(), frame.height());
-    let full: Vec<Point> =
-        patch.pixels[..patch.n_full].iter().map(|&i| Point::new((i % width) as f64, (i / width) as f64)).collect();
-    let Extent { columns: [left, right], rows: [low, high] } = Extent::of(&full);
-    let margin = FLANK_SIGMAS * sigma_px;
-    let is_at_border =
-        left < margin || low < margin || right + margin >= width as f64 || high + margin >= height as f64;
-    if !is_at_border || (full.len() as f64) < LEAST_WIDTH_PX * CUT_SHARE * motion.length_px {
-        return None;
+impl<'a> PatchLook<'a> {
+    fn of(patch: &'a Patch, frame: &'a Frame<'a>, sky: &BackgroundMap, motion: &'a StarMotion, sigma_px: f64) -> Self {
+        let full: Vec<Point> = patch.pixels[..patch.n_full].iter().map(|&i| place(i, frame)).collect();
+        let middle = patch.pixels[patch.n_full / 2];
+        let (level, noise) = sky.at(middle % frame.width(), middle / frame.width());
+        let sky = [level, noise].map(f64::from);
+        Self { patch, frame, motion, sigma_px, extent: Extent::of(&full), full, sky }
     }
-    let middle = Point::new(0.5 * (left + right), 0.5 * (low + high));
-    let (level, noise) = sky.at(middle.x as usize, middle.y as usize);
-    let flux = patch.pixels.iter().map(|&i| f64::from(filled_value(frame, i) - level)).sum();
-    let segment = Segment::around(middle, motion.length_px, motion.angle_rad);
-    let trail = Trail { segment, flux, background: 0.0, sigma_eff_px: sigma_px };
-    let snr = snr(flux, f64::from(noise), motion.length_px, sigma_px);
-    let fit = TrailFit { snr, ..TrailFit::unfitted(trail) };
-    let footprints = footprints(&full, AROUND_SIGMAS * sigma_px);
-    Some(SaturatedStar { fit, noise: f64::from(noise), footprints, is_cut_off: true })
+
+    /// The star, if it is one: measured, or cut by the border.
+    fn star(&self) -> Option<SaturatedStar> {
+        let margin = FLANK_SIGMAS * self.sigma_px;
+        let is_inside = |[first, last]: [f64; 2], size: usize| first >= margin && last + margin < size as f64;
+        let is_seen = is_inside(self.extent.columns, self.frame.width());
+        // Charge that flows over the border is lost, but the light beside it is not.
+        let is_lossless = is_inside(self.extent.rows, self.frame.height());
+        let measured = if is_seen { self.measured(is_lossless) } else { None };
+        let at_border = || if is_seen && is_lossless { None } else { self.cut_off() };
+        let is_cut_off = measured.is_none();
+        let fit = measured.or_else(at_border)?;
+        let footprints = footprints(&self.full, AROUND_SIGMAS * self.sigma_px);
+        Some(SaturatedStar { fit, noise: self.sky[1], footprints, is_cut_off })
+    }
+
+    fn lit(&self) -> impl Iterator<Item = (Point, f64)> {
+        self.patch.pixels.iter().map(|&i| (place(i, self.frame), f64::from(filled_value(self.frame, i)) - self.sky[0]))
+    }
+
+    fn trail_at(&self, middle: Point, flux: f64) -> Trail {
+        let segment = Segment::around(middle, self.motion.length_px, self.motion.angle_rad);
+        Trail { segment, flux, background: 0.0, sigma_eff_px: self.sigma_px }
+    }
+
+    fn n_full_per_px(&self) -> f64 {
+        self.full.len() as f64 / self.motion.length_px
+    }
+
+    /// What is left of a star at the border, if it may be that: its pieces would pass for targets.
+    fn cut_off(&self) -> Option<TrailFit> {
+        let flux = self.lit().map(|(_, v)| v).sum();
+        let is_enough = self.n_full_per_px() >= LEAST_WIDTH_PX * CUT_SHARE;
+        is_enough.then(|| TrailFit::unfitted(self.trail_at(self.extent.middle(), flux)))
+    }
+
+    /// Place, flux and their errors, if it has the shape of a star.
+    fn measured(&self, is_lossless: bool) -> Option<TrailFit> {
+        let Self { extent, sigma_px, .. } = self;
+        let StarMotion { length_px, angle_rad, .. } = self.motion;
+        let (dx, dy) = (length_px * angle_rad.cos().abs(), length_px * angle_rad.sin());
+        let beyond_px = extent.width_px() - dx;
+        let spill_px = extent.height_px() - dy - beyond_px;
+        let in_columns: f64 = columns(&self.full).iter().map(Segment::length_px).sum();
+        let n_missing = self.patch.pixels.iter().filter(|&&i| is_missing(self.frame, i)).count();
+        if self.n_full_per_px() < LEAST_WIDTH_PX
+            || !(-SHORT_SIGMAS * sigma_px..FURTHEST_SIGMAS * sigma_px + 1.0).contains(&beyond_px)
+            || (self.full.len() as f64) < FULL_SHARE * in_columns
+            || n_missing as f64 > MISSING_SHARE * self.patch.pixels.len() as f64
+        {
+            return None;
+        }
+        let [row, column] =
+            [Light::of(self.lit().map(|(p, v)| (p.x, v))), Light::of(self.lit().map(|(p, v)| (p.y, v)))];
+        let at_mean = self.trail_at(Point::new(row.mean, column.mean), row.sum);
+        let flanks = Flanks::of(self.lit(), extent.columns, &at_mean, self.frame.height());
+
+        let psf_px2 = sigma_px * sigma_px;
+        let row_px2 = dx * dx / 12.0 + psf_px2;
+        let excess_px2 = row.variance - row_px2;
+        let is_as_long = (-SPREAD_SHARE * row_px2..SPREAD_SHARE * row_px2 + WINGS_PSFS * psf_px2).contains(&excess_px2);
+        let is_as_tall = (1.0 / FLANK_SPREAD..FLANK_SPREAD).contains(&(flanks.seen_px2 / flanks.model_px2));
+        let agree = flanks.off_px < FLANK_OFF_SIGMAS * sigma_px + FLANK_OFF_SHARE * dy;
+        // The row tells little of a steep trail's length: a point of light has the same shape there.
+        let by_flanks = !is_lossless || dx < FURTHEST_SIGMAS * sigma_px;
+        let is_lit = row.sum > 0.0;
+        if !is_lit || !agree || is_lossless && !is_as_long || by_flanks && !is_as_tall {
+            return None;
+        }
+        // Light that widens the row's is another's, half way to where it would no longer count; what narrows it, in the
+        // middle. On one side of the patch it moves the star's row by half of what the sides are off. Where light moves the
+        // mean along the column, charge has spilled unevenly, or it is another's.
+        let others_px = 0.5 * (0.5 * extent.width_px() + AROUND_SIGMAS * sigma_px);
+        let others_share = (excess_px2 / others_px.powi(2)).max(-excess_px2 / row_px2);
+        let column_share = flanks.shift_px.abs() / (0.5 * extent.height_px());
+        let lost_px = if is_lossless { 0.0 } else { LOST_SHARE * extent.width_px() };
+        let lost_share = if is_lossless && spill_px >= LEAST_SPILL_PX { FLUX_ERROR } else { 1.0 };
+        let err_px = LEAST_ERROR_PX.hypot(others_share * others_px).hypot(lost_px);
+        let flux_err = lost_share.hypot(others_share).hypot(column_share) * row.sum;
+        let trail = self.trail_at(Point::new(row.mean, column.mean + flanks.shift_px), row.sum);
+        let information = information(&trail.segment, [err_px, err_px.hypot(0.5 * flanks.off_px)], flux_err);
+        Some(TrailFit { information, ..TrailFit::unfitted(trail) })
+    }
 }
 
-/// That of a trail in the noise of the sky.
-fn snr(flux: f64, noise: f64, length_px: f64, sigma_px: f64) -> f64 {
-    flux / (noise * (2.0 * std::f64::consts::PI.sqrt() * sigma_px * length_px).sqrt())
+fn place(i: usize, frame: &Frame<'_>) -> Point {
+    Point::new((i % frame.width()) as f64, (i / frame.width()) as f64)
 }
 
 /// Fisher information of a trail of known vector, whose middle and flux have these errors.
@@ -305,13 +322,8 @@ struct Flanks {
 }
 
 impl Flanks {
-    fn of(
-        lit: impl Iterator<Item = (Point, f64)>,
-        [left, right]: [f64; 2],
-        segment: &Segment,
-        sigma_px: f64,
-        height: usize,
-    ) -> Self {
+    fn of(lit: impl Iterator<Item = (Point, f64)>, [left, right]: [f64; 2], trail: &Trail, height: usize) -> Self {
+        let sigma_px = trail.sigma_eff_px;
         let side_of = |x: f64| {
             let out = (left - x).max(x - right);
             (out > 0.0 && out < FLANK_SIGMAS * sigma_px + 1.0).then_some(usize::from(x > right))
@@ -323,8 +335,7 @@ impl Flanks {
             }
         }
         let seen = rows.map(|rows| Light::of_peak(&rows));
-        let model =
-            [0, 1].map(|side| Light::of_peak(&model_rows(segment, sigma_px, height, |x| side_of(x) == Some(side))));
+        let model = [0, 1].map(|side| Light::of_peak(&model_rows(trail, height, |x| side_of(x) == Some(side))));
         let shifts = [0, 1].map(|side| seen[side].mean - model[side].mean);
         Self {
             shift_px: 0.5 * (shifts[0] + shifts[1]),
@@ -336,14 +347,15 @@ impl Flanks {
 }
 
 /// What of a trail's light lies in some columns, row by row.
-fn model_rows(segment: &Segment, sigma_px: f64, height: usize, holds: impl Fn(f64) -> bool) -> Vec<f64> {
+fn model_rows(trail: &Trail, height: usize, holds: impl Fn(f64) -> bool) -> Vec<f64> {
     const N_STEPS: usize = 256;
+    let sigma_px = trail.sigma_eff_px;
     let reach_px = 8.0 * sigma_px;
     let around = |centre: f64| (centre - reach_px).floor() as i64..=(centre + reach_px).ceil() as i64;
     let gauss = |off_px: f64| (-0.5 * (off_px / sigma_px).powi(2)).exp();
     let mut rows = vec![0.0; height];
     for k in 0..N_STEPS {
-        let p = segment.at((k as f64 + 0.5) / N_STEPS as f64);
+        let p = trail.segment.at((k as f64 + 0.5) / N_STEPS as f64);
         let share: f64 = around(p.x).map(|x| x as f64).filter(|x| holds(*x)).map(|x| gauss(x - p.x)).sum();
         for y in around(p.y) {
             if let Some(row) = usize::try_from(y).ok().and_then(|y| rows.get_mut(y)) {
@@ -483,13 +495,12 @@ mod tests {
         for (x, y) in [(8.0, 218.6), (190.0, 218.6), (101.3, -1.0)] {
             let stars = at(x, y);
             let [star] = &stars[..] else { panic!("{} stars at {x}, {y}", stars.len()) };
-            let rejected = star.rejected().unwrap();
-            assert_eq!(rejected.reason, RejectReason::FrameEdge, "at {x}, {y} one end is not");
-            assert!(rejected.segment.midpoint().distance(Point::new(x, y)) < 40.0);
+            assert!(star.is_cut_off, "at {x}, {y} one end is not");
+            assert!(star.fit.trail.segment.midpoint().distance(Point::new(x, y)) < 40.0);
         }
         let stars = at(101.3, 14.0);
         let [star] = &stars[..] else { panic!("{} stars whose charge has flowed over the border", stars.len()) };
-        assert!(star.rejected().is_none());
+        assert!(!star.is_cut_off);
         let errors = star.fit.errors_of_known_vector(0.0, 0.0).unwrap();
         let Trail { segment, flux: seen, .. } = star.fit.trail;
         let off = [segment.midpoint().x - 101.3, segment.midpoint().y - 14.0];

@@ -98,7 +98,7 @@ fn are_of_the_psf(reaches: &[f64]) -> bool {
 /// fall.
 fn reach_px(snrs: &[f64], reaches: &[Option<f64>], i: usize) -> f64 {
     let as_of = |j: usize| Some(reaches[j]? * (snrs[i] / snrs[j]).powf(FALL));
-    let of_itself = reaches[i].map_or(0, |_| 1);
+    let of_itself = usize::from(reaches[i].is_some());
     let mut next: Vec<f64> = (i..snrs.len()).filter_map(as_of).take(of_itself + N_FAINTER).collect();
     next.sort_unstable_by(f64::total_cmp);
     next.get(next.len() / 2).copied().unwrap_or(0.0).max(reaches[i].unwrap_or(0.0))
@@ -165,6 +165,18 @@ mod tests {
         assert!(!are_lit(&[side(0.3, 0.0), side(0.3, 0.0)]), "too little to make a streak");
         assert!(!are_lit(&[side(5.0, 0.0), side(0.0, 0.0)]), "another star's light");
         assert!(!are_lit(&[side(0.0, 9.0), side(0.0, 9.0)]), "stars on the tracks");
+    }
+
+    #[test]
+    fn charge_hides_them_where_most_bins_have_no_weight() {
+        let seen_from = |first: usize| {
+            let mut side = side(5.0, 0.0);
+            side.variance[..first].fill(0.0);
+            side
+        };
+        assert!(are_hidden(&[seen_from(30), seen_from(20)]) && are_hidden(&[seen_from(40), seen_from(40)]));
+        assert!(!are_hidden(&[seen_from(30), seen_from(0)]), "most of one side is seen");
+        assert!(!are_lit(&[seen_from(40), seen_from(40)]));
     }
 
     #[test]
