@@ -1,7 +1,9 @@
 //! Where stars trail: those so bright that their charge spills along the columns.
 
 use skystreak::simulate::{Brightness, SceneConfig, StarSpec, StarTrail, StreakSpec, simulate};
-use skystreak::{Detection, Detector, DetectorConfig, Device, Flags, Point, Report, Role, Segment};
+use skystreak::{
+    Detection, Detector, DetectorConfig, Device, Flags, Point, RejectReason, Rejected, Report, Role, Segment,
+};
 
 const WIDTH: usize = 480;
 const HEIGHT: usize = 560;
@@ -82,4 +84,9 @@ fn a_point_that_spills_is_no_star() {
     let summed = report.detections.iter().filter(|d| d.flags.contains(Flags::SUMMED));
     assert_eq!(summed.clone().count(), BRIGHT.len());
     assert!(summed.clone().all(|d| d.midpoint().distance(place) > 50.0));
+    // No model follows it either, and no vector tells where in its column it is: it is listed.
+    let listed = |r: &&Rejected| r.reason == RejectReason::BleedColumn;
+    let bleeds: Vec<&Rejected> = report.rejected.iter().filter(listed).collect();
+    let [bleed] = &bleeds[..] else { panic!("{bleeds:?}: one, the stars are reported and not their charge") };
+    assert!(bleed.segment.distance_to(place) < 3.0, "{bleed:?}");
 }

@@ -114,6 +114,7 @@ impl Detector {
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
+        findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|star| star.holds(bleed)));
         for star in &first.saturated {
             findings.add_star(star.report(&motion, frame, &field));
         }

@@ -90,6 +90,13 @@ pub(crate) struct Findings<'a> {
     pub(crate) trails: Vec<Trail>,
 }
 
+/// Spilled charge as it is listed.
+fn spilled<'a>(field: &'a StarField, config: &'a DetectorConfig) -> impl Iterator<Item = Rejected> + 'a {
+    let is_long = |(segment, _): &&(Segment, f64)| segment.length_px() >= config.search.min_length_px;
+    let listed = |&(segment, snr): &(Segment, f64)| Rejected { segment, snr, reason: RejectReason::BleedColumn };
+    field.bleeds.iter().filter(is_long).map(listed)
+}
+
 impl<'a> Findings<'a> {
     pub(crate) fn new(
         frame: &'a Frame<'a>,
@@ -110,12 +117,7 @@ impl<'a> Findings<'a> {
             uneven,
             tracking: TrackingMode::Sidereal,
             detections: Vec::new(),
-            rejected: field
-                .bleeds
-                .iter()
-                .filter(|(segment, _)| segment.length_px() >= config.search.min_length_px)
-                .map(|&(segment, snr)| Rejected { segment, snr, reason: RejectReason::BleedColumn })
-                .collect(),
+            rejected: spilled(field, config).collect(),
             trails: Vec::new(),
         }
     }
@@ -208,6 +210,11 @@ impl<'a> Findings<'a> {
                 self.detections.push(d);
             }
         }
+    }
+
+    /// Charge that had spilled in the first look, but for that of stars which are known otherwise.
+    pub(crate) fn add_spilled(&mut self, before: &StarField, is_known: impl Fn(&Segment) -> bool) {
+        self.rejected.extend(spilled(before, self.config).filter(|r| !is_known(&r.segment)));
     }
 
     /// A star that was measured otherwise: a detection, or why it is none.

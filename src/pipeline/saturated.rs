@@ -85,6 +85,12 @@ impl SaturatedStar {
         self.footprints.iter().copied()
     }
 
+    /// Spilled charge that is its own.
+    pub(crate) fn holds(&self, bleed: &Segment) -> bool {
+        let middle = bleed.midpoint();
+        self.footprints.iter().any(|f| f.position().distance(middle) < f64::from(f.radius_px))
+    }
+
     /// As other stars are known.
     pub(crate) fn as_believed(&self, motion: &StarMotion, sigma_px: f64) -> Believed {
         Believed::new(self.as_of(motion, sigma_px), Origin::Star)
