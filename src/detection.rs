@@ -100,7 +100,7 @@ flags! {
     POOR_FIT = 7, "poor_fit", "Reduced chi-squared above 2: brightness varies along the track, or it is bent or blended.";
     JOINED = 8, "joined", "Joined from pieces with gaps between them.";
     CURVED = 9, "curved", "The track bends: `sagitta_px` differs from zero by more than four standard errors.";
-    SUMMED = 10, "summed", "A star so far saturated that no model follows it: its place and flux are of the sums of its light, no fit.";
+    SUMMED = 10, "summed", "A star that trails, or a point among such stars, so far saturated that no model follows it: its place and flux are of the sums of its light, no fit.";
 }
 
 impl Flags {

@@ -1,9 +1,7 @@
-//! Where stars trail: those so bright that their charge spills along the columns.
+//! Where stars trail: those so bright that their charge spills along the columns, and points that are.
 
 use skystreak::simulate::{Brightness, SceneConfig, StarSpec, StarTrail, StreakSpec, simulate};
-use skystreak::{
-    Detection, Detector, DetectorConfig, Device, Flags, Point, RejectReason, Rejected, Report, Role, Segment,
-};
+use skystreak::{Detection, Detector, DetectorConfig, Device, Flags, Kind, Point, Rejected, Report, Role, Segment};
 
 const WIDTH: usize = 480;
 const HEIGHT: usize = 560;
@@ -77,16 +75,31 @@ fn a_target_beside_one_is_found() {
 }
 
 #[test]
-fn a_point_that_spills_is_no_star() {
-    let place = Point::new(330.0, 420.0);
-    let bright = StreakSpec { segment: Segment::around(place, 0.1, 0.0), brightness: Brightness::FluxE(2e7) };
-    let report = report(5, 17_f64.to_radians(), vec![bright]);
-    let summed = report.detections.iter().filter(|d| d.flags.contains(Flags::SUMMED));
-    assert_eq!(summed.clone().count(), BRIGHT.len());
-    assert!(summed.clone().all(|d| d.midpoint().distance(place) > 50.0));
-    // No model follows it either, and no vector tells where in its column it is: it is listed.
-    let listed = |r: &&Rejected| r.reason == RejectReason::BleedColumn;
-    let bleeds: Vec<&Rejected> = report.rejected.iter().filter(listed).collect();
-    let [bleed] = &bleeds[..] else { panic!("{bleeds:?}: one, the stars are reported and not their charge") };
-    assert!(bleed.segment.distance_to(place) < 3.0, "{bleed:?}");
+fn points_that_spill_are_targets() {
+    let places = [(Point::new(330.0, 420.0), 2e7), (Point::new(40.4, 300.2), 3e6), (Point::new(440.7, 330.6), 1.6e6)];
+    let point = |&(place, flux_e): &(Point, f64)| StreakSpec {
+        segment: Segment::around(place, 0.1, 0.0),
+        brightness: Brightness::FluxE(flux_e),
+    };
+    let report = report(5, 17_f64.to_radians(), places.iter().map(point).collect());
+    let summed = |role: Role| {
+        report.detections.iter().filter(move |d| d.role == role && d.flags.contains(Flags::SUMMED)).collect::<Vec<_>>()
+    };
+    assert_eq!(summed(Role::Star).len(), BRIGHT.len());
+    let targets: Vec<_> = report.detections.iter().filter(|d| d.role == Role::Target).collect();
+    assert_eq!(targets, summed(Role::Target));
+    assert_eq!(targets.len(), places.len(), "{targets:?}");
+    for (place, flux_e) in places {
+        let Some(found) = targets.iter().find(|d| d.midpoint().distance(place) < 3.0) else {
+            panic!("none at {place:?}")
+        };
+        let (x_err, y_err) = found.midpoint_err_px();
+        let off = [(found.midpoint().x - place.x) / x_err, (found.midpoint().y - place.y) / y_err];
+        assert!(off.iter().all(|o| o.abs() < 3.0) && x_err < 0.3, "{off:?} of ({x_err}, {y_err}) at {place:?}");
+        assert!((found.flux - flux_e).abs() < 2.0 * found.flux_err && found.flux_err < 0.1 * flux_e, "{found:?}");
+        assert!(found.kind == Kind::Point && found.length_px() == 0.0);
+        // Their charge is not listed beside them.
+        let is_on_it = |r: &&Rejected| r.segment.distance_to(place) < 8.0;
+        assert_eq!(report.rejected.iter().find(is_on_it), None);
+    }
 }

@@ -14,7 +14,7 @@ use crate::pipeline::merge::{Believed, Search};
 use crate::pipeline::points::PointSearch;
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::report::{self, Findings};
-use crate::pipeline::saturated::SaturatedStar;
+use crate::pipeline::saturated::SaturatedSource;
 use crate::pipeline::star_trails::{self, Setting, StarTrails};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold;
@@ -34,7 +34,7 @@ pub(super) struct FirstLook {
     pub(super) lines: Lines,
     pub(super) field: StarField,
     pub(super) found: Found,
-    pub(super) saturated: Vec<SaturatedStar>,
+    pub(super) saturated: Vec<SaturatedSource>,
     pub(super) motion: StarMotion,
 }
 
@@ -114,9 +114,9 @@ impl Detector {
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
         findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
-        findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|star| star.holds(bleed)));
-        for star in &first.saturated {
-            findings.add_star(star.report(&motion, frame, &field));
+        findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|source| source.holds(bleed)));
+        for source in &first.saturated {
+            findings.add_summed(source.report(&motion, frame, &field));
         }
         backend.add_trails(&findings.trails, -1.0)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
@@ -149,7 +149,7 @@ impl Detector {
     ) -> Result<()> {
         normalise_anew(backend, frame, sky, &first.lines)?;
         stars::weigh_out_defects(backend, &first.field)?;
-        backend.weigh_out(&first.saturated.iter().flat_map(SaturatedStar::footprints).collect::<Vec<_>>())?;
+        backend.weigh_out(&first.saturated.iter().flat_map(SaturatedSource::footprints).collect::<Vec<_>>())?;
         backend.add_trails(without, -1.0)
     }
 

@@ -217,9 +217,9 @@ impl<'a> Findings<'a> {
         self.rejected.extend(spilled(before, self.config).filter(|r| !is_known(&r.segment)));
     }
 
-    /// A star that was measured otherwise: a detection, or why it is none.
-    pub(crate) fn add_star(&mut self, star: Result<Detection, Rejected>) {
-        match star {
+    /// What was measured by the sums of its light: a detection, or why it is none.
+    pub(crate) fn add_summed(&mut self, summed: Result<Detection, Rejected>) {
+        match summed {
             Ok(detection) => self.detections.push(detection),
             Err(rejected) => self.rejected.push(rejected),
         }

@@ -1,8 +1,9 @@
-//! Star trails so bright that no model follows their light: of full pixels, and of charge that spills over along the
-//! columns, the sums tell where a star is.
+//! Star trails and points so bright that no model follows their light: of full pixels, and of charge that spills over
+//! along the columns, the sums tell where a source is.
 //!
 //! Method: docs/algorithm.md, "Stars that trail".
 
+mod light;
 mod patches;
 
 use crate::detection::{Detection, Flags, RejectReason, Rejected, Role};
@@ -17,6 +18,7 @@ use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
+use light::{FLANK_SIGMAS, Flanks, Light, halo_px};
 use patches::{Patch, filled_value, is_missing, patches};
 
 /// Full pixels are so many wide, in the mean, along a trail that no fit follows.
@@ -29,12 +31,14 @@ const CUT_SHARE: f64 = 0.5;
 /// hold may be lost.
 const LEAST_SPILL_PX: f64 = 2.5;
 
+/// A point's full pixels are so much taller than wide, and by this part of their width: the PSF may not be round. Where
+/// charge is seen to spill elsewhere in the frame so many of them do.
+const POINT_SPILL_PX: f64 = 2.0;
+const POINT_SPILL_SHARE: f64 = 0.25;
+const LEAST_SPILLING: usize = 4;
+
 /// The light of a star reaches so many PSF widths beyond its full pixels, and no neighbour's counts.
 const AROUND_SIGMAS: f64 = 5.0;
-
-/// Beside the patch, nothing has spilled: so many PSF widths, and pixels of this part of the brightest there.
-const FLANK_SIGMAS: f64 = 2.0;
-const FLANK_SHARE: f64 = 0.1;
 
 /// Full pixels reach along the row no further beyond the trail's own ends than this, in PSF widths, and fall short of them by
 /// no more.
@@ -46,8 +50,10 @@ const SHORT_SIGMAS: f64 = 1.5;
 const SPREAD_SHARE: f64 = 0.3;
 const WINGS_PSFS: f64 = 2.0;
 
-/// Beside the patch it may be so many times as large along the column, or as small: a point's is far smaller.
+/// Beside the patch it may be so many times as large along the column, or as small: a point's is far smaller. Wings make
+/// a point's larger by more.
 const FLANK_SPREAD: f64 = 2.0;
+const POINT_FLANK_SPREAD: f64 = 3.0;
 
 /// By so many PSF widths, and this part of the trail's extent along the column, the middle of the light on one side of the
 /// patch may lie off where the other side's has it: under wings both come nearer to the trail's middle.
@@ -67,9 +73,11 @@ const FLUX_ERROR: f64 = 0.02;
 /// Where charge was lost over the border, it may be more of one side's: by this part of the patch's width its middle moves.
 const LOST_SHARE: f64 = 0.1;
 
-/// A saturated star, measured by the sums of its light.
+/// A saturated star, or where stars trail a saturated point, measured by the sums of its light.
 #[derive(Debug, Clone)]
-pub(crate) struct SaturatedStar {
+pub(crate) struct SaturatedSource {
+    /// A trail's is a star.
+    shape: Shape,
     /// No fit, but what one would tell.
     fit: TrailFit,
     /// Of the sky, there.
@@ -78,9 +86,11 @@ pub(crate) struct SaturatedStar {
     footprints: Vec<Footprint>,
     /// The border of the frame cuts it: it is not known where it lies, nor how bright it is.
     is_cut_off: bool,
+    /// Charge has spilled from it: nothing else makes a patch so tall.
+    has_spilled: bool,
 }
 
-impl SaturatedStar {
+impl SaturatedSource {
     pub(crate) fn footprints(&self) -> impl Iterator<Item = Footprint> {
         self.footprints.iter().copied()
     }
@@ -91,9 +101,9 @@ impl SaturatedStar {
         self.footprints.iter().any(|f| f.position().distance(middle) < f64::from(f.radius_px))
     }
 
-    /// As other stars are known.
-    pub(crate) fn as_believed(&self, motion: &StarMotion, sigma_px: f64) -> Believed {
-        Believed::new(self.as_of(motion, sigma_px), Origin::Star)
+    /// As other stars are known, if it is one.
+    pub(crate) fn as_star(&self, motion: &StarMotion, sigma_px: f64) -> Option<Believed> {
+        (self.shape == Shape::Trail).then(|| Believed::new(self.as_of(motion, sigma_px), Origin::Star))
     }
 
     /// What is reported of it; what is listed in its stead where the border cuts it.
@@ -107,10 +117,14 @@ impl SaturatedStar {
         if self.is_cut_off {
             return Err(Rejected { segment: fit.trail.segment, snr: fit.snr, reason: RejectReason::FrameEdge });
         }
-        let settings = final_settings(Shape::Trail, field, frame);
-        let known = detected::detection(&fit, &settings, frame, field, fit.snr, Some(motion), None, [0.0; 2]);
+        let (motion, role) = match self.shape {
+            Shape::Trail => (*motion, Role::Star),
+            Shape::Point => (still(motion), Role::Target),
+        };
+        let settings = final_settings(self.shape, field, frame);
+        let known = detected::detection(&fit, &settings, frame, field, fit.snr, Some(&motion), None, [0.0; 2]);
         let mut detection = known.detection;
-        detection.role = Role::Star;
+        detection.role = role;
         detection.flags |= Flags::SUMMED;
         Ok(detection)
     }
@@ -118,53 +132,42 @@ impl SaturatedStar {
     /// With the stars' vector and the PSF's effective width as they are known by now.
     fn as_of(&self, motion: &StarMotion, sigma_px: f64) -> TrailFit {
         let mut fit = self.fit;
-        fit.trail.segment = Segment::around(fit.trail.segment.midpoint(), motion.length_px, motion.angle_rad);
+        let place = fit.trail.segment.midpoint();
+        let along_px = match self.shape {
+            Shape::Trail => motion.length_px,
+            Shape::Point => 2.0 * std::f64::consts::PI.sqrt() * sigma_px,
+        };
+        fit.trail.segment = match self.shape {
+            Shape::Trail => Segment::around(place, motion.length_px, motion.angle_rad),
+            Shape::Point => Segment::new(place, place),
+        };
         fit.trail.sigma_eff_px = sigma_px;
-        let pixels = 2.0 * std::f64::consts::PI.sqrt() * sigma_px * motion.length_px;
+        let pixels = 2.0 * std::f64::consts::PI.sqrt() * sigma_px * along_px;
         fit.snr = fit.trail.flux / (self.noise * pixels.sqrt());
         fit
     }
 }
 
-/// Finds them by their patches of full pixels. What has not the shape that the stars' vector gives a patch is left alone.
+/// Finds them by their patches of full pixels. What has neither the shape that the stars' vector gives a patch nor a
+/// point's is left alone.
 pub(crate) fn find(
     frame: &Frame<'_>,
     sky: &BackgroundMap,
     motion: &StarMotion,
     psf_sigma_px: f64,
-) -> Vec<SaturatedStar> {
+) -> Vec<SaturatedSource> {
     let sigma_px = effective_sigma(psf_sigma_px);
     let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
     let patches = patches(frame, sky, around_px);
-    let look = |patch: &Patch| PatchLook::of(patch, frame, sky, motion, sigma_px).star();
-    patches.iter().filter_map(look).collect()
+    let looks: Vec<PatchLook<'_>> = patches.iter().map(|p| PatchLook::of(p, frame, sky, motion, sigma_px)).collect();
+    let found: Vec<Option<SaturatedSource>> = looks.iter().map(|look| look.source(false)).collect();
+    let spills = found.iter().flatten().any(|source| source.has_spilled);
+    looks.iter().zip(found).filter_map(|(look, found)| found.or_else(|| look.source(spills))).collect()
 }
 
-/// Some light on a line: its sum, middle and spread.
-#[derive(Debug, Clone, Copy)]
-struct Light {
-    sum: f64,
-    mean: f64,
-    variance: f64,
-}
-
-impl Light {
-    fn of(parts: impl Iterator<Item = (f64, f64)>) -> Self {
-        let [sum, first, second] = parts.fold([0.0; 3], |[sum, first, second], (place, v)| {
-            [sum + v, first + v * place, second + v * place * place]
-        });
-        let mean = first / sum;
-        Self { sum, mean, variance: second / sum - mean * mean }
-    }
-
-    /// Of one value a place, around the largest as far as they have a part of it.
-    fn of_peak(values: &[f64]) -> Self {
-        let (peak, most) =
-            values.iter().copied().enumerate().fold((0, 0.0), |best, (i, v)| if v > best.1 { (i, v) } else { best });
-        let is_lit = |i: &usize| values[*i] > FLANK_SHARE * most;
-        let around = (peak..values.len()).take_while(is_lit).chain((0..peak).rev().take_while(is_lit));
-        Self::of(around.map(|i| (i as f64, values[i])))
-    }
+/// Of what stands still among such stars.
+fn still(motion: &StarMotion) -> StarMotion {
+    StarMotion { length_px: 0.0, length_err_px: 0.0, angle_err_rad: 0.0, ..*motion }
 }
 
 /// First and last columns and rows of full pixels.
@@ -195,6 +198,14 @@ impl Extent {
     }
 }
 
+/// What the sums of a patch say of one shape.
+struct Sums {
+    fit: TrailFit,
+    /// How far its spread is from what the shape's would be: along the row and beside the patch, as logarithms.
+    misfit: f64,
+    has_spilled: bool,
+}
+
 /// A patch, and what is known of stars.
 struct PatchLook<'a> {
     patch: &'a Patch,
@@ -216,27 +227,35 @@ impl<'a> PatchLook<'a> {
         Self { patch, frame, motion, sigma_px, extent: Extent::of(&full), full, sky }
     }
 
-    /// The star, if it is one: measured, or cut by the border.
-    fn star(&self) -> Option<SaturatedStar> {
+    /// The star or point, if it is one: measured, or cut by the border. It may be known that charge spills in the frame.
+    fn source(&self, spills: bool) -> Option<SaturatedSource> {
         let margin = FLANK_SIGMAS * self.sigma_px;
         let is_inside = |[first, last]: [f64; 2], size: usize| first >= margin && last + margin < size as f64;
         let is_seen = is_inside(self.extent.columns, self.frame.width());
         // Charge that flows over the border is lost, but the light beside it is not.
         let is_lossless = is_inside(self.extent.rows, self.frame.height());
-        let measured = if is_seen { self.measured(is_lossless) } else { None };
-        let at_border = || if is_seen && is_lossless { None } else { self.cut_off() };
+        let shapes = [Shape::Trail, Shape::Point].into_iter().filter(|_| is_seen);
+        let measured = shapes.filter_map(|shape| Some((shape, self.measured(shape, is_lossless, spills)?)));
+        let measured = measured.min_by(|(_, a), (_, b)| a.misfit.total_cmp(&b.misfit));
         let is_cut_off = measured.is_none();
-        let fit = measured.or_else(at_border)?;
-        let footprints = footprints(&self.full, AROUND_SIGMAS * self.sigma_px);
-        Some(SaturatedStar { fit, noise: self.sky[1], footprints, is_cut_off })
+        let at_border = || if is_seen && is_lossless { None } else { Some((Shape::Trail, self.cut_off()?)) };
+        let has_spilled = measured.as_ref().is_some_and(|(_, sums)| sums.has_spilled);
+        let (shape, fit) = measured.map(|(shape, sums)| (shape, sums.fit)).or_else(at_border)?;
+        let mut footprints = footprints(&self.full, AROUND_SIGMAS * self.sigma_px);
+        if shape == Shape::Point {
+            let place = fit.trail.segment.midpoint();
+            let halo_px = halo_px(self.frame, place, AROUND_SIGMAS * self.sigma_px, self.sigma_px.max(1.0), self.sky);
+            footprints.extend(Footprint::around(&Segment::new(place, place), halo_px));
+        }
+        Some(SaturatedSource { shape, fit, noise: self.sky[1], footprints, is_cut_off, has_spilled })
     }
 
     fn lit(&self) -> impl Iterator<Item = (Point, f64)> {
         self.patch.pixels.iter().map(|&i| (place(i, self.frame), f64::from(filled_value(self.frame, i)) - self.sky[0]))
     }
 
-    fn trail_at(&self, middle: Point, flux: f64) -> Trail {
-        let segment = Segment::around(middle, self.motion.length_px, self.motion.angle_rad);
+    fn trail_at(&self, middle: Point, flux: f64, length_px: f64) -> Trail {
+        let segment = Segment::around(middle, length_px, self.motion.angle_rad);
         Trail { segment, flux, background: 0.0, sigma_eff_px: self.sigma_px }
     }
 
@@ -248,19 +267,28 @@ impl<'a> PatchLook<'a> {
     fn cut_off(&self) -> Option<TrailFit> {
         let flux = self.lit().map(|(_, v)| v).sum();
         let is_enough = self.n_full_per_px() >= LEAST_WIDTH_PX * CUT_SHARE;
-        is_enough.then(|| TrailFit::unfitted(self.trail_at(self.extent.middle(), flux)))
+        is_enough.then(|| TrailFit::unfitted(self.trail_at(self.extent.middle(), flux, self.motion.length_px)))
     }
 
-    /// Place, flux and their errors, if it has the shape of a star.
-    fn measured(&self, is_lossless: bool) -> Option<TrailFit> {
+    /// Place, flux and their errors, if it has the shape of a star, or of a point.
+    fn measured(&self, shape: Shape, is_lossless: bool, spills: bool) -> Option<Sums> {
         let Self { extent, sigma_px, .. } = self;
-        let StarMotion { length_px, angle_rad, .. } = self.motion;
+        let StarMotion { length_px, angle_rad, .. } = match shape {
+            Shape::Trail => *self.motion,
+            Shape::Point => still(self.motion),
+        };
         let (dx, dy) = (length_px * angle_rad.cos().abs(), length_px * angle_rad.sin());
         let beyond_px = extent.width_px() - dx;
         let spill_px = extent.height_px() - dy - beyond_px;
         let in_columns: f64 = columns(&self.full).iter().map(Segment::length_px).sum();
         let n_missing = self.patch.pixels.iter().filter(|&&i| is_missing(self.frame, i)).count();
-        if self.n_full_per_px() < LEAST_WIDTH_PX
+        // A point whose charge has not spilled is fitted: its wings tell what its full pixels do not.
+        let is_full = match shape {
+            Shape::Trail => self.n_full_per_px() >= LEAST_WIDTH_PX,
+            Shape::Point if spills => self.full.len() >= LEAST_SPILLING,
+            Shape::Point => spill_px >= POINT_SPILL_PX.max(POINT_SPILL_SHARE * extent.width_px()),
+        };
+        if !is_full
             || !(-SHORT_SIGMAS * sigma_px..FURTHEST_SIGMAS * sigma_px + 1.0).contains(&beyond_px)
             || (self.full.len() as f64) < FULL_SHARE * in_columns
             || n_missing as f64 > MISSING_SHARE * self.patch.pixels.len() as f64
@@ -269,14 +297,16 @@ impl<'a> PatchLook<'a> {
         }
         let [row, column] =
             [Light::of(self.lit().map(|(p, v)| (p.x, v))), Light::of(self.lit().map(|(p, v)| (p.y, v)))];
-        let at_mean = self.trail_at(Point::new(row.mean, column.mean), row.sum);
+        let at_mean = self.trail_at(Point::new(row.mean, column.mean), row.sum, length_px);
         let flanks = Flanks::of(self.lit(), extent.columns, &at_mean, self.frame.height());
 
         let psf_px2 = sigma_px * sigma_px;
         let row_px2 = dx * dx / 12.0 + psf_px2;
         let excess_px2 = row.variance - row_px2;
         let is_as_long = (-SPREAD_SHARE * row_px2..SPREAD_SHARE * row_px2 + WINGS_PSFS * psf_px2).contains(&excess_px2);
-        let is_as_tall = (1.0 / FLANK_SPREAD..FLANK_SPREAD).contains(&(flanks.seen_px2 / flanks.model_px2));
+        let tallness = flanks.seen_px2 / flanks.model_px2;
+        let most_tall = if shape == Shape::Point { POINT_FLANK_SPREAD } else { FLANK_SPREAD };
+        let is_as_tall = (1.0 / FLANK_SPREAD..most_tall).contains(&tallness);
         let agree = flanks.off_px < FLANK_OFF_SIGMAS * sigma_px + FLANK_OFF_SHARE * dy;
         // The row tells little of a steep trail's length: a point of light has the same shape there.
         let by_flanks = !is_lossless || dx < FURTHEST_SIGMAS * sigma_px;
@@ -291,12 +321,15 @@ impl<'a> PatchLook<'a> {
         let others_share = (excess_px2 / others_px.powi(2)).max(-excess_px2 / row_px2);
         let column_share = flanks.shift_px.abs() / (0.5 * extent.height_px());
         let lost_px = if is_lossless { 0.0 } else { LOST_SHARE * extent.width_px() };
-        let lost_share = if is_lossless && spill_px >= LEAST_SPILL_PX { FLUX_ERROR } else { 1.0 };
+        let has_spilled = is_lossless && spill_px >= LEAST_SPILL_PX;
+        let is_whole = has_spilled || is_lossless && shape == Shape::Point;
+        let lost_share = if is_whole { FLUX_ERROR } else { 1.0 };
         let err_px = LEAST_ERROR_PX.hypot(others_share * others_px).hypot(lost_px);
         let flux_err = lost_share.hypot(others_share).hypot(column_share) * row.sum;
-        let trail = self.trail_at(Point::new(row.mean, column.mean + flanks.shift_px), row.sum);
+        let trail = self.trail_at(Point::new(row.mean, column.mean + flanks.shift_px), row.sum, length_px);
         let information = information(&trail.segment, [err_px, err_px.hypot(0.5 * flanks.off_px)], flux_err);
-        Some(TrailFit { information, ..TrailFit::unfitted(trail) })
+        let fit = TrailFit { information, ..TrailFit::unfitted(trail) };
+        Some(Sums { fit, misfit: (row.variance / row_px2).ln().abs() + tallness.ln().abs(), has_spilled })
     }
 }
 
@@ -314,62 +347,6 @@ fn information(segment: &Segment, [x_err, y_err]: [f64; 2], flux_err: f64) -> [f
     information[triangle(1, 2)] = c * s * (of_y - of_x);
     information[triangle(2, 2)] = s * s * of_x + c * c * of_y;
     information
-}
-
-/// The light left and right of the full pixels, where no charge has spilled: that of both ends.
-struct Flanks {
-    /// How far above the trail that they are compared with it lies.
-    shift_px: f64,
-    /// By so much more than the trail's the sides' middles are apart along the column.
-    off_px: f64,
-    /// Variances along the column, both sides together.
-    seen_px2: f64,
-    model_px2: f64,
-}
-
-impl Flanks {
-    fn of(lit: impl Iterator<Item = (Point, f64)>, [left, right]: [f64; 2], trail: &Trail, height: usize) -> Self {
-        let sigma_px = trail.sigma_eff_px;
-        let side_of = |x: f64| {
-            let out = (left - x).max(x - right);
-            (out > 0.0 && out < FLANK_SIGMAS * sigma_px + 1.0).then_some(usize::from(x > right))
-        };
-        let mut rows = [vec![0.0; height], vec![0.0; height]];
-        for (p, v) in lit {
-            if let Some(side) = side_of(p.x) {
-                rows[side][p.y as usize] += v;
-            }
-        }
-        let seen = rows.map(|rows| Light::of_peak(&rows));
-        let model = [0, 1].map(|side| Light::of_peak(&model_rows(trail, height, |x| side_of(x) == Some(side))));
-        let shifts = [0, 1].map(|side| seen[side].mean - model[side].mean);
-        Self {
-            shift_px: 0.5 * (shifts[0] + shifts[1]),
-            off_px: (shifts[1] - shifts[0]).abs(),
-            seen_px2: seen[0].variance + seen[1].variance,
-            model_px2: model[0].variance + model[1].variance,
-        }
-    }
-}
-
-/// What of a trail's light lies in some columns, row by row.
-fn model_rows(trail: &Trail, height: usize, holds: impl Fn(f64) -> bool) -> Vec<f64> {
-    const N_STEPS: usize = 256;
-    let sigma_px = trail.sigma_eff_px;
-    let reach_px = 8.0 * sigma_px;
-    let around = |centre: f64| (centre - reach_px).floor() as i64..=(centre + reach_px).ceil() as i64;
-    let gauss = |off_px: f64| (-0.5 * (off_px / sigma_px).powi(2)).exp();
-    let mut rows = vec![0.0; height];
-    for k in 0..N_STEPS {
-        let p = trail.segment.at((k as f64 + 0.5) / N_STEPS as f64);
-        let share: f64 = around(p.x).map(|x| x as f64).filter(|x| holds(*x)).map(|x| gauss(x - p.x)).sum();
-        for y in around(p.y) {
-            if let Some(row) = usize::try_from(y).ok().and_then(|y| rows.get_mut(y)) {
-                *row += share * gauss(y as f64 - p.y);
-            }
-        }
-    }
-    rows
 }
 
 /// From the first to the last full pixel of every column that has some.
@@ -405,9 +382,17 @@ mod tests {
 
     /// A frame of noise 5 with one trail on it, of which what fills a pixel more than FULL goes up, but for a share that
     /// goes down.
-    fn found(trail: Segment, flux: f64, down: f64, angle_rad: f64) -> Vec<SaturatedStar> {
+    fn found(trail: Segment, flux: f64, down: f64, angle_rad: f64) -> Vec<SaturatedSource> {
         let mut pixels = simulate::gaussian_frame(WIDTH, HEIGHT, 3, 5.0);
         simulate::add_streak(&mut pixels, WIDTH, &trail, SIGMA, flux);
+        spill(&mut pixels, down);
+        pixels.iter_mut().for_each(|v| *v += LEVEL as f32);
+        let frame = Frame::new(pixels, WIDTH, HEIGHT).unwrap().with_saturation(FULL + LEVEL);
+        find(&frame, &flat_sky(WIDTH, HEIGHT, LEVEL as f32), &motion(25.0, angle_rad), SIGMA)
+    }
+
+    /// What fills a pixel more than FULL goes up, but for a share that goes down.
+    fn spill(pixels: &mut [f32], down: f64) {
         for x in 0..WIDTH {
             let excess = |y: usize| (pixels[y * WIDTH + x] - FULL as f32).max(0.0);
             let excess: Vec<f32> = (0..HEIGHT).map(excess).collect();
@@ -423,9 +408,6 @@ mod tests {
                 }
             }
         }
-        pixels.iter_mut().for_each(|v| *v += LEVEL as f32);
-        let frame = Frame::new(pixels, WIDTH, HEIGHT).unwrap().with_saturation(FULL + LEVEL);
-        find(&frame, &flat_sky(WIDTH, HEIGHT, LEVEL as f32), &motion(25.0, angle_rad), SIGMA)
     }
 
     fn flat_sky(width: usize, height: usize, level: f32) -> BackgroundMap {
@@ -451,7 +433,7 @@ mod tests {
                 let angle_rad = f64::to_radians(degrees);
                 let stars = found(Segment::around(middle, 25.0, angle_rad), flux(8.0), down, angle_rad);
                 let [star] = &stars[..] else { panic!("{} stars at {degrees}°, {down}", stars.len()) };
-                let believed = star.as_believed(&motion(25.0, angle_rad), SIGMA);
+                let believed = star.as_star(&motion(25.0, angle_rad), SIGMA).unwrap();
                 let off = believed.trail().segment.midpoint();
                 assert!((off.x - middle.x).abs() < 0.1, "{off:?} at {degrees}°, {down}");
                 assert!((off.y - middle.y).abs() < 0.15, "{off:?} at {degrees}°, {down}");
@@ -483,7 +465,8 @@ mod tests {
         let middle = Point::new(101.3, 218.6);
         let n = |length_px: f64, degrees: f64, star_degrees: f64, times: f64| {
             let trail = Segment::around(middle, length_px, f64::to_radians(degrees));
-            found(trail, flux(times) * length_px.max(8.0) / 25.0, 0.5, f64::to_radians(star_degrees)).len()
+            let found = found(trail, flux(times) * length_px.max(8.0) / 25.0, 0.5, f64::to_radians(star_degrees));
+            found.iter().filter(|source| source.shape == Shape::Trail).count()
         };
         assert_eq!(n(25.0, 40.0, 40.0, 8.0), 1);
         assert_eq!(n(0.01, 0.0, 40.0, 8.0), 0, "a point");
@@ -492,6 +475,60 @@ mod tests {
         assert_eq!(n(25.0, 140.0, 40.0, 8.0), 0, "turned the other way: it looks alike along row and column");
         assert_eq!(n(25.0, 75.0, 40.0, 8.0), 0, "turned");
         assert_eq!(n(25.0, 40.0, 40.0, 1.1), 0, "full along its axis only: it is fitted");
+    }
+
+    /// Of a point whose peak is so many times the level.
+    fn point_flux(times: f64) -> f64 {
+        times * FULL * std::f64::consts::TAU * SIGMA * SIGMA
+    }
+
+    #[test]
+    fn a_point_that_has_spilled_is_measured_too() {
+        let place = Point::new(101.3, 218.6);
+        let angle_rad = 17_f64.to_radians();
+        let point = Segment::around(place, 0.01, 0.0);
+        for (times, down) in [(3.0, 0.5), (40.0, 0.5), (40.0, 0.2)] {
+            let sources = found(point, point_flux(times), down, angle_rad);
+            let [source] = &sources[..] else { panic!("{} sources for {times}", sources.len()) };
+            assert!(source.shape == Shape::Point && source.has_spilled && !source.is_cut_off);
+            assert!(source.as_star(&motion(25.0, angle_rad), SIGMA).is_none());
+            let fit = source.as_of(&motion(25.0, angle_rad), SIGMA);
+            assert_eq!(fit.trail.segment.length_px(), 0.0);
+            let off = fit.trail.segment.midpoint();
+            assert!((off.x - place.x).abs() < 0.1 && (off.y - place.y).abs() < 0.15, "{off:?} for {times}, {down}");
+            assert!((fit.trail.flux / point_flux(times) - 1.0).abs() < 0.01);
+            let snr = point_flux(times) / 5.0 / (4.0 * std::f64::consts::PI * SIGMA * SIGMA).sqrt();
+            assert!((fit.snr / snr - 1.0).abs() < 0.02, "{} for {snr}", fit.snr);
+        }
+    }
+
+    /// A frame of noise 5 with round sources, cut at FULL, some of them after what is more went up and down.
+    fn sources_of(points: &[(Point, f64)], spills: &[bool]) -> Vec<SaturatedSource> {
+        let mut pixels = simulate::gaussian_frame(WIDTH, HEIGHT, 3, 5.0);
+        for ((place, times), spills) in points.iter().zip(spills) {
+            let mut alone = vec![0.0; WIDTH * HEIGHT];
+            simulate::add_streak(&mut alone, WIDTH, &Segment::around(*place, 0.01, 0.0), SIGMA, point_flux(*times));
+            if *spills {
+                spill(&mut alone, 0.5);
+            }
+            pixels.iter_mut().zip(alone).for_each(|(v, own)| *v += own.min(FULL as f32));
+        }
+        pixels.iter_mut().for_each(|v| *v += LEVEL as f32);
+        let frame = Frame::new(pixels, WIDTH, HEIGHT).unwrap().with_saturation(FULL + LEVEL - 50.0);
+        find(&frame, &flat_sky(WIDTH, HEIGHT, LEVEL as f32), &motion(25.0, 0.3), SIGMA)
+    }
+
+    #[test]
+    fn a_point_is_summed_only_where_its_charge_has_spilled() {
+        let round = (Point::new(60.3, 120.6), 3.0);
+        let (bright, slight) = ((Point::new(140.2, 300.9), 10.0), (Point::new(60.5, 400.5), 1.25));
+        assert!(sources_of(&[round], &[false]).is_empty(), "what is full does not spill: its wings tell its flux");
+        assert!(sources_of(&[slight], &[true]).is_empty(), "full pixels as wide as tall: nothing says that they spill");
+        let found = sources_of(&[bright, slight], &[true; 2]);
+        let lossless = |s: &SaturatedSource, times: f64| (s.fit.trail.flux / point_flux(times) - 1.0).abs() < 0.02;
+        let [slight, bright] = &found[..] else { panic!("{} of two: there the other says it", found.len()) };
+        let (bright, slight) = if bright.has_spilled { (bright, slight) } else { (slight, bright) };
+        assert!(lossless(bright, 10.0) && lossless(slight, 1.25) && !slight.has_spilled);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
-use crate::pipeline::saturated::SaturatedStar;
+use crate::pipeline::saturated::SaturatedSource;
 use crate::pipeline::search::{in_turns, template_correlation};
 use crate::pipeline::strip::{Doubt, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
@@ -34,6 +34,10 @@ const TELLING_SNR: f64 = 40.0;
 /// and no Gaussian.
 const MODEL_ERROR: f64 = 0.05;
 const LEAST_MODEL_ERROR: f64 = 0.02;
+
+/// What its own ends make no longer than so many PSF widths, and than this part of a star, is a point that lies on stars.
+const POINT_SIGMAS: f64 = 3.0;
+const POINT_LENGTH: f64 = 0.25;
 
 /// A trail that its own ends explain so much better, in S/N², is no star of the common vector, if they differ.
 const OTHER_POWER: f64 = 25.0;
@@ -108,7 +112,7 @@ pub(crate) fn find_bright(
     sky: &mut BackgroundMap,
     setting: &Setting,
     motion: StarMotion,
-    saturated: &[SaturatedStar],
+    saturated: &[SaturatedSource],
 ) -> Result<StarTrails> {
     let mut found = StarTrails {
         motion,
@@ -123,7 +127,7 @@ pub(crate) fn find_bright(
     backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
     found.learn(backend, setting, &bright)?;
     found.trails = found.fit_ends(backend, setting, bright, &points)?;
-    let saturated = saturated.iter().map(|star| star.as_believed(&found.motion, found.sigma()));
+    let saturated = saturated.iter().filter_map(|source| source.as_star(&found.motion, found.sigma()));
     let bright: Vec<Believed> = found.trails.iter().copied().chain(saturated).collect();
     found.wings = wings::find(backend, &bright, |star| found.doubtful(star).is_some(), found.sigma())?;
     let kernel = PsfKernel::new(found.psf_sigma_px);
@@ -251,9 +255,12 @@ impl StarTrails {
                 };
                 let is_turned =
                     || is_distinct(&free.trail.segment, &self.motion) || alone().is_some_and(|t| self.is_turned(&t));
+                let most_px = (POINT_SIGMAS * sigma).min(POINT_LENGTH * self.motion.length_px);
+                let is_point = free.trail.segment.length_px() < most_px && is_whole(&free, setting);
                 // The light of a star that was fitted before may have turned out to be another's.
                 other[i] = free.snr < LEAST_SNR
                     || gain_over(held.snr) > OTHER_POWER && is_too_short()
+                    || is_point
                     || gain_over(with_point) > OTHER_POWER && is_turned();
                 if !other[i] {
                     kept.push(free.trail);
