@@ -64,6 +64,7 @@ impl Detector {
             effective_sigma(setting.psf_sigma_px),
             BRIGHT_SNR,
             None,
+            &[],
         );
         let mut sky = first.sky.clone();
         self.begin_anew(backend, frame, first, &sky, &trails(&clear))?;
@@ -72,7 +73,7 @@ impl Detector {
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
         let bright: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
         let sigma = effective_sigma(stars.psf_sigma_px);
-        let mut targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright));
+        let mut targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
         clock.stage("clear_targets");
 
         // All stars, and what they leave.

@@ -32,15 +32,25 @@ fn clear_width(snr: f64) -> f64 {
 
 /// Trails that are clearly none of the stars, nor made of them, of some S/N and more. They would be taken for several.
 /// Once the bright stars are known, those that explain far more than stars would are too, and short ones, unless they may
-/// be what is left of one.
+/// be what is left of one; what was clear before remains it in pieces.
 pub(crate) fn clear_targets(
     measured: Vec<Measured>,
     motion: &StarMotion,
     sigma_eff_px: f64,
     least_snr: f64,
     bright: Option<&[Trail]>,
+    before: &[Measured],
 ) -> Vec<Measured> {
-    let blended = Flags::WIDE | Flags::CURVED | Flags::JOINED;
+    let blended = Flags::WIDE | Flags::CURVED;
+    // A row of stars is no even trail.
+    let is_row = |m: &Measured| {
+        let is_even = m.detection.snr >= EVEN_SNR && !m.detection.flags.contains(Flags::POOR_FIT);
+        let again = |b: &Measured| {
+            let ([a, b], last) = ([m, b].map(|m| m.detection.segment.ordered()), AGAIN_SIGMAS * sigma_eff_px);
+            a.start.distance(b.start) < last && a.end.distance(b.end) < last
+        };
+        m.detection.flags.contains(Flags::JOINED) && !is_even && !before.iter().any(again)
+    };
     let beats_stars = |m: &Measured| {
         let slack_rad = CLEAR_SIGMAS * m.detection.angle_err_rad();
         let least = CLEAR_GAIN.max(CLEAR_SHARE * m.detection.snr.powi(2));
@@ -52,6 +62,7 @@ pub(crate) fn clear_targets(
         m.detection.snr >= least_snr
             && m.sigma_eff_px < clear_width(m.detection.snr) * sigma_eff_px
             && !m.detection.flags.intersects(blended)
+            && !is_row(m)
             && m.is_target(&motion.mode())
             && (tracking::is_distinct(&m.detection.segment, motion)
                 || bright.is_some_and(|stars| {
@@ -70,6 +81,12 @@ const CLEAR_SHARE: f64 = 0.02;
 /// It must also be turned further than rows of stars are, by so many errors of its angle: what is left of a bright star
 /// lies along it.
 const CLEAR_SIGMAS: f64 = 3.0;
+
+/// Made of pieces, from this S/N on one that fits is not made of stars.
+const EVEN_SNR: f64 = 100.0;
+
+/// A trail whose ends lie within so many PSF widths is the same again.
+const AGAIN_SIGMAS: f64 = 3.0;
 
 /// A candidate no longer than so many of its widths looks like a point.
 const POINT_WIDTHS: f64 = 6.0;
