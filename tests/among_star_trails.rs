@@ -248,3 +248,20 @@ fn wings_of_bright_stars_make_no_targets() {
     // Some twenty in each where what lies in wings is reported.
     assert!(pieces < 12, "{pieces} stars beside bright ones");
 }
+
+#[test]
+fn a_bright_point_is_reported_once() {
+    for seed in 0..6 {
+        let places = [(100.3, 90.6), (220.8, 100.2), (160.4, 190.9), (90.5, 270.1), (275.2, 260.7)];
+        let points = places.map(|(x, y)| Point::new(x, y));
+        let mut sky = Sky::with_stars(seed, STAR_PX, None);
+        for (k, place) in points.iter().enumerate() {
+            sky.add_point(*place, 1500.0 * (k + 1) as f64);
+        }
+        let detections = sky.detections();
+        for place in points {
+            let near = detections.iter().filter(|d| d.kind == Kind::Point && d.midpoint().distance(place) < 4.0);
+            assert_eq!(near.count(), 1, "at {place:?}, seed {seed}");
+        }
+    }
+}

@@ -129,7 +129,12 @@ impl PointSearch<'_> {
         let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
         let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..last };
         let cores = self.fit(backend, free.iter().map(|f| f.trail), &core)?;
-        for ((fit, (_, snr)), core_fit) in free.iter().zip(believed).zip(cores) {
+        for (i, ((fit, (_, snr)), core_fit)) in free.iter().zip(believed).zip(cores).enumerate() {
+            // Set free, what a brighter one's light had hidden from it may turn out to be that one.
+            let place = fit.trail.segment.start;
+            if free[..i].iter().any(|f| f.trail.segment.start.distance(place) < APART_SIGMAS * sigma) {
+                continue;
+            }
             // Further off, what misfits may be another's light; in the core, that of a bright point, which is no Gaussian.
             let is_poor = self.drowns(fit, snr, fit, &last) && self.drowns(fit, snr, &core_fit, &core);
             match self.doubt_about(fit, is_poor, &last, sigma) {
