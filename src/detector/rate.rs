@@ -86,6 +86,8 @@ impl Detector {
         let mode = stars.motion.mode();
         targets
             .extend(found.measured.into_iter().filter(|m| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion)));
+        let covered = stars.covered(&setting);
+        targets.retain(|m| !m.may_be_row(&stars.motion, covered));
         clock.stage("search");
 
         // Stars and targets have shared some light.

@@ -8,6 +8,7 @@ use crate::detection::{Detection, Flags, PsfSource, Role, TrackingMode};
 use crate::frame::Frame;
 use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Track};
+use crate::pipeline::blends;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::detected::{Reported, detection, seen_segment};
 use crate::pipeline::doubles::{self, DOUBLES};
@@ -54,6 +55,12 @@ impl Measured {
     /// It does not move with the stars.
     pub(crate) fn is_target(&self, mode: &TrackingMode) -> bool {
         self.detection.role != Role::Star && !tracking::is_star(mode, &as_seen(&self.detection))
+    }
+
+    /// Where stars cover this share of the frame, they may well lie in a row and explain it.
+    pub(crate) fn may_be_row(&self, motion: &StarMotion, covered: f64) -> bool {
+        let turn_rad = track_angle_difference(self.detection.segment.angle_rad(), motion.angle_rad);
+        self.gain_over_star_trails.is_some_and(|gain| gain < blends::price_in_crowd(turn_rad, covered))
     }
 
     /// A short piece along the stars' direction that touches one: what it hid of another, or what its model left of it.

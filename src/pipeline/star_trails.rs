@@ -150,6 +150,13 @@ impl StarTrails {
         Ok(())
     }
 
+    /// Share of the frame's pixels that the stars' trails cover, each as wide as a Gaussian of its height would be.
+    pub(crate) fn covered(&self, setting: &Setting) -> f64 {
+        let width_px = std::f64::consts::TAU.sqrt() * self.sigma();
+        let lit_px2 = self.trails.len() as f64 * self.motion.length_px * width_px;
+        lit_px2 / (setting.width * setting.height) as f64
+    }
+
     pub(crate) fn sigma(&self) -> f64 {
         effective_sigma(self.psf_sigma_px)
     }
