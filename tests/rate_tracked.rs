@@ -11,7 +11,8 @@ mod scenes;
 mod trailed;
 
 use scenes::frame_seed;
-use skystreak::{Detector, DetectorConfig, Device};
+use skystreak::simulate::{SceneConfig, StarTrail, simulate};
+use skystreak::{Detector, DetectorConfig, Device, PsfSource, Role};
 use trailed::{observe, scene};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -34,4 +35,29 @@ fn points_and_streaks_are_found_among_trailed_stars() {
     assert!(points > 38, "{points} of {} points", 4 * n_frames);
     assert!(streaks > 32, "{streaks} of {} streaks", 4 * n_frames);
     assert!(wrong < 8, "{wrong} false detections in {n_frames} frames");
+}
+
+#[test]
+fn the_psf_is_as_wide_as_stars_are_across() {
+    // With the width that is assumed first the widest would be three stars side by side; long trails lie on much sky.
+    for (sigma_px, length_px, seed) in [(3.0, 30.0, 5), (3.0, 30.0, 6), (2.0, 30.0, 7), (1.5, 100.0, 8)] {
+        let scene = SceneConfig {
+            width: 400,
+            height: 400,
+            seed,
+            psf_sigma_px: sigma_px,
+            star_trail: Some(StarTrail { length_px, angle_rad: 0.2967 }),
+            stars_per_mpix: 400.0,
+            star_max_flux_e: 3e5,
+            ..SceneConfig::default()
+        };
+        let frame = simulate(&scene).unwrap().frame;
+        let detector = Detector::new(DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() }).unwrap();
+        let report = detector.detect(&frame).unwrap();
+        let off = report.psf_sigma_px / sigma_px - 1.0;
+        assert!(off.abs() < 0.04, "{off} of {sigma_px}, seed {seed}");
+        assert!(matches!(report.psf_source, PsfSource::Trails { .. }), "{:?}", report.psf_source);
+        let targets = report.detections.iter().filter(|d| d.role == Role::Target && d.snr > 20.0);
+        assert_eq!(targets.count(), 0, "{sigma_px} px, seed {seed}");
+    }
 }

@@ -70,6 +70,10 @@ const PLACE_ROUNDS: usize = 2;
 /// The PSF width may differ from the frame's by this factor: as in the merge stage.
 const WIDTH_FREEDOM: f64 = 1.08;
 
+/// Stars are looked for again with the width that they tell, so often at most, until it changes by less than this part.
+const WIDTH_ROUNDS: usize = 4;
+const SAME_WIDTH: f64 = 0.05;
+
 /// Wider limits where the PSF is measured.
 const WIDTH_RANGE: (f64, f64) = (0.4, 2.5);
 
@@ -123,9 +127,19 @@ pub(crate) fn find_bright(
         trails: Vec::new(),
         wings: Vec::new(),
     };
-    let (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
-    backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-    found.learn(backend, setting, &bright)?;
+    let (mut bright, mut points) = (Vec::new(), Vec::new());
+    for round in 1..=WIDTH_ROUNDS {
+        let before = found.sigma();
+        (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
+        let trails: Vec<Trail> = bright.iter().map(|f| f.trail).collect();
+        backend.add_trails(&trails, -1.0)?;
+        found.learn(backend, setting, &bright)?;
+        // With too narrow a PSF a star is found as several side by side, each narrower than it is.
+        if round == WIDTH_ROUNDS || (found.sigma() / before - 1.0).abs() < SAME_WIDTH {
+            break;
+        }
+        backend.add_trails(&trails, 1.0)?;
+    }
     found.trails = found.fit_ends(backend, setting, bright, &points)?;
     let saturated = saturated.iter().filter_map(|source| source.as_star(&found.motion, found.sigma()));
     let bright: Vec<Believed> = found.trails.iter().copied().chain(saturated).collect();
@@ -202,7 +216,7 @@ impl StarTrails {
     fn learn(&mut self, backend: &mut dyn Backend, setting: &Setting, stars: &[TrailFit]) -> Result<()> {
         let sigma = self.sigma();
         let range = (WIDTH_RANGE.0 * sigma, WIDTH_RANGE.1 * sigma);
-        let settings = self.settings(range);
+        let settings = FitSettings { free_background: true, ..self.settings(range) };
         let fits = backend.fit(&stars.iter().map(again).collect::<Vec<_>>(), &settings)?;
         let whole = |f: &&TrailFit| f.converged && is_whole(f, setting);
         let whole: Vec<&TrailFit> = fits.iter().filter(whole).collect();
