@@ -390,7 +390,7 @@ impl Detector {
             let sigma = given.or(from_trails.map(|(sigma, _)| sigma)).unwrap_or(field.psf_sigma_px);
             let saturated = saturated::find(frame, &sky, &motion, sigma);
             let first = FirstLook { sky, lines, field, found, saturated, motion };
-            return self.run_among_trails(backend, frame, &first, clock);
+            return self.run_among_trails(backend, frame, first, clock);
         }
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {
             // No stars to measure the PSF on, but maybe bright trails: search again with their width. One too narrow cuts a

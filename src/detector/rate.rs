@@ -14,7 +14,7 @@ use crate::pipeline::merge::{Believed, Search};
 use crate::pipeline::points::PointSearch;
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::report::{self, Findings};
-use crate::pipeline::saturated::SaturatedSource;
+use crate::pipeline::saturated::{self, SaturatedSource};
 use crate::pipeline::star_trails::{self, Setting, StarTrails};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold;
@@ -44,11 +44,11 @@ impl Detector {
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
-        first: &FirstLook,
+        mut first: FirstLook,
         mut clock: Clock,
     ) -> Result<Report> {
         let config = &self.config;
-        let setting = Setting {
+        let mut setting = Setting {
             width: frame.width(),
             height: frame.height(),
             psf_sigma_px: first.field.psf_sigma_px,
@@ -67,8 +67,16 @@ impl Detector {
             &[],
         );
         let mut sky = first.sky.clone();
-        self.begin_anew(backend, frame, first, &sky, &trails(&clear))?;
+        self.begin_anew(backend, frame, &first, &sky, &trails(&clear))?;
         let mut stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.saturated)?;
+        if !star_trails::is_same_width(stars.psf_sigma_px, setting.psf_sigma_px) {
+            // What is saturated was looked at with another width.
+            setting.psf_sigma_px = stars.psf_sigma_px;
+            first.saturated = saturated::find(frame, &first.sky, &stars.motion, setting.psf_sigma_px);
+            sky = first.sky.clone();
+            self.begin_anew(backend, frame, &first, &sky, &trails(&clear))?;
+            stars = star_trails::find_bright(backend, &mut sky, &setting, stars.motion, &first.saturated)?;
+        }
         backend.add_trails(&trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
         let bright: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
@@ -77,7 +85,7 @@ impl Detector {
         clock.stage("clear_targets");
 
         // All stars, and what they leave.
-        self.begin_anew(backend, frame, first, &found.sky, &trails(&targets))?;
+        self.begin_anew(backend, frame, &first, &found.sky, &trails(&targets))?;
         stars.find_all(backend, &setting)?;
         stars.put_back_rows(backend)?;
         clock.stage("stars");
@@ -91,7 +99,7 @@ impl Detector {
         clock.stage("search");
 
         // Stars and targets have shared some light.
-        self.begin_anew(backend, frame, first, &found.sky, &trails(&targets))?;
+        self.begin_anew(backend, frame, &first, &found.sky, &trails(&targets))?;
         stars.find_all(backend, &setting)?;
         let n_targets = targets.len();
         found.measured = targets;

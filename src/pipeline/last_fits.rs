@@ -60,7 +60,8 @@ impl Measured {
     /// Where stars cover this share of the frame, they may well lie in a row and explain it.
     pub(crate) fn may_be_row(&self, motion: &StarMotion, covered: f64) -> bool {
         let turn_rad = track_angle_difference(self.detection.segment.angle_rad(), motion.angle_rad);
-        self.gain_over_star_trails.is_some_and(|gain| gain < blends::price_in_crowd(turn_rad, covered))
+        let price = blends::price_in_crowd(turn_rad, covered);
+        price > 0.0 && self.gain_over_star_trails.is_some_and(|gain| gain < price)
     }
 
     /// A short piece along the stars' direction that touches one: what it hid of another, or what its model left of it.

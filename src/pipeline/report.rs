@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::detection::{Detection, Flags, FrameFlag, PsfSource, RejectReason, Rejected, Report, Role, TrackingMode};
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
-use crate::geometry::Segment;
+use crate::geometry::{Point, Segment};
 use crate::pipeline::bundles;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
@@ -46,8 +46,9 @@ pub(crate) fn clear_targets(
     let is_row = |m: &Measured| {
         let is_even = m.detection.snr >= EVEN_SNR && !m.detection.flags.contains(Flags::POOR_FIT);
         let again = |b: &Measured| {
-            let ([a, b], last) = ([m, b].map(|m| m.detection.segment.ordered()), AGAIN_SIGMAS * sigma_eff_px);
-            a.start.distance(b.start) < last && a.end.distance(b.end) < last
+            let (a, b) = (m.detection.segment, b.detection.segment);
+            let near = |p: Point, q: Point| p.distance(q) < AGAIN_SIGMAS * sigma_eff_px;
+            near(a.start, b.start) && near(a.end, b.end) || near(a.start, b.end) && near(a.end, b.start)
         };
         m.detection.flags.contains(Flags::JOINED) && !is_even && !before.iter().any(again)
     };

@@ -31,10 +31,17 @@ const CUT_SHARE: f64 = 0.5;
 /// hold may be lost.
 const LEAST_SPILL_PX: f64 = 2.5;
 
-/// A point's full pixels are so much taller than wide, and by this part of their width: the PSF may not be round. Where
-/// charge is seen to spill elsewhere in the frame so many of them do.
-const POINT_SPILL_PX: f64 = 2.0;
-const POINT_SPILL_SHARE: f64 = 0.25;
+/// It is certain where the patch is taller by this part of what the PSF makes it wide too, or by so many PSF widths where
+/// the light beside it is not (by this ratio of variances; L² / 12 σ² more would be that of a source that drifts by L):
+/// else one may be that drifts along the column, on a sensor whose charge does not spill.
+const CERTAIN_SPILL: f64 = 1.5;
+const CERTAIN_SIGMAS: f64 = 2.0;
+const CERTAIN_TALLNESS: f64 = 1.25;
+
+/// The light beside a point whose charge flows over the border ends so many PSF widths before it, or a cut star may be it.
+const INSIDE_SIGMAS: f64 = 3.0;
+
+/// Where charge is seen to spill anywhere in the frame, a point of so many full pixels has spilled some.
 const LEAST_SPILLING: usize = 4;
 
 /// The light of a star reaches so many PSF widths beyond its full pixels, and no neighbour's counts.
@@ -160,9 +167,9 @@ pub(crate) fn find(
     let around_px = (AROUND_SIGMAS * sigma_px).ceil() as usize;
     let patches = patches(frame, sky, around_px);
     let looks: Vec<PatchLook<'_>> = patches.iter().map(|p| PatchLook::of(p, frame, sky, motion, sigma_px)).collect();
-    let found: Vec<Option<SaturatedSource>> = looks.iter().map(|look| look.source(false)).collect();
-    let spills = found.iter().flatten().any(|source| source.has_spilled);
-    looks.iter().zip(found).filter_map(|(look, found)| found.or_else(|| look.source(spills))).collect()
+    let found = |spills: bool| looks.iter().filter_map(move |look| look.source(spills)).collect::<Vec<_>>();
+    let certain = found(false);
+    if certain.iter().any(|source| source.has_spilled) { found(true) } else { certain }
 }
 
 /// Of what stands still among such stars.
@@ -282,11 +289,9 @@ impl<'a> PatchLook<'a> {
         let spill_px = extent.height_px() - dy - beyond_px;
         let in_columns: f64 = columns(&self.full).iter().map(Segment::length_px).sum();
         let n_missing = self.patch.pixels.iter().filter(|&&i| is_missing(self.frame, i)).count();
-        // A point whose charge has not spilled is fitted: its wings tell what its full pixels do not.
         let is_full = match shape {
             Shape::Trail => self.n_full_per_px() >= LEAST_WIDTH_PX,
-            Shape::Point if spills => self.full.len() >= LEAST_SPILLING,
-            Shape::Point => spill_px >= POINT_SPILL_PX.max(POINT_SPILL_SHARE * extent.width_px()),
+            Shape::Point => self.full.len() >= LEAST_SPILLING,
         };
         if !is_full
             || !(-SHORT_SIGMAS * sigma_px..FURTHEST_SIGMAS * sigma_px + 1.0).contains(&beyond_px)
@@ -307,11 +312,17 @@ impl<'a> PatchLook<'a> {
         let tallness = flanks.seen_px2 / flanks.model_px2;
         let most_tall = if shape == Shape::Point { POINT_FLANK_SPREAD } else { FLANK_SPREAD };
         let is_as_tall = (1.0 / FLANK_SPREAD..most_tall).contains(&tallness);
+        let is_certain = spill_px >= CERTAIN_SPILL * beyond_px
+            || spill_px >= CERTAIN_SIGMAS * sigma_px && tallness < CERTAIN_TALLNESS;
+        // A point whose charge has not spilled is fitted: its wings tell what its full pixels do not.
+        let inside = INSIDE_SIGMAS * sigma_px..self.frame.height() as f64 - INSIDE_SIGMAS * sigma_px;
+        let is_known = shape == Shape::Trail
+            || (spills || is_certain) && (is_lossless || inside.contains(&(column.mean + flanks.shift_px)));
         let agree = flanks.off_px < FLANK_OFF_SIGMAS * sigma_px + FLANK_OFF_SHARE * dy;
         // The row tells little of a steep trail's length: a point of light has the same shape there.
         let by_flanks = !is_lossless || dx < FURTHEST_SIGMAS * sigma_px;
         let is_lit = row.sum > 0.0;
-        if !is_lit || !agree || is_lossless && !is_as_long || by_flanks && !is_as_tall {
+        if !is_lit || !is_known || !agree || is_lossless && !is_as_long || by_flanks && !is_as_tall {
             return None;
         }
         // Light that widens the row's is another's, half way to where it would no longer count; what narrows it, in the
@@ -321,8 +332,8 @@ impl<'a> PatchLook<'a> {
         let others_share = (excess_px2 / others_px.powi(2)).max(-excess_px2 / row_px2);
         let column_share = flanks.shift_px.abs() / (0.5 * extent.height_px());
         let lost_px = if is_lossless { 0.0 } else { LOST_SHARE * extent.width_px() };
-        let has_spilled = is_lossless && spill_px >= LEAST_SPILL_PX;
-        let is_whole = has_spilled || is_lossless && shape == Shape::Point;
+        let has_spilled = is_lossless && is_certain && spill_px >= LEAST_SPILL_PX;
+        let is_whole = is_lossless && (spill_px >= LEAST_SPILL_PX || shape == Shape::Point);
         let lost_share = if is_whole { FLUX_ERROR } else { 1.0 };
         let err_px = LEAST_ERROR_PX.hypot(others_share * others_px).hypot(lost_px);
         let flux_err = lost_share.hypot(others_share).hypot(column_share) * row.sum;
@@ -466,6 +477,7 @@ mod tests {
         let n = |length_px: f64, degrees: f64, star_degrees: f64, times: f64| {
             let trail = Segment::around(middle, length_px, f64::to_radians(degrees));
             let found = found(trail, flux(times) * length_px.max(8.0) / 25.0, 0.5, f64::to_radians(star_degrees));
+            assert!(length_px < 1.0 || found.iter().all(|source| source.shape == Shape::Trail), "no point");
             found.iter().filter(|source| source.shape == Shape::Trail).count()
         };
         assert_eq!(n(25.0, 40.0, 40.0, 8.0), 1);
@@ -502,12 +514,14 @@ mod tests {
         }
     }
 
-    /// A frame of noise 5 with round sources, cut at FULL, some of them after what is more went up and down.
-    fn sources_of(points: &[(Point, f64)], spills: &[bool]) -> Vec<SaturatedSource> {
+    /// A frame of noise 5 with sources that drift so far along the column, cut at FULL, some of them after what is more went
+    /// up and down.
+    fn sources_of(points: &[(Point, f64, f64)], spills: &[bool]) -> Vec<SaturatedSource> {
         let mut pixels = simulate::gaussian_frame(WIDTH, HEIGHT, 3, 5.0);
-        for ((place, times), spills) in points.iter().zip(spills) {
+        for ((place, times, drift_px), spills) in points.iter().zip(spills) {
             let mut alone = vec![0.0; WIDTH * HEIGHT];
-            simulate::add_streak(&mut alone, WIDTH, &Segment::around(*place, 0.01, 0.0), SIGMA, point_flux(*times));
+            let drift = Segment::around(*place, *drift_px, std::f64::consts::FRAC_PI_2);
+            simulate::add_streak(&mut alone, WIDTH, &drift, SIGMA, point_flux(*times));
             if *spills {
                 spill(&mut alone, 0.5);
             }
@@ -520,15 +534,30 @@ mod tests {
 
     #[test]
     fn a_point_is_summed_only_where_its_charge_has_spilled() {
-        let round = (Point::new(60.3, 120.6), 3.0);
-        let (bright, slight) = ((Point::new(140.2, 300.9), 10.0), (Point::new(60.5, 400.5), 1.25));
+        let round = (Point::new(60.3, 120.6), 3.0, 0.01);
+        let (bright, slight) = ((Point::new(140.2, 300.9), 10.0, 0.01), (Point::new(60.5, 400.5), 1.25, 0.01));
         assert!(sources_of(&[round], &[false]).is_empty(), "what is full does not spill: its wings tell its flux");
         assert!(sources_of(&[slight], &[true]).is_empty(), "full pixels as wide as tall: nothing says that they spill");
+        for drift_px in [2.0, 3.0, 4.0, 5.0, 6.0] {
+            let drifting = (Point::new(140.2, 300.9), 12.0, drift_px);
+            assert!(sources_of(&[round, drifting], &[false; 2]).is_empty(), "nor where one drifts by {drift_px} px");
+        }
         let found = sources_of(&[bright, slight], &[true; 2]);
         let lossless = |s: &SaturatedSource, times: f64| (s.fit.trail.flux / point_flux(times) - 1.0).abs() < 0.02;
         let [slight, bright] = &found[..] else { panic!("{} of two: there the other says it", found.len()) };
         let (bright, slight) = if bright.has_spilled { (bright, slight) } else { (slight, bright) };
         assert!(lossless(bright, 10.0) && lossless(slight, 1.25) && !slight.has_spilled);
+    }
+
+    #[test]
+    fn a_star_that_passes_a_point_does_not_hide_it() {
+        let point = (Point::new(140.2, 300.9), 40.0, 0.01);
+        for times in [0.2, 0.5, 1.0] {
+            let star = (Point::new(145.5, 306.0), times, 40.0);
+            let found = sources_of(&[point, star], &[true; 2]);
+            let [found] = &found[..] else { panic!("{} for {times}", found.len()) };
+            assert!(found.shape == Shape::Point && found.fit.trail.segment.midpoint().distance(point.0) < 0.3);
+        }
     }
 
     #[test]
@@ -540,6 +569,11 @@ mod tests {
             let [star] = &stars[..] else { panic!("{} stars at {x}, {y}", stars.len()) };
             assert!(star.is_cut_off, "at {x}, {y} one end is not");
             assert!(star.fit.trail.segment.midpoint().distance(Point::new(x, y)) < 40.0);
+        }
+        for y in [-1.0, 2.0, 6.0] {
+            let steep = Segment::around(Point::new(101.3, y), 25.0, std::f64::consts::FRAC_PI_2);
+            let found = found(steep, flux(8.0), 0.5, std::f64::consts::FRAC_PI_2);
+            assert!(found.iter().all(|source| source.shape == Shape::Trail), "a cut star is no point, at {y}");
         }
         let stars = at(101.3, 14.0);
         let [star] = &stars[..] else { panic!("{} stars whose charge has flowed over the border", stars.len()) };

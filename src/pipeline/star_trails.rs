@@ -135,7 +135,7 @@ pub(crate) fn find_bright(
         backend.add_trails(&trails, -1.0)?;
         found.learn(backend, setting, &bright)?;
         // With too narrow a PSF a star is found as several side by side, each narrower than it is.
-        if round == WIDTH_ROUNDS || (found.sigma() / before - 1.0).abs() < SAME_WIDTH {
+        if round == WIDTH_ROUNDS || is_same_width(found.sigma(), before) {
             break;
         }
         backend.add_trails(&trails, 1.0)?;
@@ -150,6 +150,11 @@ pub(crate) fn find_bright(
         *sky = again;
     }
     Ok(found)
+}
+
+/// Nothing that was done with the one has to be done again with the other.
+pub(crate) fn is_same_width(sigma_px: f64, other_px: f64) -> bool {
+    (sigma_px / other_px - 1.0).abs() < SAME_WIDTH
 }
 
 impl StarTrails {
@@ -277,7 +282,8 @@ impl StarTrails {
                 let is_turned =
                     || is_distinct(&free.trail.segment, &self.motion) || alone().is_some_and(|t| self.is_turned(&t));
                 let most_px = (POINT_SIGMAS * sigma).min(POINT_LENGTH * self.motion.length_px);
-                let is_point = free.trail.segment.length_px() < most_px && is_whole(&free, setting);
+                // Its core may be full: how much of it is seen does not matter.
+                let is_point = free.trail.segment.length_px() < most_px && is_inside(&free, setting);
                 // The light of a star that was fitted before may have turned out to be another's.
                 other[i] = free.snr < LEAST_SNR
                     || gain_over(held.snr) > OTHER_POWER && is_too_short()
@@ -419,11 +425,16 @@ fn again(fit: &TrailFit) -> FitRequest {
 
 /// Both ends are seen, well inside of the frame.
 fn is_whole(fit: &TrailFit, setting: &Setting) -> bool {
+    fit.end_coverage.iter().all(|c| *c > 0.8) && is_inside(fit, setting)
+}
+
+/// Both ends lie inside of the frame.
+fn is_inside(fit: &TrailFit, setting: &Setting) -> bool {
     let margin = 3.0 * fit.trail.sigma_eff_px;
     let inside = |p: Point| {
         p.x > margin && p.y > margin && p.x < setting.width as f64 - margin && p.y < setting.height as f64 - margin
     };
-    fit.end_coverage.iter().all(|c| *c > 0.8) && inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
+    inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
 }
 
 fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
