@@ -387,9 +387,9 @@ impl Detector {
         if let (Some(motion), None) = (StarMotion::of(&mode), places) {
             clock.stage("first_look");
             let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.measured, false);
-            let sigma = given.or(from_trails.map(|(sigma, _)| sigma)).unwrap_or(field.psf_sigma_px);
-            let saturated = saturated::find(frame, &sky, &motion, sigma);
-            let first = FirstLook { sky, lines, field, found, saturated, motion };
+            let psf_sigma_px = given.or(from_trails.map(|(sigma, _)| sigma)).unwrap_or(field.psf_sigma_px);
+            let saturated = saturated::find(frame, &sky, &motion, psf_sigma_px);
+            let first = FirstLook { sky, lines, field, psf_sigma_px, found, saturated, motion };
             return self.run_among_trails(backend, frame, first, clock);
         }
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {

@@ -81,26 +81,32 @@ fn points_that_spill_are_targets() {
         segment: Segment::around(place, 0.1, 0.0),
         brightness: Brightness::FluxE(flux_e),
     };
-    let report = report(5, 17_f64.to_radians(), places.iter().map(point).collect());
-    let summed = |role: Role| {
-        report.detections.iter().filter(move |d| d.role == role && d.flags.contains(Flags::SUMMED)).collect::<Vec<_>>()
-    };
-    assert_eq!(summed(Role::Star).len(), BRIGHT.len());
-    // Faint false ones may lie anywhere; what is left of such points would be bright.
-    let targets: Vec<_> = report.detections.iter().filter(|d| d.role == Role::Target && d.snr > 20.0).collect();
-    assert_eq!(targets, summed(Role::Target));
-    assert_eq!(targets.len(), places.len(), "{targets:?}");
-    for (place, flux_e) in places {
-        let Some(found) = targets.iter().find(|d| d.midpoint().distance(place) < 3.0) else {
-            panic!("none at {place:?}")
+    let mut n_others = 0;
+    for seed in 5..9 {
+        let report = report(seed, 17_f64.to_radians(), places.iter().map(point).collect());
+        let summed = |role: Role| {
+            report.detections.iter().filter(|d| d.role == role && d.flags.contains(Flags::SUMMED)).collect::<Vec<_>>()
         };
-        let (x_err, y_err) = found.midpoint_err_px();
-        let off = [(found.midpoint().x - place.x) / x_err, (found.midpoint().y - place.y) / y_err];
-        assert!(off.iter().all(|o| o.abs() < 3.0) && x_err < 0.3, "{off:?} of ({x_err}, {y_err}) at {place:?}");
-        assert!((found.flux - flux_e).abs() < 2.0 * found.flux_err && found.flux_err < 0.1 * flux_e, "{found:?}");
-        assert!(found.kind == Kind::Point && found.length_px() == 0.0);
-        // Their charge is not listed beside them.
-        let is_on_it = |r: &&Rejected| r.segment.distance_to(place) < 8.0;
-        assert_eq!(report.rejected.iter().find(is_on_it), None);
+        assert_eq!(summed(Role::Star).len(), BRIGHT.len(), "seed {seed}");
+        let targets = summed(Role::Target);
+        assert_eq!(targets.len(), places.len(), "seed {seed}: {targets:?}");
+        n_others += report.detections.iter().filter(|d| d.role == Role::Target).count() - targets.len();
+        for (place, flux_e) in places {
+            let Some(found) = targets.iter().find(|d| d.midpoint().distance(place) < 3.0) else {
+                panic!("none at {place:?}")
+            };
+            let (x_err, y_err) = found.midpoint_err_px();
+            let off = [(found.midpoint().x - place.x) / x_err, (found.midpoint().y - place.y) / y_err];
+            assert!(off.iter().all(|o| o.abs() < 3.0) && x_err < 0.3, "{off:?} of ({x_err}, {y_err}) at {place:?}");
+            assert!((found.flux - flux_e).abs() < 2.0 * found.flux_err && found.flux_err < 0.1 * flux_e, "{found:?}");
+            assert!(found.kind == Kind::Point && found.length_px() == 0.0);
+            // Their charge is not listed beside them.
+            let is_on_it = |r: &&Rejected| r.segment.distance_to(place) < 8.0;
+            assert_eq!(report.rejected.iter().find(is_on_it), None);
+            let is_near = |d: &&Detection| d.role == Role::Target && d.segment.distance_to(place) < 40.0;
+            assert_eq!(report.detections.iter().filter(is_near).count(), 1, "seed {seed}: a piece at {place:?}");
+        }
     }
+    // Of seeds 1 to 12 three frames have one: two beside blends of stars of S/N 1200 and 4400, one of S/N 6.
+    assert!(n_others < 4, "{n_others}");
 }

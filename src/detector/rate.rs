@@ -27,12 +27,19 @@ const BRIGHT_SNR: f64 = 20.0;
 /// it rows of stars pass for targets in most frames of a dense field.
 const CLEAR_SNR: f64 = 11.0;
 
+/// Bright stars are looked for again with the PSF width that they tell, so often at most, until it changes by less than
+/// this part.
+const WIDTH_ROUNDS: usize = 4;
+const SAME_WIDTH: f64 = 0.05;
+
 /// What is known once bright trails have told that the stars are trails.
 pub(super) struct FirstLook {
     /// As first measured, with all stars in it.
     pub(super) sky: BackgroundMap,
     pub(super) lines: Lines,
     pub(super) field: StarField,
+    /// As given, or as the bright trails tell.
+    pub(super) psf_sigma_px: f64,
     pub(super) found: Found,
     pub(super) saturated: Vec<SaturatedSource>,
     pub(super) motion: StarMotion,
@@ -51,7 +58,7 @@ impl Detector {
         let mut setting = Setting {
             width: frame.width(),
             height: frame.height(),
-            psf_sigma_px: first.field.psf_sigma_px,
+            psf_sigma_px: first.psf_sigma_px,
             psf_is_given: first.field.psf_source == PsfSource::Given,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
             clip_sigmas: config.search.clip_sigmas,
@@ -66,17 +73,21 @@ impl Detector {
             None,
             &[],
         );
-        let mut sky = first.sky.clone();
-        self.begin_anew(backend, frame, &first, &sky, &trails(&clear))?;
-        let mut stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.saturated)?;
-        if !star_trails::is_same_width(stars.psf_sigma_px, setting.psf_sigma_px) {
-            // What is saturated was looked at with another width.
-            setting.psf_sigma_px = stars.psf_sigma_px;
-            first.saturated = saturated::find(frame, &first.sky, &stars.motion, setting.psf_sigma_px);
-            sky = first.sky.clone();
+        let mut rounds = 0;
+        let (sky, mut stars) = loop {
+            let mut sky = first.sky.clone();
             self.begin_anew(backend, frame, &first, &sky, &trails(&clear))?;
-            stars = star_trails::find_bright(backend, &mut sky, &setting, stars.motion, &first.saturated)?;
-        }
+            let stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.saturated)?;
+            rounds += 1;
+            if rounds == WIDTH_ROUNDS || (stars.psf_sigma_px / setting.psf_sigma_px - 1.0).abs() < SAME_WIDTH {
+                break (sky, stars);
+            }
+            // With too narrow a PSF a star is found as several side by side, each narrower than it is, and what is
+            // saturated has another shape.
+            setting.psf_sigma_px = stars.psf_sigma_px;
+            first.motion = stars.motion;
+            first.saturated = saturated::find(frame, &first.sky, &first.motion, setting.psf_sigma_px);
+        };
         backend.add_trails(&trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
         let bright: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();

@@ -60,12 +60,11 @@ pub(crate) fn price_of_target(turn_rad: f64) -> f64 {
     TARGET_PRICE + if turn_rad < ROWS_TURN_RAD { ROWS_TARGET_PRICE } else { 0.0 }
 }
 
-/// S/N² that a trail of this direction must win beyond [`price_of_target`] once it is known which share of the frame's
-/// pixels the stars' trails cover.
-pub(crate) fn price_in_crowd(turn_rad: f64, covered: f64) -> f64 {
+/// Once it is known which share of the frame's pixels the stars' trails cover: whether a trail, turned by so much from
+/// them, that has won so much more S/N² than stars beyond [`price_of_target`] may be a row of them all the same.
+pub(crate) fn may_be_row(gain: f64, turn_rad: f64, covered: f64) -> bool {
     let (none, all) = CROWDED;
-    let crowded = ((covered - none) / (all - none)).clamp(0.0, 1.0);
-    if turn_rad < ROWS_TURN_RAD { CROWDED_PRICE * crowded } else { 0.0 }
+    turn_rad < ROWS_TURN_RAD && covered > none && gain < CROWDED_PRICE * ((covered - none) / (all - none)).min(1.0)
 }
 
 /// S/N² that so many stars must win, of which some lie anywhere and the others in a row.
@@ -216,11 +215,11 @@ mod tests {
 
     #[test]
     fn along_the_stars_a_crowd_makes_targets_dear() {
-        for (turn_rad, covered, price) in
-            [(0.1, 0.05, 0.0), (0.1, 0.08, 10.0), (0.1, 0.09, 20.0), (0.1, 0.5, 20.0), (0.2, 0.5, 0.0)]
-        {
-            assert!((price_in_crowd(turn_rad, covered) - price).abs() < 1e-9, "{turn_rad} {covered}");
+        for (turn_rad, covered, price) in [(0.1, 0.08, 10.0), (0.1, 0.09, 20.0), (0.1, 0.5, 20.0)] {
+            assert!(may_be_row(price - 0.1, turn_rad, covered) && !may_be_row(price + 0.1, turn_rad, covered));
         }
+        // Where no stars were found in its place its gain may be below zero.
+        assert!(!may_be_row(-1.0, 0.1, 0.05) && !may_be_row(-1.0, 0.2, 0.5));
     }
 
     #[test]

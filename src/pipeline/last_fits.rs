@@ -60,8 +60,7 @@ impl Measured {
     /// Where stars cover this share of the frame, they may well lie in a row and explain it.
     pub(crate) fn may_be_row(&self, motion: &StarMotion, covered: f64) -> bool {
         let turn_rad = track_angle_difference(self.detection.segment.angle_rad(), motion.angle_rad);
-        let price = blends::price_in_crowd(turn_rad, covered);
-        price > 0.0 && self.gain_over_star_trails.is_some_and(|gain| gain < price)
+        self.gain_over_star_trails.is_some_and(|gain| blends::may_be_row(gain, turn_rad, covered))
     }
 
     /// A short piece along the stars' direction that touches one: what it hid of another, or what its model left of it.

@@ -19,7 +19,7 @@ use crate::pipeline::stars::StarField;
 use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
 use light::{FLANK_SIGMAS, Flanks, Light, halo_px};
-use patches::{Patch, filled_value, is_missing, patches};
+use patches::{Patch, filled_value, is_missing, patches, place};
 
 /// Full pixels are so many wide, in the mean, along a trail that no fit follows.
 const LEAST_WIDTH_PX: f64 = 2.0;
@@ -93,7 +93,7 @@ pub(crate) struct SaturatedSource {
     footprints: Vec<Footprint>,
     /// The border of the frame cuts it: it is not known where it lies, nor how bright it is.
     is_cut_off: bool,
-    /// Charge has spilled from it: nothing else makes a patch so tall.
+    /// Charge has spilled from it for certain.
     has_spilled: bool,
 }
 
@@ -124,14 +124,11 @@ impl SaturatedSource {
         if self.is_cut_off {
             return Err(Rejected { segment: fit.trail.segment, snr: fit.snr, reason: RejectReason::FrameEdge });
         }
-        let (motion, role) = match self.shape {
-            Shape::Trail => (*motion, Role::Star),
-            Shape::Point => (still(motion), Role::Target),
-        };
         let settings = final_settings(self.shape, field, frame);
+        let motion = motion_of(self.shape, motion);
         let known = detected::detection(&fit, &settings, frame, field, fit.snr, Some(&motion), None, [0.0; 2]);
         let mut detection = known.detection;
-        detection.role = role;
+        detection.role = if self.shape == Shape::Trail { Role::Star } else { Role::Target };
         detection.flags |= Flags::SUMMED;
         Ok(detection)
     }
@@ -139,18 +136,13 @@ impl SaturatedSource {
     /// With the stars' vector and the PSF's effective width as they are known by now.
     fn as_of(&self, motion: &StarMotion, sigma_px: f64) -> TrailFit {
         let mut fit = self.fit;
-        let place = fit.trail.segment.midpoint();
-        let along_px = match self.shape {
-            Shape::Trail => motion.length_px,
-            Shape::Point => 2.0 * std::f64::consts::PI.sqrt() * sigma_px,
-        };
-        fit.trail.segment = match self.shape {
-            Shape::Trail => Segment::around(place, motion.length_px, motion.angle_rad),
-            Shape::Point => Segment::new(place, place),
-        };
+        let StarMotion { length_px, angle_rad, .. } = motion_of(self.shape, motion);
+        fit.trail.segment = Segment::around(fit.trail.segment.midpoint(), length_px, angle_rad);
         fit.trail.sigma_eff_px = sigma_px;
-        let pixels = 2.0 * std::f64::consts::PI.sqrt() * sigma_px * along_px;
-        fit.snr = fit.trail.flux / (self.noise * pixels.sqrt());
+        // Of a PSF, in either direction.
+        let width_px = 2.0 * std::f64::consts::PI.sqrt() * sigma_px;
+        let along_px = if self.shape == Shape::Trail { length_px } else { width_px };
+        fit.snr = fit.trail.flux / (self.noise * (width_px * along_px).sqrt());
         fit
     }
 }
@@ -172,9 +164,12 @@ pub(crate) fn find(
     if certain.iter().any(|source| source.has_spilled) { found(true) } else { certain }
 }
 
-/// Of what stands still among such stars.
-fn still(motion: &StarMotion) -> StarMotion {
-    StarMotion { length_px: 0.0, length_err_px: 0.0, angle_err_rad: 0.0, ..*motion }
+/// The stars' own, or none of what stands still among them.
+fn motion_of(shape: Shape, motion: &StarMotion) -> StarMotion {
+    match shape {
+        Shape::Trail => *motion,
+        Shape::Point => StarMotion { length_px: 0.0, length_err_px: 0.0, angle_err_rad: 0.0, ..*motion },
+    }
 }
 
 /// First and last columns and rows of full pixels.
@@ -207,6 +202,7 @@ impl Extent {
 
 /// What the sums of a patch say of one shape.
 struct Sums {
+    shape: Shape,
     fit: TrailFit,
     /// How far its spread is from what the shape's would be: along the row and beside the patch, as logarithms.
     misfit: f64,
@@ -242,12 +238,11 @@ impl<'a> PatchLook<'a> {
         // Charge that flows over the border is lost, but the light beside it is not.
         let is_lossless = is_inside(self.extent.rows, self.frame.height());
         let shapes = [Shape::Trail, Shape::Point].into_iter().filter(|_| is_seen);
-        let measured = shapes.filter_map(|shape| Some((shape, self.measured(shape, is_lossless, spills)?)));
-        let measured = measured.min_by(|(_, a), (_, b)| a.misfit.total_cmp(&b.misfit));
+        let measured = shapes.filter_map(|shape| self.measured(shape, is_lossless, spills));
+        let measured = measured.min_by(|a, b| a.misfit.total_cmp(&b.misfit));
         let is_cut_off = measured.is_none();
-        let at_border = || if is_seen && is_lossless { None } else { Some((Shape::Trail, self.cut_off()?)) };
-        let has_spilled = measured.as_ref().is_some_and(|(_, sums)| sums.has_spilled);
-        let (shape, fit) = measured.map(|(shape, sums)| (shape, sums.fit)).or_else(at_border)?;
+        let at_border = || if is_seen && is_lossless { None } else { self.cut_off() };
+        let Sums { shape, fit, has_spilled, .. } = measured.or_else(at_border)?;
         let mut footprints = footprints(&self.full, AROUND_SIGMAS * self.sigma_px);
         if shape == Shape::Point {
             let place = fit.trail.segment.midpoint();
@@ -271,19 +266,17 @@ impl<'a> PatchLook<'a> {
     }
 
     /// What is left of a star at the border, if it may be that: its pieces would pass for targets.
-    fn cut_off(&self) -> Option<TrailFit> {
+    fn cut_off(&self) -> Option<Sums> {
         let flux = self.lit().map(|(_, v)| v).sum();
+        let fit = TrailFit::unfitted(self.trail_at(self.extent.middle(), flux, self.motion.length_px));
         let is_enough = self.n_full_per_px() >= LEAST_WIDTH_PX * CUT_SHARE;
-        is_enough.then(|| TrailFit::unfitted(self.trail_at(self.extent.middle(), flux, self.motion.length_px)))
+        is_enough.then_some(Sums { shape: Shape::Trail, fit, misfit: f64::INFINITY, has_spilled: false })
     }
 
     /// Place, flux and their errors, if it has the shape of a star, or of a point.
     fn measured(&self, shape: Shape, is_lossless: bool, spills: bool) -> Option<Sums> {
         let Self { extent, sigma_px, .. } = self;
-        let StarMotion { length_px, angle_rad, .. } = match shape {
-            Shape::Trail => *self.motion,
-            Shape::Point => still(self.motion),
-        };
+        let StarMotion { length_px, angle_rad, .. } = motion_of(shape, self.motion);
         let (dx, dy) = (length_px * angle_rad.cos().abs(), length_px * angle_rad.sin());
         let beyond_px = extent.width_px() - dx;
         let spill_px = extent.height_px() - dy - beyond_px;
@@ -340,12 +333,8 @@ impl<'a> PatchLook<'a> {
         let trail = self.trail_at(Point::new(row.mean, column.mean + flanks.shift_px), row.sum, length_px);
         let information = information(&trail.segment, [err_px, err_px.hypot(0.5 * flanks.off_px)], flux_err);
         let fit = TrailFit { information, ..TrailFit::unfitted(trail) };
-        Some(Sums { fit, misfit: (row.variance / row_px2).ln().abs() + tallness.ln().abs(), has_spilled })
+        Some(Sums { shape, fit, misfit: (row.variance / row_px2).ln().abs() + tallness.ln().abs(), has_spilled })
     }
-}
-
-fn place(i: usize, frame: &Frame<'_>) -> Point {
-    Point::new((i % frame.width()) as f64, (i / frame.width()) as f64)
 }
 
 /// Fisher information of a trail of known vector, whose middle and flux have these errors.

@@ -70,10 +70,6 @@ const PLACE_ROUNDS: usize = 2;
 /// The PSF width may differ from the frame's by this factor: as in the merge stage.
 const WIDTH_FREEDOM: f64 = 1.08;
 
-/// Stars are looked for again with the width that they tell, so often at most, until it changes by less than this part.
-const WIDTH_ROUNDS: usize = 4;
-const SAME_WIDTH: f64 = 0.05;
-
 /// Wider limits where the PSF is measured.
 const WIDTH_RANGE: (f64, f64) = (0.4, 2.5);
 
@@ -127,19 +123,9 @@ pub(crate) fn find_bright(
         trails: Vec::new(),
         wings: Vec::new(),
     };
-    let (mut bright, mut points) = (Vec::new(), Vec::new());
-    for round in 1..=WIDTH_ROUNDS {
-        let before = found.sigma();
-        (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
-        let trails: Vec<Trail> = bright.iter().map(|f| f.trail).collect();
-        backend.add_trails(&trails, -1.0)?;
-        found.learn(backend, setting, &bright)?;
-        // With too narrow a PSF a star is found as several side by side, each narrower than it is.
-        if round == WIDTH_ROUNDS || is_same_width(found.sigma(), before) {
-            break;
-        }
-        backend.add_trails(&trails, 1.0)?;
-    }
+    let (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
+    backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
+    found.learn(backend, setting, &bright)?;
     found.trails = found.fit_ends(backend, setting, bright, &points)?;
     let saturated = saturated.iter().filter_map(|source| source.as_star(&found.motion, found.sigma()));
     let bright: Vec<Believed> = found.trails.iter().copied().chain(saturated).collect();
@@ -150,11 +136,6 @@ pub(crate) fn find_bright(
         *sky = again;
     }
     Ok(found)
-}
-
-/// Nothing that was done with the one has to be done again with the other.
-pub(crate) fn is_same_width(sigma_px: f64, other_px: f64) -> bool {
-    (sigma_px / other_px - 1.0).abs() < SAME_WIDTH
 }
 
 impl StarTrails {
@@ -359,7 +340,7 @@ impl StarTrails {
             reach_px: 5.0 * self.sigma() + 2.0,
             photon_variance: self.doubt.photon_variance,
             clip_sigmas: UNCLIPPED_SIGMAS,
-            max_iterations: 20,
+            max_iterations: 40,
         }
     }
 

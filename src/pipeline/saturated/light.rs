@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::patches::is_missing;
-use super::place;
+use super::patches::{is_missing, place};
 use crate::frame::Frame;
 use crate::geometry::Point;
 use crate::pipeline::measure::Trail;

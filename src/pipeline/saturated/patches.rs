@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::frame::Frame;
+use crate::geometry::Point;
 use crate::pipeline::background::BackgroundMap;
 
 /// Beside a full pixel one is full too from this part of the light on that fills one: the noise of the readout scatters
@@ -59,6 +60,11 @@ pub(super) fn patches(frame: &Frame<'_>, sky: &BackgroundMap, around_px: usize) 
         }
     }
     patches
+}
+
+/// Where a pixel lies.
+pub(super) fn place(i: usize, frame: &Frame<'_>) -> Point {
+    Point::new((i % frame.width()) as f64, (i / frame.width()) as f64)
 }
 
 /// The pixels that touch one.
