@@ -81,7 +81,7 @@ fn points_that_spill_are_targets() {
         segment: Segment::around(place, 0.1, 0.0),
         brightness: Brightness::FluxE(flux_e),
     };
-    let mut n_others = 0;
+    let (mut n_others, mut n_well_known) = (0, 0);
     for seed in 5..9 {
         let report = report(seed, 17_f64.to_radians(), places.iter().map(point).collect());
         let summed = |role: Role| {
@@ -97,8 +97,9 @@ fn points_that_spill_are_targets() {
             };
             let (x_err, y_err) = found.midpoint_err_px();
             let off = [(found.midpoint().x - place.x) / x_err, (found.midpoint().y - place.y) / y_err];
-            assert!(off.iter().all(|o| o.abs() < 3.0) && x_err < 0.3, "{off:?} of ({x_err}, {y_err}) at {place:?}");
-            assert!((found.flux - flux_e).abs() < 2.0 * found.flux_err && found.flux_err < 0.1 * flux_e, "{found:?}");
+            assert!(off.iter().all(|o| o.abs() < 3.0), "{off:?} of ({x_err}, {y_err}) at {place:?}, seed {seed}");
+            assert!((found.flux - flux_e).abs() < 2.0 * found.flux_err, "{found:?}");
+            n_well_known += usize::from(x_err < 0.15 && found.flux_err < 0.05 * flux_e);
             assert!(found.kind == Kind::Point && found.length_px() == 0.0);
             // Their charge is not listed beside them.
             let is_on_it = |r: &&Rejected| r.segment.distance_to(place) < 8.0;
@@ -107,6 +108,7 @@ fn points_that_spill_are_targets() {
             assert_eq!(report.detections.iter().filter(is_near).count(), 1, "seed {seed}: a piece at {place:?}");
         }
     }
-    // Of seeds 1 to 12 three frames have one: two beside blends of stars of S/N 1200 and 4400, one of S/N 6.
-    assert!(n_others < 4, "{n_others}");
+    // With seed 6 a star lies in the light of one. Of seeds 1 to 12 three frames have one target more, of S/N 6 to 10.
+    assert!(n_well_known >= 4 * places.len() - 1, "{n_well_known}");
+    assert!(n_others < 3, "{n_others}");
 }
