@@ -9,7 +9,7 @@ use crate::frame::Frame;
 use crate::pipeline::background::BackgroundMap;
 use crate::pipeline::last_fits::{self, Among, Measured};
 use crate::pipeline::lines::Lines;
-use crate::pipeline::measure::Trail;
+use crate::pipeline::measure::{Shape, Trail};
 use crate::pipeline::merge::{Believed, Search};
 use crate::pipeline::points::PointSearch;
 use crate::pipeline::psf::effective_sigma;
@@ -90,18 +90,19 @@ impl Detector {
         };
         backend.add_trails(&trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
-        let bright: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
+        let bright = models(&stars.trails);
         let sigma = effective_sigma(stars.psf_sigma_px);
         let mut targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
         clock.stage("clear_targets");
 
         // All stars, and what they leave.
-        self.begin_anew(backend, frame, &first, &found.sky, &trails(&targets))?;
-        stars.find_all(backend, &setting)?;
+        let without = trails(&targets);
+        self.begin_anew(backend, frame, &first, &found.sky, &without)?;
+        stars.find_all(backend, &setting, &without)?;
         stars.put_back_rows(backend)?;
         clock.stage("stars");
-        let (field, mut found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
-        let known: Vec<Trail> = stars.trails.iter().map(Believed::trail).collect();
+        let (field, found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
+        let known = models(&stars.trails);
         let mode = stars.motion.mode();
         targets
             .extend(found.measured.into_iter().filter(|m| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion)));
@@ -109,22 +110,8 @@ impl Detector {
         targets.retain(|m| !m.may_be_row(&stars.motion, covered));
         clock.stage("search");
 
-        // Stars and targets have shared some light.
-        self.begin_anew(backend, frame, &first, &found.sky, &trails(&targets))?;
-        stars.find_all(backend, &setting)?;
-        let n_targets = targets.len();
-        found.measured = targets;
+        // Stars, targets and points have shared some light: each is found or fitted again without the others'.
         let motion = stars.motion;
-        found.measured.extend(last_fits::measure_trails(
-            backend,
-            frame,
-            &field,
-            &found.chains,
-            self.config.tracking,
-            stars.trails.clone(),
-            Among::TheStars(&motion),
-        )?);
-
         let excess = found.thresholds.noise_excess;
         let threshold_snr = threshold::for_points(
             (1.0 - Look::AmongTrails(motion, 1.0).share()) * config.false_alarms_per_frame,
@@ -132,29 +119,53 @@ impl Detector {
             field.psf_sigma_px,
             excess,
         );
-        let mut findings =
-            Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
-        backend.add_trails(&trails(&found.measured[..n_targets]), 1.0)?;
-        findings.judge_trails(found.measured, Some(motion.mode()), threshold_snr);
-        findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|source| source.holds(bleed)));
-        for source in &first.saturated {
-            findings.add_summed(source.report(&motion, frame, &field));
-        }
-        backend.add_trails(&findings.trails, -1.0)?;
-        backend.weigh_out(&stars.spoiled(setting.saturation))?;
         let search = PointSearch {
             frame,
             field: &field,
             weigh: &config.weigh,
             judge: &config.judge,
             motion,
-            trails: &findings.trails,
+            trails: &[],
             doubt: stars.doubt,
             sky_noise: f64::from(found.sky.typical_noise),
             threshold_snr,
             noise_excess: excess,
         };
-        let points = search.find(backend)?;
+        let mut targets: Vec<Believed> = targets.iter().map(Measured::as_believed).collect();
+        let without = models(&targets);
+        self.begin_anew(backend, frame, &first, &found.sky, &without)?;
+        stars.find_all(backend, &setting, &without)?;
+        backend.weigh_out(&stars.spoiled(setting.saturation))?;
+        let trails = [models(&stars.trails), without].concat();
+        let mut points = PointSearch { trails: &trails, ..search }.find(backend)?.believed;
+        backend.add_trails(&models(&points), -1.0)?;
+        backend.weigh_out(&stars.hidden())?;
+        stars.fit_again(backend, &mut targets, Shape::Trail)?;
+        clock.stage("points");
+
+        let without = [models(&targets), models(&points)].concat();
+        self.begin_anew(backend, frame, &first, &found.sky, &without)?;
+        stars.find_all(backend, &setting, &without)?;
+        stars.fit_again(backend, &mut points, Shape::Point)?;
+        let measure = |backend: &mut dyn Backend, trails: Vec<Believed>, among: Among<'_>| {
+            last_fits::measure_trails(backend, frame, &field, &found.chains, config.tracking, trails, among)
+        };
+        let mut measured = measure(backend, stars.trails.clone(), Among::TheStars(&motion))?;
+        backend.add_trails(&models(&stars.trails), -1.0)?;
+        backend.weigh_out(&[stars.spoiled(setting.saturation), stars.hidden()].concat())?;
+        stars.fit_again(backend, &mut targets, Shape::Trail)?;
+        measured.extend(measure(backend, targets, Among::Left)?);
+
+        let mut findings =
+            Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
+        findings.judge_trails(measured, Some(motion.mode()), threshold_snr);
+        findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|source| source.holds(bleed)));
+        for source in &first.saturated {
+            findings.add_summed(source.report(&motion, frame, &field));
+        }
+        self.begin_anew(backend, frame, &first, &found.sky, &findings.trails)?;
+        backend.weigh_out(&stars.spoiled(setting.saturation))?;
+        let points = PointSearch { trails: &findings.trails, ..search }.find(backend)?;
         findings.add_points(points);
         clock.stage("measure");
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
@@ -201,6 +212,10 @@ impl Detector {
             last_fits::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, Among::Left)?;
         Ok((field, Found { measured, sky, thresholds, chains, longest_px, uneven }))
     }
+}
+
+fn models(believed: &[Believed]) -> Vec<Trail> {
+    believed.iter().map(Believed::trail).collect()
 }
 
 fn trails(measured: &[Measured]) -> Vec<Trail> {

@@ -52,6 +52,14 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    /// As it was before it was measured.
+    pub(crate) fn as_believed(&self) -> Believed {
+        let fit = TrailFit { snr: self.detection.snr, ..TrailFit::unfitted(self.trail) };
+        let is_joined = self.detection.flags.contains(Flags::JOINED);
+        let origin = if is_joined { Origin::Joined } else { Origin::Found };
+        Believed { gain_over_star_trails: self.gain_over_star_trails, ..Believed::new(fit, origin) }
+    }
+
     /// It does not move with the stars.
     pub(crate) fn is_target(&self, mode: &TrackingMode) -> bool {
         self.detection.role != Role::Star && !tracking::is_star(mode, &as_seen(&self.detection))

@@ -12,6 +12,7 @@ use crate::pipeline::in_line::{self, STAR_ODDS};
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::last_fits::final_settings;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
+use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::star_trails::noise_of_light;
 use crate::pipeline::stars::{self, StarField};
@@ -23,6 +24,8 @@ use crate::pipeline::weigh::{SourceClass, WeighConfig};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Points {
     pub(crate) detections: Vec<Detection>,
+    /// The fits to them.
+    pub(crate) believed: Vec<Believed>,
     pub(crate) rejected: Vec<Rejected>,
 }
 
@@ -141,6 +144,7 @@ impl PointSearch<'_> {
                 None => {
                     let reported = detection(fit, &last, self.frame, self.field, snr, None, None, [0.0; 2]);
                     points.detections.push(reported.detection);
+                    points.believed.push(Believed::new(*fit, Origin::Found));
                 }
                 Some(reason) => points.rejected.push(rejected(fit, snr, reason)),
             }

@@ -2,18 +2,20 @@
 //!
 //! Method: docs/algorithm.md, "Stars that trail".
 
+mod free_ends;
+
+use self::free_ends::{again, is_whole, measured};
 use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::in_line;
-use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
-use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::measure::{FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::saturated::SaturatedSource;
-use crate::pipeline::search::{in_turns, template_correlation};
 use crate::pipeline::strip::{Doubt, Source, Strip};
-use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion, is_distinct};
+use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion};
 use crate::pipeline::weigh::Footprint;
 use crate::pipeline::wings::{self, Wings};
 
@@ -34,22 +36,6 @@ const TELLING_SNR: f64 = 40.0;
 /// and no Gaussian.
 const MODEL_ERROR: f64 = 0.05;
 const LEAST_MODEL_ERROR: f64 = 0.02;
-
-/// What its own ends make no longer than so many PSF widths, and than this part of a star, is a point that lies on stars.
-const POINT_SIGMAS: f64 = 3.0;
-const POINT_LENGTH: f64 = 0.25;
-
-/// A trail that its own ends explain so much better, in S/N², is no star of the common vector, if they differ.
-const OTHER_POWER: f64 = 25.0;
-
-/// Its angle or length is off where it is by so many of its errors.
-const OFF_SIGMAS: f64 = 3.0;
-
-/// A point shares its light with a star this near, in PSF widths.
-const BESIDE_SIGMAS: f64 = 4.0;
-
-/// Stars whose templates have more than this in common share their light.
-const SHARED: f64 = 0.05;
 
 /// A star whose peak reaches this share of a full pixel may have spilled some of its charge.
 const FULL_SHARE: f64 = 0.8;
@@ -123,10 +109,10 @@ pub(crate) fn find_bright(
         trails: Vec::new(),
         wings: Vec::new(),
     };
-    let (bright, points) = found.search(backend, setting, BRIGHT_SNR)?;
+    let (bright, points) = found.search(backend, setting, BRIGHT_SNR, &[])?;
     backend.add_trails(&bright.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
     found.learn(backend, setting, &bright)?;
-    found.trails = found.fit_ends(backend, setting, bright, &points)?;
+    found.trails = found.fit_ends(backend, setting, bright, &points, &[])?;
     let saturated = saturated.iter().filter_map(|source| source.as_star(&found.motion, found.sigma()));
     let bright: Vec<Believed> = found.trails.iter().copied().chain(saturated).collect();
     found.wings = wings::find(backend, &bright, |star| found.doubtful(star).is_some(), found.sigma())?;
@@ -139,11 +125,15 @@ pub(crate) fn find_bright(
 }
 
 impl StarTrails {
-    /// Finds all stars, the light as it is, with what the bright ones have taught.
-    pub(crate) fn find_all(&mut self, backend: &mut dyn Backend, setting: &Setting) -> Result<()> {
-        let (all, points) = self.search(backend, setting, LEAST_SNR)?;
+    /// Finds all stars, the light as it is, with what the bright ones have taught. What has been taken out besides may have
+    /// been a part of those that touch it.
+    pub(crate) fn find_all(&mut self, backend: &mut dyn Backend, setting: &Setting, without: &[Trail]) -> Result<()> {
+        let touches = |star: &Segment| without.iter().any(|t| self.touch(star, &t.segment));
+        let known: Vec<TrailFit> =
+            self.trails.iter().map(|b| b.fit).filter(|f| f.snr >= FREE_SNR && !touches(&f.trail.segment)).collect();
+        let (all, points) = self.search(backend, setting, LEAST_SNR, &known)?;
         backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-        self.trails = self.fit_ends(backend, setting, all, &points)?;
+        self.trails = self.fit_ends(backend, setting, all, &points, without)?;
         for star in &mut self.trails {
             star.is_part_of_wings = self.wings.iter().any(|wings| wings.hold(star));
         }
@@ -167,12 +157,12 @@ impl StarTrails {
         backend: &mut dyn Backend,
         setting: &Setting,
         least_snr: f64,
+        known: &[TrailFit],
     ) -> Result<(Vec<TrailFit>, Vec<TrailFit>)> {
         let mut strip = Strip::over_frame(backend, setting.width, setting.height, self.sigma(), &self.motion)?;
         let doubt = self.doubt.among_blends();
         // What has been fitted is not placed anew: the strip's grid is coarser.
-        let known = self.trails.iter().filter(|b| b.fit.snr >= FREE_SNR);
-        let known: Vec<Source> = known.map(|b| Source { snr: b.fit.snr, ..strip.source(&b.trail()) }).collect();
+        let known: Vec<Source> = known.iter().map(|f| Source { snr: f.snr, ..strip.source(&f.trail) }).collect();
         known.iter().for_each(|s| strip.add(s, -1.0));
         let n_known = known.len();
         let mut sources = known;
@@ -228,106 +218,6 @@ impl StarTrails {
             (self.psf_sigma_px, self.n_widths) = (optical_sigma(width), widths.len());
         }
         Ok(())
-    }
-
-    /// Fits bright trails with free ends, each with the others taken out, and the light of the others. What its own ends
-    /// explain much better is no star, and put back; a star with a point beside it may be.
-    fn fit_ends(
-        &self,
-        backend: &mut dyn Backend,
-        setting: &Setting,
-        mut fits: Vec<TrailFit>,
-        points: &[TrailFit],
-    ) -> Result<Vec<Believed>> {
-        let sigma = self.sigma();
-        let places: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
-        let settings = self.end_settings();
-        let as_they_are = FitSettings { max_iterations: 0, ..settings };
-        let mut other = vec![false; fits.len()];
-        let turns = self.turns(&fits);
-        for (round, turn) in (0..PLACE_ROUNDS).flat_map(|round| turns.iter().map(move |turn| (round, turn))) {
-            let bright: Vec<usize> = turn.iter().copied().filter(|&i| fits[i].snr >= FREE_SNR && !other[i]).collect();
-            let requests: Vec<FitRequest> = bright.iter().map(|&i| again(&fits[i])).collect();
-            let free = backend.fit(&requests, &settings)?;
-            let held = if round == 0 { backend.fit(&requests, &as_they_are)? } else { free.clone() };
-            backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
-            let mut kept = Vec::new();
-            for ((&i, free), held) in bright.iter().zip(free).zip(held) {
-                let beside = |p: &&TrailFit| places[i].distance_to(p.trail.segment.start) < BESIDE_SIGMAS * sigma;
-                let with_point = points.iter().filter(beside).map(|p| p.snr).fold(0.0, f64::max).hypot(held.snr);
-                let gain_over = |snr: f64| free.snr.powi(2) - snr.powi(2);
-                let alone = || self.differing_alone(&free, i, &places, &settings);
-                let is_too_short = || {
-                    is_whole(&free, setting) && alone().is_some_and(|t| tracking::is_short(&t.segment, &self.motion))
-                };
-                let is_turned =
-                    || is_distinct(&free.trail.segment, &self.motion) || alone().is_some_and(|t| self.is_turned(&t));
-                let most_px = (POINT_SIGMAS * sigma).min(POINT_LENGTH * self.motion.length_px);
-                // Its core may be full: how much of it is seen does not matter.
-                let is_point = free.trail.segment.length_px() < most_px && is_inside(&free, setting);
-                // The light of a star that was fitted before may have turned out to be another's.
-                other[i] = free.snr < LEAST_SNR
-                    || gain_over(held.snr) > OTHER_POWER && is_too_short()
-                    || is_point
-                    || gain_over(with_point) > OTHER_POWER && is_turned();
-                if !other[i] {
-                    kept.push(free.trail);
-                    fits[i] = free;
-                }
-            }
-            backend.add_trails(&kept, -1.0)?;
-        }
-        let rest: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr < FREE_SNR).collect();
-        let requests: Vec<FitRequest> = rest.iter().map(|&i| again(&fits[i])).collect();
-        let held = backend.fit(&requests, &as_they_are)?;
-        backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
-        backend.add_trails(&held.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-        for (&i, fit) in rest.iter().zip(held) {
-            fits[i] = fit;
-        }
-        let stars = fits.into_iter().zip(other).filter(|(_, other)| !other);
-        Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
-    }
-
-    /// Bright trails, of which those of one turn share no light: fitted at once, stars that do would all take the same.
-    fn turns(&self, fits: &[TrailFit]) -> Vec<Vec<usize>> {
-        let mut brightest_first: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR).collect();
-        brightest_first.sort_by(|&a, &b| fits[b].snr.total_cmp(&fits[a].snr));
-        let shares = |i: usize, j: usize| {
-            template_correlation(&fits[i].trail.segment, &fits[j].trail.segment, self.sigma()) > SHARED
-        };
-        in_turns(brightest_first, shares)
-    }
-
-    /// A star with the errors that its own ends have.
-    pub(crate) fn measured(&self, star: &Believed) -> Option<MeasuredTrail> {
-        measured(&star.fit, &self.end_settings())
-    }
-
-    fn end_settings(&self) -> FitSettings {
-        let sigma = self.sigma();
-        self.settings((sigma / WIDTH_FREEDOM, sigma * WIDTH_FREEDOM))
-    }
-
-    /// A trail that is not of the stars' vector, and no blend: where stars share their light, the ends of one say little.
-    fn differing_alone(
-        &self,
-        free: &TrailFit,
-        i: usize,
-        places: &[Segment],
-        settings: &FitSettings,
-    ) -> Option<MeasuredTrail> {
-        let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
-        measured(free, settings)
-            .filter(|trail| !tracking::agrees(&trail.segment, trail.length_err_px, &self.motion))
-            .filter(|_| !(0..places.len()).any(|j| j != i && shares(j)))
-    }
-
-    /// One that is longer than a star may hold a point or a second star.
-    fn is_turned(&self, trail: &MeasuredTrail) -> bool {
-        let longest_px = self.motion.length_px + OFF_SIGMAS * trail.length_err_px;
-        trail.segment.length_px() < longest_px
-            && tracking::is_turned(&trail.segment, OFF_SIGMAS * trail.angle_err_rad, &self.motion)
     }
 
     fn settings(&self, sigma_range: (f64, f64)) -> FitSettings {
@@ -398,39 +288,6 @@ pub(crate) fn noise_of_light(trails: impl Iterator<Item = Trail>, place: Point, 
         }
     }
     (1.0 + doubt.photon_variance * light / sky_noise.powi(2) + error2).sqrt()
-}
-
-fn again(fit: &TrailFit) -> FitRequest {
-    FitRequest { start: fit.trail, subtracted: true }
-}
-
-/// Both ends are seen, well inside of the frame.
-fn is_whole(fit: &TrailFit, setting: &Setting) -> bool {
-    fit.end_coverage.iter().all(|c| *c > 0.8) && is_inside(fit, setting)
-}
-
-/// Both ends lie inside of the frame.
-fn is_inside(fit: &TrailFit, setting: &Setting) -> bool {
-    let margin = 3.0 * fit.trail.sigma_eff_px;
-    let inside = |p: Point| {
-        p.x > margin && p.y > margin && p.x < setting.width as f64 - margin && p.y < setting.height as f64 - margin
-    };
-    inside(fit.trail.segment.start) && inside(fit.trail.segment.end)
-}
-
-fn measured(fit: &TrailFit, settings: &FitSettings) -> Option<MeasuredTrail> {
-    let covariance = fit.errors(settings)?.covariance_px2;
-    let segment = fit.trail.segment;
-    let (c, s) = segment.direction();
-    let error = |w: [f64; 4]| -> f64 {
-        let variance: f64 = (0..16).map(|k| w[k / 4] * covariance[k / 4][k % 4] * w[k % 4]).sum();
-        variance.max(0.0).sqrt()
-    };
-    Some(MeasuredTrail {
-        segment,
-        length_err_px: error([-c, -s, c, s]),
-        angle_err_rad: error([s, -c, -s, c]) / segment.length_px(),
-    })
 }
 
 /// Takes stars out of a strip, the brightest of every neighbourhood first, and points that would pass for stars.
