@@ -265,3 +265,36 @@ fn a_bright_point_is_reported_once() {
         }
     }
 }
+
+#[test]
+fn the_light_of_a_point_at_a_stars_end_is_not_the_stars() {
+    let (s, c) = STAR_DEG.to_radians().sin_cos();
+    let (mut pulls, mut longest_px) = (Vec::new(), 0.0_f64);
+    for seed in 0..6 {
+        let mut sky = Sky::new(seed, 35.0);
+        for k in 0..36 {
+            let centre = Point::new(35.0 + 58.0 * f64::from(k % 6), 35.0 + 58.0 * f64::from(k / 6));
+            sky.add(sky.star(centre), 40.0 + f64::from(k));
+            if k % 12 == 7 {
+                // About the end of the trail, on its axis and beside it.
+                let (along, across) = (16.5 + f64::from(k / 12), 0.8 * (seed % 3) as f64);
+                sky.add_point(Point::new(centre.x + along * c - across * s, centre.y + along * s + across * c), 30.0);
+            }
+        }
+        let flux = 30.0 * 2.0 * std::f64::consts::PI.sqrt() * SIGMA_PX;
+        for d in sky.detections() {
+            match d.kind {
+                Kind::Point => pulls.push((d.flux - flux) / d.flux_err),
+                Kind::Streak => {
+                    assert_eq!(d.role, Role::Star, "{seed}: {d:?}");
+                    longest_px = d.length_px().max(longest_px);
+                }
+            }
+        }
+    }
+    let rms = (pulls.iter().map(|p| p * p).sum::<f64>() / pulls.len() as f64).sqrt();
+    assert_eq!(pulls.len(), 18);
+    // 12 where a star keeps what it took while the point was not known.
+    assert!(rms < 2.0, "flux off by {rms} errors");
+    assert!(longest_px < 36.5, "a star of {longest_px} px");
+}

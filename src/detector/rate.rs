@@ -146,7 +146,7 @@ impl Detector {
         let without = [models(&targets), models(&points)].concat();
         self.begin_anew(backend, frame, &first, &found.sky, &without)?;
         stars.find_all(backend, &setting, &without)?;
-        stars.fit_again(backend, &mut points, Shape::Point)?;
+        stars.part_from(backend, &mut points)?;
         let measure = |backend: &mut dyn Backend, trails: Vec<Believed>, among: Among<'_>| {
             last_fits::measure_trails(backend, frame, &field, &found.chains, config.tracking, trails, among)
         };

@@ -28,6 +28,9 @@ const BESIDE_SIGMAS: f64 = 4.0;
 /// A target that is fitted again stays so near, in PSF widths.
 const STAYS_SIGMAS: f64 = 2.0;
 
+/// How often points and the stars that they touch are fitted in turn.
+const PART_ROUNDS: usize = 4;
+
 /// Stars whose templates have more than this in common share their light.
 const SHARED: f64 = 0.05;
 
@@ -76,11 +79,7 @@ impl StarTrails {
                     || is_point
                     || gain_over(with_point) > OTHER_POWER && is_turned();
                 if !other[i] {
-                    // What is left of a target draws an end along.
-                    let is_drawn = touched[i] && measured(&free, &settings).is_some_and(|t| self.is_off(&t));
-                    let held =
-                        if is_drawn { self.held(backend, &fits[i].trail, &free.trail.segment, without)? } else { None };
-                    fits[i] = held.unwrap_or(free);
+                    fits[i] = if touched[i] { self.undrawn(backend, &fits[i], free, without)? } else { free };
                     kept.push(fits[i].trail);
                 }
             }
@@ -102,10 +101,11 @@ impl StarTrails {
     fn turns(&self, fits: &[TrailFit]) -> Vec<Vec<usize>> {
         let mut brightest_first: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR).collect();
         brightest_first.sort_by(|&a, &b| fits[b].snr.total_cmp(&fits[a].snr));
-        let shares = |i: usize, j: usize| {
-            template_correlation(&fits[i].trail.segment, &fits[j].trail.segment, self.sigma()) > SHARED
-        };
-        in_turns(brightest_first, shares)
+        in_turns(brightest_first, |i, j| self.share_light(&fits[i], &fits[j]))
+    }
+
+    fn share_light(&self, a: &TrailFit, b: &TrailFit) -> bool {
+        template_correlation(&a.trail.segment, &b.trail.segment, self.sigma()) > SHARED
     }
 
     /// Fits targets again, now that less of their light is taken for the stars', or the other way round. All have been taken
@@ -113,10 +113,7 @@ impl StarTrails {
     pub(crate) fn fit_again(&self, backend: &mut dyn Backend, targets: &mut [Believed], shape: Shape) -> Result<()> {
         let settings = FitSettings { shape, ..self.end_settings() };
         let before: Vec<TrailFit> = targets.iter().map(|b| b.fit).collect();
-        let shares = |i: usize, j: usize| {
-            template_correlation(&before[i].trail.segment, &before[j].trail.segment, self.sigma()) > SHARED
-        };
-        for turn in in_turns(0..before.len(), shares) {
+        for turn in in_turns(0..before.len(), |i, j| self.share_light(&before[i], &before[j])) {
             let requests: Vec<FitRequest> = turn.iter().map(|&i| again(&before[i])).collect();
             let stays = |i: usize, fit: &TrailFit| {
                 let moved_px = fit.trail.segment.distance_to(before[i].trail.segment.midpoint());
@@ -129,6 +126,27 @@ impl StarTrails {
             for (i, fit) in fits {
                 targets[i].fit = fit;
             }
+        }
+        Ok(())
+    }
+
+    /// Fits points and the stars they touch in turn, until neither has the other's light. All have been taken out.
+    pub(crate) fn part_from(&mut self, backend: &mut dyn Backend, points: &mut [Believed]) -> Result<()> {
+        for _ in 0..PART_ROUNDS {
+            let models: Vec<Trail> = points.iter().map(Believed::trail).collect();
+            let is_touched = |star: &Believed| models.iter().any(|p| self.touch(&star.trail().segment, &p.segment));
+            let fits: Vec<TrailFit> = self.trails.iter().map(|star| star.fit).collect();
+            let touched = (0..fits.len()).filter(|&i| is_touched(&self.trails[i]));
+            for turn in in_turns(touched, |i, j| self.share_light(&fits[i], &fits[j])) {
+                let requests: Vec<FitRequest> = turn.iter().map(|&i| again(&fits[i])).collect();
+                let free = backend.fit(&requests, &self.end_settings())?;
+                backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
+                for (&i, free) in turn.iter().zip(free) {
+                    self.trails[i].fit = self.undrawn(backend, &fits[i], free, &models)?;
+                }
+                backend.add_trails(&turn.iter().map(|&i| self.trails[i].trail()).collect::<Vec<_>>(), -1.0)?;
+            }
+            self.fit_again(backend, points, Shape::Point)?;
         }
         Ok(())
     }
@@ -170,26 +188,35 @@ impl StarTrails {
             || turn_rad > OFF_SIGMAS * trail.angle_err_rad
     }
 
-    /// A star that keeps the common vector: with the end of a fit that no target touches, or as it was placed. Its light is
-    /// back in the residual image.
-    fn held(
+    /// The fit of a star that targets touch, none of whose ends is drawn along by what is left of these: it keeps the common
+    /// vector with the end that none touches, or as it was placed if its own ends say otherwise. Its light is back in the
+    /// residual image.
+    fn undrawn(
         &self,
         backend: &mut dyn Backend,
-        placed: &Trail,
-        free: &Segment,
+        placed: &TrailFit,
+        free: TrailFit,
         targets: &[Trail],
-    ) -> Result<Option<TrailFit>> {
+    ) -> Result<TrailFit> {
+        let Segment { start, end } = free.trail.segment;
         let is_touched = |p: Point| targets.iter().any(|t| t.segment.distance_to(p) < BESIDE_SIGMAS * self.sigma());
-        let ends = [(free.start, free.end), (free.end, free.start)];
-        let held_by = ends.into_iter().find(|(kept, other)| !is_touched(*kept) && is_touched(*other));
-        let segment = held_by.map_or(placed.segment, |(kept, other)| {
-            let (c, s) = (self.motion.angle_rad.cos(), self.motion.angle_rad.sin());
-            let length_px = self.motion.length_px.copysign((other.x - kept.x) * c + (other.y - kept.y) * s);
-            Segment::new(kept, Point::new(kept.x + length_px * c, kept.y + length_px * s))
-        });
-        let request = FitRequest { start: Trail { segment, ..*placed }, subtracted: false };
+        let segment = match [start, end].map(is_touched) {
+            _ if placed.snr < FREE_SNR => placed.trail.segment,
+            [false, true] => self.star_from(start, end),
+            [true, false] => self.star_from(end, start),
+            _ if measured(&free, &self.end_settings()).is_some_and(|t| self.is_off(&t)) => placed.trail.segment,
+            _ => return Ok(free),
+        };
+        let request = FitRequest { start: Trail { segment, ..placed.trail }, subtracted: false };
         let as_it_is = FitSettings { max_iterations: 0, ..self.end_settings() };
-        Ok(backend.fit(&[request], &as_it_is)?.pop())
+        Ok(backend.fit(&[request], &as_it_is)?.pop().unwrap_or(free))
+    }
+
+    /// A trail of the common vector from one end, towards another.
+    fn star_from(&self, end: Point, other: Point) -> Segment {
+        let (c, s) = (self.motion.angle_rad.cos(), self.motion.angle_rad.sin());
+        let length_px = self.motion.length_px.copysign((other.x - end.x) * c + (other.y - end.y) * s);
+        Segment::new(end, Point::new(end.x + length_px * c, end.y + length_px * s))
     }
 
     /// One that is longer than a star may hold a point or a second star.
