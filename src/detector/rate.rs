@@ -111,25 +111,28 @@ impl Detector {
         clock.stage("search");
 
         // Stars, targets and points have shared some light: each is found or fitted again without the others'.
-        let motion = stars.motion;
         let excess = found.thresholds.noise_excess;
         let threshold_snr = threshold::for_points(
-            (1.0 - Look::AmongTrails(motion, 1.0).share()) * config.false_alarms_per_frame,
+            (1.0 - Look::AmongTrails(stars.motion, 1.0).share()) * config.false_alarms_per_frame,
             frame.width() * frame.height(),
             field.psf_sigma_px,
             excess,
         );
-        let search = PointSearch {
-            frame,
-            field: &field,
-            weigh: &config.weigh,
-            judge: &config.judge,
-            motion,
-            trails: &[],
-            doubt: stars.doubt,
-            sky_noise: f64::from(found.sky.typical_noise),
-            threshold_snr,
-            noise_excess: excess,
+        let sky_noise = f64::from(found.sky.typical_noise);
+        let find_points = |backend: &mut dyn Backend, stars: &StarTrails, trails: &[Trail]| {
+            PointSearch {
+                frame,
+                field: &field,
+                weigh: &config.weigh,
+                judge: &config.judge,
+                motion: stars.motion,
+                trails,
+                doubt: stars.doubt,
+                sky_noise,
+                threshold_snr,
+                noise_excess: excess,
+            }
+            .find(backend)
         };
         let mut targets: Vec<Believed> = targets.iter().map(Measured::as_believed).collect();
         let without = models(&targets);
@@ -137,7 +140,7 @@ impl Detector {
         stars.find_all(backend, &setting, &without)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
         let trails = [models(&stars.trails), without].concat();
-        let mut points = PointSearch { trails: &trails, ..search }.find(backend)?.believed;
+        let mut points = find_points(backend, &stars, &trails)?.believed;
         backend.add_trails(&models(&points), -1.0)?;
         backend.weigh_out(&stars.hidden())?;
         stars.fit_again(backend, &mut targets, Shape::Trail)?;
@@ -150,7 +153,7 @@ impl Detector {
         let measure = |backend: &mut dyn Backend, trails: Vec<Believed>, among: Among<'_>| {
             last_fits::measure_trails(backend, frame, &field, &found.chains, config.tracking, trails, among)
         };
-        let mut measured = measure(backend, stars.trails.clone(), Among::TheStars(&motion))?;
+        let mut measured = measure(backend, stars.trails.clone(), Among::TheStars(&stars.motion))?;
         backend.add_trails(&models(&stars.trails), -1.0)?;
         backend.weigh_out(&[stars.spoiled(setting.saturation), stars.hidden()].concat())?;
         stars.fit_again(backend, &mut targets, Shape::Trail)?;
@@ -158,14 +161,14 @@ impl Detector {
 
         let mut findings =
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
-        findings.judge_trails(measured, Some(motion.mode()), threshold_snr);
+        findings.judge_trails(measured, Some(stars.motion.mode()), threshold_snr);
         findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|source| source.holds(bleed)));
         for source in &first.saturated {
-            findings.add_summed(source.report(&motion, frame, &field));
+            findings.add_summed(source.report(&stars.motion, frame, &field));
         }
         self.begin_anew(backend, frame, &first, &found.sky, &findings.trails)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
-        let points = PointSearch { trails: &findings.trails, ..search }.find(backend)?;
+        let points = find_points(backend, &stars, &findings.trails)?;
         findings.add_points(points);
         clock.stage("measure");
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))

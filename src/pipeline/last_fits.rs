@@ -20,7 +20,6 @@ use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::reported_fits::{ReportedFits, reported_fits, taken_out};
 use crate::pipeline::spikes;
-use crate::pipeline::star_trails::FREE_SNR;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
@@ -168,8 +167,7 @@ pub(crate) fn measure_trails(
     backend.add_trails(&of(&is_part), 1.0)?;
     let requests: Vec<FitRequest> =
         trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
-    // A faint star is where its common vector fits: its own ends say less.
-    let held: Vec<bool> = trails.iter().map(|b| b.origin == Origin::Star && b.fit.snr < FREE_SNR).collect();
+    let held: Vec<bool> = trails.iter().map(|b| b.keeps_vector).collect();
     let fits = fit_all(backend, &requests, &held, settings)?;
     let fits: Vec<LastFit> = fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).collect();
     // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
@@ -235,7 +233,7 @@ pub(crate) fn measure_trails(
             snr,
             photon_variance: settings.photon_variance,
         };
-        let known = motion.filter(|_| believed.origin == Origin::Star && snr < FREE_SNR);
+        let known = motion.filter(|_| believed.keeps_vector);
         let Reported { mut detection, sigma_eff_err_px, hidden_flux } =
             detection(fit, settings, frame, field, snr, known, ends[i].map(|e| e.along), hidden_px[i]);
         add_shape(&mut detection, &along, frame);

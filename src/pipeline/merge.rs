@@ -64,6 +64,8 @@ pub(crate) struct Believed {
     pub(crate) origin: Origin,
     /// A star's trail that lies in the wings of a brighter one.
     pub(crate) is_part_of_wings: bool,
+    /// A star that is where its common vector fits: it is faint, or a target draws its own ends along.
+    pub(crate) keeps_vector: bool,
     /// S/N² by which it explains more than trails of stars in its place, prices included and in the frame's own noise;
     /// none where these were not tried.
     pub(crate) gain_over_star_trails: Option<f64>,
@@ -83,7 +85,7 @@ pub(crate) enum Origin {
 
 impl Believed {
     pub(crate) fn new(fit: TrailFit, origin: Origin) -> Self {
-        Self { fit, origin, is_part_of_wings: false, gain_over_star_trails: None }
+        Self { fit, origin, is_part_of_wings: false, keeps_vector: false, gain_over_star_trails: None }
     }
 
     pub(crate) fn trail(&self) -> Trail {

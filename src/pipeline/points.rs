@@ -14,6 +14,7 @@ use crate::pipeline::last_fits::final_settings;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
+use crate::pipeline::search::in_turns;
 use crate::pipeline::star_trails::noise_of_light;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
@@ -79,11 +80,34 @@ const CORE_SIGMAS: f64 = 3.0;
 /// Points nearer to each other than this many PSF widths are one.
 const APART_SIGMAS: f64 = 2.0;
 
+/// How often points are fitted with width and background free.
+const FREE_ROUNDS: usize = 3;
+
+/// What is left of a point that fits badly is looked at so many PSF widths around it: it may be two.
+const PAIR_SIGMAS: f64 = 6.0;
+
 /// Lattice of the strips in which a star is tried in the place of a point, in PSF widths.
 const STEP_SIGMAS: f64 = 0.5;
 
 /// A star of a lesser part of a point's S/N explains no point.
 const LEAST_SHARE: f64 = 0.5;
+
+/// The last fit of a point, background and width free.
+#[derive(Debug, Clone, Copy)]
+struct FreeFit {
+    /// The fit that held both.
+    start: TrailFit,
+    snr: f64,
+    fit: TrailFit,
+    /// It explains its light badly.
+    is_poor: bool,
+}
+
+impl FreeFit {
+    fn place(&self) -> Point {
+        self.fit.trail.segment.start
+    }
+}
 
 impl PointSearch<'_> {
     /// Finds and measures points. All trails have been taken out of the residual image.
@@ -127,29 +151,104 @@ impl PointSearch<'_> {
                 believed.push((fit, snr));
             }
         }
-        // Twice: the photon noise of the second fit is that of the first one's flux.
-        let free = self.fit(backend, believed.iter().map(|(f, _)| f.trail), &last)?;
-        let free = self.fit(backend, free.iter().map(|f| f.trail), &last)?;
-        let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..last };
-        let cores = self.fit(backend, free.iter().map(|f| f.trail), &core)?;
-        for (i, ((fit, (_, snr)), core_fit)) in free.iter().zip(believed).zip(cores).enumerate() {
+        let mut fitted = self.fit_free(backend, &believed, &last)?;
+        let partners = self.partners(backend, &fitted, &held)?;
+        if !partners.is_empty() {
+            believed.extend(partners);
+            fitted = self.fit_free(backend, &believed, &last)?;
+        }
+        for (i, point) in fitted.iter().enumerate() {
+            let &FreeFit { fit, snr, is_poor, .. } = point;
             // Set free, what a brighter one's light had hidden from it may turn out to be that one.
-            let place = fit.trail.segment.start;
-            if free[..i].iter().any(|f| f.trail.segment.start.distance(place) < APART_SIGMAS * sigma) {
+            if fitted[..i].iter().any(|f| f.place().distance(point.place()) < APART_SIGMAS * sigma) {
                 continue;
             }
-            // Further off, what misfits may be another's light; in the core, that of a bright point, which is no Gaussian.
-            let is_poor = self.drowns(fit, snr, fit, &last) && self.drowns(fit, snr, &core_fit, &core);
-            match self.doubt_about(fit, is_poor, &last, sigma) {
+            match self.doubt_about(&fit, is_poor, &last, sigma) {
                 None => {
-                    let reported = detection(fit, &last, self.frame, self.field, snr, None, None, [0.0; 2]);
+                    let reported = detection(&fit, &last, self.frame, self.field, snr, None, None, [0.0; 2]);
                     points.detections.push(reported.detection);
-                    points.believed.push(Believed::new(*fit, Origin::Found));
+                    points.believed.push(Believed::new(fit, Origin::Found));
                 }
-                Some(reason) => points.rejected.push(rejected(fit, snr, reason)),
+                Some(reason) => points.rejected.push(rejected(&fit, snr, reason)),
             }
         }
         Ok(points)
+    }
+
+    /// What one point alone does not explain may be two: the best other one in what is left around those that fit poorly.
+    fn partners(
+        &self,
+        backend: &mut dyn Backend,
+        fitted: &[FreeFit],
+        held: &FitSettings,
+    ) -> Result<Vec<(TrailFit, f64)>> {
+        if !fitted.iter().any(|f| f.is_poor) {
+            return Ok(Vec::new());
+        }
+        let sigma = effective_sigma(self.field.psf_sigma_px);
+        // A free width would have swallowed the other.
+        let models: Vec<Trail> = fitted.iter().map(|f| f.start.trail).collect();
+        backend.add_trails(&models, -1.0)?;
+        let left = stars::find_sources(backend, self.field.psf_sigma_px, self.threshold_snr, self.weigh)?;
+        let near = |place: Point| {
+            fitted.iter().position(|f| f.is_poor && f.start.trail.segment.start.distance(place) < PAIR_SIGMAS * sigma)
+        };
+        let left = left.iter().map(|s| s.position()).filter(|place| near(*place).is_some());
+        let fits = self.fit(backend, left.map(|place| start(place, sigma)), held)?;
+        backend.add_trails(&models, 1.0)?;
+        let mut best: Vec<Option<(TrailFit, f64)>> = vec![None; fitted.len()];
+        for fit in fits {
+            let place = fit.trail.segment.start;
+            let light = self.trails.iter().chain(&models).copied();
+            let snr = fit.snr / noise_of_light(light, place, self.sky_noise, &self.doubt);
+            let is_apart = models.iter().all(|m| m.segment.start.distance(place) > APART_SIGMAS * sigma);
+            let Some(i) = near(place).filter(|_| is_apart && snr >= self.threshold_snr) else { continue };
+            if best[i].is_none_or(|(_, other)| snr > other) {
+                best[i] = Some((fit, snr));
+            }
+        }
+        Ok(best.into_iter().flatten().collect())
+    }
+
+    /// Fits points with width and background free and all others taken out, those that share light in turns.
+    fn fit_free(
+        &self,
+        backend: &mut dyn Backend,
+        points: &[(TrailFit, f64)],
+        last: &FitSettings,
+    ) -> Result<Vec<FreeFit>> {
+        let place = |i: usize| points[i].0.trail.segment.start;
+        let near_px = 2.0 * last.reach_px;
+        let turns = in_turns(0..points.len(), |i, j| place(i).distance(place(j)) < near_px);
+        let mut models: Vec<Trail> = points.iter().map(|(fit, _)| fit.trail).collect();
+        let mut fits: Vec<TrailFit> = points.iter().map(|(fit, _)| *fit).collect();
+        let requests = |models: &[Trail]| -> Vec<FitRequest> {
+            models.iter().map(|start| FitRequest { start: *start, subtracted: true }).collect()
+        };
+        backend.add_trails(&models, -1.0)?;
+        // The photon noise of each fit is that of the flux before.
+        for turn in std::iter::repeat_n(&turns, FREE_ROUNDS).flatten() {
+            let before: Vec<Trail> = turn.iter().map(|&i| models[i]).collect();
+            let after = backend.fit(&requests(&before), last)?;
+            backend.add_trails(&before, 1.0)?;
+            backend.add_trails(&after.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
+            for (&i, fit) in turn.iter().zip(after) {
+                (models[i], fits[i]) = (fit.trail, fit);
+            }
+        }
+        let sigma = effective_sigma(self.field.psf_sigma_px);
+        let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..*last };
+        let cores = backend.fit(&requests(&models), &core)?;
+        backend.add_trails(&models, 1.0)?;
+        let free = points.iter().zip(fits).zip(cores);
+        Ok(free
+            .map(|((&(start, snr), fit), core_fit)| {
+                // Further off, what misfits may be another's light; in the core, that of a bright point, which is no
+                // Gaussian.
+                let is_poor = self.drowns(&fit, snr, &fit, last) && self.drowns(&fit, snr, &core_fit, &core);
+                FreeFit { start, snr, fit, is_poor }
+            })
+            .collect())
     }
 
     fn fit(

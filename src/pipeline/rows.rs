@@ -209,6 +209,7 @@ mod tests {
             psf_sigma_px: 1.5,
             n_widths: 0,
             doubt: Doubt::NONE,
+            spread_px: 0.0,
             scatter: 1.0,
             trails: places.iter().map(star).collect(),
             wings: Vec::new(),

@@ -11,7 +11,7 @@ use crate::geometry::{Point, Segment};
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
-use crate::pipeline::merge::Believed;
+use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::saturated::SaturatedSource;
 use crate::pipeline::strip::{Doubt, Source, Strip};
@@ -85,6 +85,8 @@ pub(crate) struct StarTrails {
     /// Stars whose width told the PSF's; 0 where none did.
     pub(crate) n_widths: usize,
     pub(crate) doubt: Doubt,
+    /// See [`StarMotion::spread_px`].
+    pub(crate) spread_px: f64,
     /// Scatter of the S/N of star trails where none has been found, which is one in white noise.
     pub(crate) scatter: f64,
     pub(crate) trails: Vec<Believed>,
@@ -105,6 +107,7 @@ pub(crate) fn find_bright(
         psf_sigma_px: setting.psf_sigma_px,
         n_widths: 0,
         doubt: Doubt { photon_variance: setting.photon_variance, model_error: MODEL_ERROR },
+        spread_px: 0.0,
         scatter: 1.0,
         trails: Vec::new(),
         wings: Vec::new(),
@@ -128,16 +131,37 @@ impl StarTrails {
     /// Finds all stars, the light as it is, with what the bright ones have taught. What has been taken out besides may have
     /// been a part of those that touch it.
     pub(crate) fn find_all(&mut self, backend: &mut dyn Backend, setting: &Setting, without: &[Trail]) -> Result<()> {
+        self.refine(setting, without);
         let touches = |star: &Segment| without.iter().any(|t| self.touch(star, &t.segment));
         let known: Vec<TrailFit> =
             self.trails.iter().map(|b| b.fit).filter(|f| f.snr >= FREE_SNR && !touches(&f.trail.segment)).collect();
         let (all, points) = self.search(backend, setting, LEAST_SNR, &known)?;
         backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-        self.trails = self.fit_ends(backend, setting, all, &points, without)?;
+        // A point that outshines the stars beside it draws all of them along: it is out while they are fitted.
+        let (bright, points): (Vec<TrailFit>, Vec<TrailFit>) = points.into_iter().partition(|p| p.snr >= TELLING_SNR);
+        let mut bright: Vec<Believed> = bright.into_iter().map(|p| Believed::new(p, Origin::Found)).collect();
+        let models = |points: &[Believed]| points.iter().map(Believed::trail).collect::<Vec<_>>();
+        backend.add_trails(&models(&bright), -1.0)?;
+        self.fit_again(backend, &mut bright, Shape::Point)?;
+        let without = [without, &models(&bright)].concat();
+        self.trails = self.fit_ends(backend, setting, all, &points, &without)?;
+        backend.add_trails(&models(&bright), 1.0)?;
         for star in &mut self.trails {
             star.is_part_of_wings = self.wings.iter().any(|wings| wings.hold(star));
         }
         Ok(())
+    }
+
+    /// The vector, as those bright stars tell it that no target has drawn along.
+    fn refine(&mut self, setting: &Setting, targets: &[Trail]) {
+        let is_touched = |star: &Believed| targets.iter().any(|t| self.touch(&star.trail().segment, &t.segment));
+        let tells = |star: &&Believed| {
+            star.fit.snr >= FREE_SNR && star.fit.converged && is_whole(&star.fit, setting) && !is_touched(star)
+        };
+        let told: Vec<MeasuredTrail> =
+            self.trails.iter().filter(tells).filter_map(|star| self.measured(star)).collect();
+        self.motion = self.motion.refined(&told);
+        self.spread_px = self.motion.spread_px(&told);
     }
 
     /// Share of the frame's pixels that the stars' trails cover, each as wide as a Gaussian of its height would be.

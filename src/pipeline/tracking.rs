@@ -105,10 +105,7 @@ impl StarMotion {
     pub(crate) fn refined(&self, trails: &[MeasuredTrail]) -> Self {
         let mut motion = *self;
         for _ in 0..REFINE_ROUNDS {
-            let agree = |t: &&MeasuredTrail| {
-                same_vector(&t.segment, MOST_SIGMAS * t.length_err_px, motion.length_px, motion.angle_rad)
-            };
-            let members: Vec<&MeasuredTrail> = trails.iter().filter(agree).collect();
+            let members = motion.members(trails);
             if members.len() < MIN_STARS {
                 return motion;
             }
@@ -121,7 +118,41 @@ impl StarMotion {
         }
         motion
     }
+
+    /// By how much single trails differ from this motion, in length or by what their ends lie beside it, beyond their own
+    /// errors, as a standard deviation: so distortion and field rotation do. It is that of the half that differs least, since
+    /// blends and stars that hold a target differ more, and 0 where it may be chance.
+    pub(crate) fn spread_px(&self, trails: &[MeasuredTrail]) -> f64 {
+        let members = self.members(trails);
+        let beyond_errors = |off_and_error: &dyn Fn(&MeasuredTrail) -> (f64, f64)| {
+            let (mut offs, mut errors): (Vec<f64>, Vec<f64>) = members.iter().map(|t| off_and_error(t)).unzip();
+            let median = |values: &mut Vec<f64>| {
+                values.sort_unstable_by(f64::total_cmp);
+                values.get(values.len() / 2).copied().unwrap_or(0.0)
+            };
+            let (off, error) = (median(&mut offs) / HALF_OF_NORMAL, median(&mut errors));
+            let by_chance = 1.0 + CHANCE / (members.len().max(1) as f64).sqrt();
+            (off * off - by_chance * error * error).max(0.0).sqrt()
+        };
+        let length = beyond_errors(&|t| ((t.segment.length_px() - self.length_px).abs(), t.length_err_px));
+        let beside = beyond_errors(&|t| {
+            let turn_rad = signed_difference(t.segment.angle_rad(), self.angle_rad).abs();
+            (self.length_px * turn_rad, self.length_px * t.angle_err_rad)
+        });
+        length.max(beside)
+    }
+
+    /// The trails that agree with this motion.
+    fn members<'a>(&self, trails: &'a [MeasuredTrail]) -> Vec<&'a MeasuredTrail> {
+        trails.iter().filter(|t| agrees(&t.segment, t.length_err_px, self)).collect()
+    }
 }
+
+/// A median squared is off by 2.3 of its parts over the root of their number, in standard errors: twice that is chance.
+const CHANCE: f64 = 5.0;
+
+/// Half of what is normally distributed lies within so many standard deviations.
+const HALF_OF_NORMAL: f64 = 0.6745;
 
 /// A trail with the errors of its length and angle.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -51,6 +51,8 @@ impl StarTrails {
         let as_they_are = FitSettings { max_iterations: 0, ..settings };
         let touched: Vec<bool> =
             places.iter().map(|star| without.iter().any(|t| self.touch(star, &t.segment))).collect();
+        let placed = fits.clone();
+        let mut keeps_vector: Vec<bool> = fits.iter().map(|f| f.snr < FREE_SNR).collect();
         let mut other = vec![false; fits.len()];
         let turns = self.turns(&fits);
         for (round, turn) in (0..PLACE_ROUNDS).flat_map(|round| turns.iter().map(move |turn| (round, turn))) {
@@ -79,7 +81,8 @@ impl StarTrails {
                     || is_point
                     || gain_over(with_point) > OTHER_POWER && is_turned();
                 if !other[i] {
-                    fits[i] = if touched[i] { self.undrawn(backend, &fits[i], free, without)? } else { free };
+                    let held = if touched[i] { self.held(backend, &placed[i], &free, without)? } else { None };
+                    (fits[i], keeps_vector[i]) = (held.unwrap_or(free), held.is_some());
                     kept.push(fits[i].trail);
                 }
             }
@@ -93,8 +96,9 @@ impl StarTrails {
         for (&i, fit) in rest.iter().zip(held) {
             fits[i] = fit;
         }
-        let stars = fits.into_iter().zip(other).filter(|(_, other)| !other);
-        Ok(stars.map(|(fit, _)| Believed::new(fit, Origin::Star)).collect())
+        let stars = fits.into_iter().zip(keeps_vector).zip(other).filter(|(_, other)| !other);
+        let star = |(fit, keeps_vector)| Believed { keeps_vector, ..Believed::new(fit, Origin::Star) };
+        Ok(stars.map(|(star_fit, _)| star(star_fit)).collect())
     }
 
     /// Bright trails, of which those of one turn share no light: fitted at once, stars that do would all take the same.
@@ -142,7 +146,9 @@ impl StarTrails {
                 let free = backend.fit(&requests, &self.end_settings())?;
                 backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
                 for (&i, free) in turn.iter().zip(free) {
-                    self.trails[i].fit = self.undrawn(backend, &fits[i], free, &models)?;
+                    let held = self.held(backend, &fits[i], &free, &models)?;
+                    let star = &mut self.trails[i];
+                    (star.fit, star.keeps_vector) = (held.unwrap_or(free), held.is_some());
                 }
                 backend.add_trails(&turn.iter().map(|&i| self.trails[i].trail()).collect::<Vec<_>>(), -1.0)?;
             }
@@ -188,28 +194,37 @@ impl StarTrails {
             || turn_rad > OFF_SIGMAS * trail.angle_err_rad
     }
 
-    /// The fit of a star that targets touch, none of whose ends is drawn along by what is left of these: it keeps the common
-    /// vector with the end that none touches, or as it was placed if its own ends say otherwise. Its light is back in the
-    /// residual image.
-    fn undrawn(
+    /// A star that targets touch as it fits with the common vector: from its end that none touches, or where it was placed.
+    /// None where its own ends say more. Its light is back in the residual image.
+    fn held(
         &self,
         backend: &mut dyn Backend,
         placed: &TrailFit,
-        free: TrailFit,
+        free: &TrailFit,
         targets: &[Trail],
-    ) -> Result<TrailFit> {
+    ) -> Result<Option<TrailFit>> {
         let Segment { start, end } = free.trail.segment;
         let is_touched = |p: Point| targets.iter().any(|t| t.segment.distance_to(p) < BESIDE_SIGMAS * self.sigma());
+        let is_off = || measured(free, &self.end_settings()).is_none_or(|t| self.is_off(&t));
         let segment = match [start, end].map(is_touched) {
             _ if placed.snr < FREE_SNR => placed.trail.segment,
-            [false, true] => self.star_from(start, end),
-            [true, false] => self.star_from(end, start),
-            _ if measured(&free, &self.end_settings()).is_some_and(|t| self.is_off(&t)) => placed.trail.segment,
-            _ => return Ok(free),
+            [false, true] if self.vector_tells(free) => self.star_from(start, end),
+            [true, false] if self.vector_tells(free) => self.star_from(end, start),
+            [true, true] if self.vector_tells(free) => placed.trail.segment,
+            _ if is_off() => placed.trail.segment,
+            _ => return Ok(None),
         };
         let request = FitRequest { start: Trail { segment, ..placed.trail }, subtracted: false };
         let as_it_is = FitSettings { max_iterations: 0, ..self.end_settings() };
-        Ok(backend.fit(&[request], &as_it_is)?.pop().unwrap_or(free))
+        Ok(backend.fit(&[request], &as_it_is)?.pop())
+    }
+
+    /// What the vector does not know of a star's length is less of its light than a point's error of flux.
+    fn vector_tells(&self, star: &TrailFit) -> bool {
+        let off_px = self.motion.length_err_px.hypot(self.spread_px);
+        // A of noise is a point's error of flux, √(A L) that of a trail.
+        let a = 2.0 * std::f64::consts::PI.sqrt() * self.sigma();
+        star.snr * off_px < (a * self.motion.length_px).sqrt()
     }
 
     /// A trail of the common vector from one end, towards another.
