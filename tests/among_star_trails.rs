@@ -271,30 +271,54 @@ fn the_light_of_a_point_at_a_stars_end_is_not_the_stars() {
     let (s, c) = STAR_DEG.to_radians().sin_cos();
     let (mut pulls, mut longest_px) = (Vec::new(), 0.0_f64);
     for seed in 0..6 {
-        let mut sky = Sky::new(seed, 35.0);
+        let (mut sky, mut places) = (Sky::new(seed, 35.0), Vec::new());
         for k in 0..36 {
             let centre = Point::new(35.0 + 58.0 * f64::from(k % 6), 35.0 + 58.0 * f64::from(k / 6));
             sky.add(sky.star(centre), 40.0 + f64::from(k));
             if k % 12 == 7 {
                 // About the end of the trail, on its axis and beside it.
                 let (along, across) = (16.5 + f64::from(k / 12), 0.8 * (seed % 3) as f64);
-                sky.add_point(Point::new(centre.x + along * c - across * s, centre.y + along * s + across * c), 30.0);
+                let place = Point::new(centre.x + along * c - across * s, centre.y + along * s + across * c);
+                sky.add_point(place, 30.0);
+                places.push(place);
             }
         }
         let flux = 30.0 * 2.0 * std::f64::consts::PI.sqrt() * SIGMA_PX;
         for d in sky.detections() {
             match d.kind {
-                Kind::Point => pulls.push((d.flux - flux) / d.flux_err),
+                Kind::Point => {
+                    places.retain(|place| place.distance(d.midpoint()) > 1.0);
+                    pulls.push((d.flux - flux) / d.flux_err);
+                }
                 Kind::Streak => {
                     assert_eq!(d.role, Role::Star, "{seed}: {d:?}");
                     longest_px = d.length_px().max(longest_px);
                 }
             }
         }
+        assert!(places.is_empty(), "{seed}: nothing at {places:?}");
     }
-    let rms = (pulls.iter().map(|p| p * p).sum::<f64>() / pulls.len() as f64).sqrt();
+    let n = pulls.len() as f64;
+    let (mean, rms) = (pulls.iter().sum::<f64>() / n, (pulls.iter().map(|p| p * p).sum::<f64>() / n).sqrt());
     assert_eq!(pulls.len(), 18);
     // 12 where a star keeps what it took while the point was not known.
     assert!(rms < 2.0, "flux off by {rms} errors");
+    assert!(mean.abs() < 1.0, "flux off by {mean} errors in the mean");
     assert!(longest_px < 36.5, "a star of {longest_px} px");
+}
+
+#[test]
+fn two_bright_points_that_share_light_are_both_measured() {
+    let flux = |snr: f64| snr * 2.0 * std::f64::consts::PI.sqrt() * SIGMA_PX;
+    for seed in 0..4 {
+        let mut sky = Sky::with_stars(seed, 30.0, Some(Point::new(180.0, 180.0)));
+        let pair = [(Point::new(177.0, 179.0), 300.0), (Point::new(181.4, 181.4), 100.0)];
+        pair.iter().for_each(|(place, snr)| sky.add_point(*place, *snr));
+        let detections = sky.detections();
+        for (place, snr) in pair {
+            let is_it = |d: &&Detection| d.kind == Kind::Point && d.midpoint().distance(place) < 0.3;
+            let it = detections.iter().find(is_it).unwrap_or_else(|| panic!("{seed}: S/N {snr}"));
+            assert!((it.flux / flux(snr) - 1.0).abs() < 4.0 * it.flux_err / it.flux, "{seed}: {it:?}");
+        }
+    }
 }

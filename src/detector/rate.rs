@@ -76,7 +76,7 @@ impl Detector {
         let mut rounds = 0;
         let (sky, mut stars) = loop {
             let mut sky = first.sky.clone();
-            self.begin_anew(backend, frame, &first, &sky, &trails(&clear))?;
+            self.begin_anew(backend, frame, &first, &sky, &measured_trails(&clear))?;
             let stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.saturated)?;
             rounds += 1;
             if rounds == WIDTH_ROUNDS || (stars.psf_sigma_px / setting.psf_sigma_px - 1.0).abs() < SAME_WIDTH {
@@ -88,21 +88,21 @@ impl Detector {
             first.motion = stars.motion;
             first.saturated = saturated::find(frame, &first.sky, &first.motion, setting.psf_sigma_px);
         };
-        backend.add_trails(&trails(&clear), 1.0)?;
+        backend.add_trails(&measured_trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
-        let bright = models(&stars.trails);
+        let bright = believed_trails(&stars.trails);
         let sigma = effective_sigma(stars.psf_sigma_px);
         let mut targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
         clock.stage("clear_targets");
 
         // All stars, and what they leave.
-        let without = trails(&targets);
+        let without = measured_trails(&targets);
         self.begin_anew(backend, frame, &first, &found.sky, &without)?;
         stars.find_all(backend, &setting, &without)?;
         stars.put_back_rows(backend)?;
         clock.stage("stars");
         let (field, found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
-        let known = models(&stars.trails);
+        let known = believed_trails(&stars.trails);
         let mode = stars.motion.mode();
         targets
             .extend(found.measured.into_iter().filter(|m| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion)));
@@ -135,18 +135,18 @@ impl Detector {
             .find(backend)
         };
         let mut targets: Vec<Believed> = targets.iter().map(Measured::as_believed).collect();
-        let without = models(&targets);
+        let without = believed_trails(&targets);
         self.begin_anew(backend, frame, &first, &found.sky, &without)?;
         stars.find_all(backend, &setting, &without)?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
-        let trails = [models(&stars.trails), without].concat();
+        let trails = [believed_trails(&stars.trails), without].concat();
         let mut points = find_points(backend, &stars, &trails)?.believed;
-        backend.add_trails(&models(&points), -1.0)?;
+        backend.add_trails(&believed_trails(&points), -1.0)?;
         backend.weigh_out(&stars.hidden())?;
-        stars.fit_again(backend, &mut targets, Shape::Trail)?;
+        stars.fit_targets_again(backend, &mut targets, Shape::Trail)?;
         clock.stage("points");
 
-        let without = [models(&targets), models(&points)].concat();
+        let without = [believed_trails(&targets), believed_trails(&points)].concat();
         self.begin_anew(backend, frame, &first, &found.sky, &without)?;
         stars.find_all(backend, &setting, &without)?;
         stars.part_from(backend, &mut points)?;
@@ -154,9 +154,9 @@ impl Detector {
             last_fits::measure_trails(backend, frame, &field, &found.chains, config.tracking, trails, among)
         };
         let mut measured = measure(backend, stars.trails.clone(), Among::TheStars(&stars.motion))?;
-        backend.add_trails(&models(&stars.trails), -1.0)?;
+        backend.add_trails(&believed_trails(&stars.trails), -1.0)?;
         backend.weigh_out(&[stars.spoiled(setting.saturation), stars.hidden()].concat())?;
-        stars.fit_again(backend, &mut targets, Shape::Trail)?;
+        stars.fit_targets_again(backend, &mut targets, Shape::Trail)?;
         measured.extend(measure(backend, targets, Among::Left)?);
 
         let mut findings =
@@ -217,10 +217,10 @@ impl Detector {
     }
 }
 
-fn models(believed: &[Believed]) -> Vec<Trail> {
+fn believed_trails(believed: &[Believed]) -> Vec<Trail> {
     believed.iter().map(Believed::trail).collect()
 }
 
-fn trails(measured: &[Measured]) -> Vec<Trail> {
+fn measured_trails(measured: &[Measured]) -> Vec<Trail> {
     measured.iter().map(|m| m.trail).collect()
 }

@@ -142,7 +142,7 @@ impl StarTrails {
         let mut bright: Vec<Believed> = bright.into_iter().map(|p| Believed::new(p, Origin::Found)).collect();
         let models = |points: &[Believed]| points.iter().map(Believed::trail).collect::<Vec<_>>();
         backend.add_trails(&models(&bright), -1.0)?;
-        self.fit_again(backend, &mut bright, Shape::Point)?;
+        self.fit_targets_again(backend, &mut bright, Shape::Point)?;
         let without = [without, &models(&bright)].concat();
         self.trails = self.fit_ends(backend, setting, all, &points, &without)?;
         backend.add_trails(&models(&bright), 1.0)?;

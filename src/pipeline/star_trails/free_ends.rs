@@ -114,7 +114,12 @@ impl StarTrails {
 
     /// Fits targets again, now that less of their light is taken for the stars', or the other way round. All have been taken
     /// out. One that wanders off stays as it was.
-    pub(crate) fn fit_again(&self, backend: &mut dyn Backend, targets: &mut [Believed], shape: Shape) -> Result<()> {
+    pub(crate) fn fit_targets_again(
+        &self,
+        backend: &mut dyn Backend,
+        targets: &mut [Believed],
+        shape: Shape,
+    ) -> Result<()> {
         let settings = FitSettings { shape, ..self.end_settings() };
         let before: Vec<TrailFit> = targets.iter().map(|b| b.fit).collect();
         for turn in in_turns(0..before.len(), |i, j| self.share_light(&before[i], &before[j])) {
@@ -152,7 +157,7 @@ impl StarTrails {
                 }
                 backend.add_trails(&turn.iter().map(|&i| self.trails[i].trail()).collect::<Vec<_>>(), -1.0)?;
             }
-            self.fit_again(backend, points, Shape::Point)?;
+            self.fit_targets_again(backend, points, Shape::Point)?;
         }
         Ok(())
     }
