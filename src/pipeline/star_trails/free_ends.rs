@@ -52,7 +52,7 @@ impl StarTrails {
         let touched: Vec<bool> =
             places.iter().map(|star| without.iter().any(|t| self.touch(star, &t.segment))).collect();
         let placed = fits.clone();
-        let mut keeps_vector: Vec<bool> = fits.iter().map(|f| f.snr < FREE_SNR).collect();
+        let mut is_held = vec![false; fits.len()];
         let mut other = vec![false; fits.len()];
         let turns = self.turns(&fits);
         for (round, turn) in (0..PLACE_ROUNDS).flat_map(|round| turns.iter().map(move |turn| (round, turn))) {
@@ -82,7 +82,7 @@ impl StarTrails {
                     || gain_over(with_point) > OTHER_POWER && is_turned();
                 if !other[i] {
                     let held = if touched[i] { self.held(backend, &placed[i], &free, without)? } else { None };
-                    (fits[i], keeps_vector[i]) = (held.unwrap_or(free), held.is_some());
+                    (fits[i], is_held[i]) = (held.unwrap_or(free), held.is_some());
                     kept.push(fits[i].trail);
                 }
             }
@@ -96,9 +96,8 @@ impl StarTrails {
         for (&i, fit) in rest.iter().zip(held) {
             fits[i] = fit;
         }
-        let stars = fits.into_iter().zip(keeps_vector).zip(other).filter(|(_, other)| !other);
-        let star = |(fit, keeps_vector)| Believed { keeps_vector, ..Believed::new(fit, Origin::Star) };
-        Ok(stars.map(|(star_fit, _)| star(star_fit)).collect())
+        let stars = fits.into_iter().zip(is_held).zip(other).filter(|(_, other)| !other);
+        Ok(stars.map(|((fit, is_held), _)| as_star(fit, is_held)).collect())
     }
 
     /// Bright trails, of which those of one turn share no light: fitted at once, stars that do would all take the same.
@@ -152,8 +151,9 @@ impl StarTrails {
                 backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
                 for (&i, free) in turn.iter().zip(free) {
                     let held = self.held(backend, &fits[i], &free, &models)?;
-                    let star = &mut self.trails[i];
-                    (star.fit, star.keeps_vector) = (held.unwrap_or(free), held.is_some());
+                    let is_part_of_wings = self.trails[i].is_part_of_wings;
+                    let star = as_star(held.unwrap_or(free), held.is_some());
+                    self.trails[i] = Believed { is_part_of_wings, ..star };
                 }
                 backend.add_trails(&turn.iter().map(|&i| self.trails[i].trail()).collect::<Vec<_>>(), -1.0)?;
             }
@@ -245,6 +245,10 @@ impl StarTrails {
         trail.segment.length_px() < longest_px
             && tracking::is_turned(&trail.segment, OFF_SIGMAS * trail.angle_err_rad, &self.motion)
     }
+}
+
+fn as_star(fit: TrailFit, is_held: bool) -> Believed {
+    Believed { keeps_vector: is_held || fit.snr < FREE_SNR, ..Believed::new(fit, Origin::Star) }
 }
 
 pub(super) fn again(fit: &TrailFit) -> FitRequest {
