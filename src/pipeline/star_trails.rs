@@ -44,6 +44,9 @@ const FULL_SHARE: f64 = 0.8;
 const SPOILED_SIGMAS: f64 = 4.0;
 const MOST_SPILL_PX: f64 = 300.0;
 
+/// Where more than this part of the stars touch targets, only the others tell the vector.
+const MANY_TOUCHED: f64 = 0.05;
+
 /// Rounds in which stars are found, at most: the brightest of every neighbourhood first.
 const MOST_ROUNDS: usize = 60;
 
@@ -152,15 +155,16 @@ impl StarTrails {
         Ok(())
     }
 
-    /// The vector, as those bright stars tell it that no target has drawn along.
+    /// How well single stars keep to the vector; and the vector, where targets have drawn along some that told it.
     fn refine(&mut self, setting: &Setting, targets: &[Trail]) {
         let is_touched = |star: &Believed| targets.iter().any(|t| self.touch(&star.trail().segment, &t.segment));
-        let tells = |star: &&Believed| {
-            star.fit.snr >= FREE_SNR && star.fit.converged && is_whole(&star.fit, setting) && !is_touched(star)
-        };
-        let told: Vec<MeasuredTrail> =
-            self.trails.iter().filter(tells).filter_map(|star| self.measured(star)).collect();
-        self.motion = self.motion.refined(&told);
+        let tells = |star: &&Believed| star.fit.snr >= FREE_SNR && star.fit.converged && is_whole(&star.fit, setting);
+        let (touched, others): (Vec<&Believed>, Vec<&Believed>) =
+            self.trails.iter().filter(tells).partition(|star| is_touched(star));
+        let told: Vec<MeasuredTrail> = others.into_iter().filter_map(|star| self.measured(star)).collect();
+        if touched.len() as f64 > MANY_TOUCHED * told.len() as f64 {
+            self.motion = self.motion.refined(&told);
+        }
         self.spread_px = self.motion.spread_px(&told);
     }
 
