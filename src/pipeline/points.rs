@@ -308,8 +308,7 @@ impl PointSearch<'_> {
         let sigma = effective_sigma(self.field.psf_sigma_px);
         let misfit = seen.misfit(settings);
         let noise = (1.0 + misfit * 4.0 * std::f64::consts::PI * sigma * sigma).sqrt();
-        let of_model = (OF_POINT * self.doubt.model_error * point.snr).powi(2) / seen.n_pixels.max(1.0);
-        snr.min(point.snr / noise) < self.threshold_snr || misfit > MOST_MISFIT.max(of_model)
+        snr.min(point.snr / noise) < self.threshold_snr || leaves_too_much(misfit, point.snr, seen, &self.doubt)
     }
 
     fn doubt_about(&self, fit: &TrailFit, is_poor: bool, settings: &FitSettings, sigma: f64) -> Option<RejectReason> {
@@ -331,6 +330,12 @@ impl PointSearch<'_> {
             None
         }
     }
+}
+
+/// More misfit than a model would have that is as good for points as it is for the stars' trails.
+pub(crate) fn leaves_too_much(misfit: f64, snr: f64, seen: &TrailFit, doubt: &Doubt) -> bool {
+    let of_model = (OF_POINT * doubt.model_error * snr).powi(2) / seen.n_pixels.max(1.0);
+    misfit > MOST_MISFIT.max(of_model)
 }
 
 fn start(place: Point, sigma_eff_px: f64) -> Trail {

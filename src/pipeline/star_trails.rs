@@ -11,7 +11,7 @@ use crate::geometry::{Point, Segment};
 use crate::pipeline::background::{self, BackgroundMap};
 use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
-use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::saturated::SaturatedSource;
 use crate::pipeline::strip::{Doubt, Source, Strip};
@@ -141,14 +141,11 @@ impl StarTrails {
         let (all, points) = self.search(backend, setting, LEAST_SNR, &known)?;
         backend.add_trails(&all.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
         // A point that outshines the stars beside it draws all of them along: it is out while they are fitted.
-        let (bright, points): (Vec<TrailFit>, Vec<TrailFit>) = points.into_iter().partition(|p| p.snr >= TELLING_SNR);
-        let mut bright: Vec<Believed> = bright.into_iter().map(|p| Believed::new(p, Origin::Found)).collect();
-        let models = |points: &[Believed]| points.iter().map(Believed::trail).collect::<Vec<_>>();
-        backend.add_trails(&models(&bright), -1.0)?;
-        self.fit_targets_again(backend, &mut bright, Shape::Point)?;
-        let without = [without, &models(&bright)].concat();
-        self.trails = self.fit_ends(backend, setting, all, &points, &without)?;
-        backend.add_trails(&models(&bright), 1.0)?;
+        let (bright, faint): (Vec<TrailFit>, Vec<TrailFit>) = points.into_iter().partition(|p| p.snr >= TELLING_SNR);
+        let (bright, other) = self.take_out_points(backend, bright)?;
+        let without = [without, &bright].concat();
+        self.trails = self.fit_ends(backend, setting, all, &[faint, other].concat(), &without)?;
+        backend.add_trails(&bright, 1.0)?;
         for star in &mut self.trails {
             star.is_part_of_wings = self.wings.iter().any(|wings| wings.hold(star));
         }

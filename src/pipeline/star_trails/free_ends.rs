@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin};
+use crate::pipeline::points;
 use crate::pipeline::search::{in_turns, template_correlation};
 use crate::pipeline::tracking::{self, MeasuredTrail, is_distinct};
 
@@ -136,6 +137,25 @@ impl StarTrails {
             }
         }
         Ok(())
+    }
+
+    /// Takes those points out that fit as such; others may be what is seen of a star, its middle hidden.
+    pub(super) fn take_out_points(
+        &self,
+        backend: &mut dyn Backend,
+        points: Vec<TrailFit>,
+    ) -> Result<(Vec<Trail>, Vec<TrailFit>)> {
+        let mut fitted: Vec<Believed> = points.iter().map(|p| Believed::new(*p, Origin::Found)).collect();
+        backend.add_trails(&points.iter().map(|p| p.trail).collect::<Vec<_>>(), -1.0)?;
+        self.fit_targets_again(backend, &mut fitted, Shape::Point)?;
+        let settings = FitSettings { shape: Shape::Point, ..self.end_settings() };
+        let is_point = |fit: &TrailFit| {
+            fit.converged && !points::leaves_too_much(fit.misfit(&settings), fit.snr, fit, &self.doubt)
+        };
+        let (fitting, other): (Vec<_>, Vec<_>) = fitted.into_iter().zip(points).partition(|(b, _)| is_point(&b.fit));
+        let fitting: Vec<Trail> = fitting.iter().map(|(b, _)| b.trail()).collect();
+        backend.add_trails(&other.iter().map(|(b, _)| b.trail()).collect::<Vec<_>>(), 1.0)?;
+        Ok((fitting, other.into_iter().map(|(_, point)| point).collect()))
     }
 
     /// Fits points and the stars they touch in turn, until neither has the other's light. All have been taken out.
