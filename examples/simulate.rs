@@ -18,8 +18,9 @@ use skystreak::simulate::{RandomStreaks, SceneConfig, simulate};
 struct Options {
     /// Folder to write to; made when it is not there.
     out: PathBuf,
-    /// A scene in JSON, in place of what the options below say of it; see `SceneConfig` and `testdata/*.scene.json`.
-    #[arg(long)]
+    /// A scene in JSON, in place of the options that describe one; see `SceneConfig` and `testdata/*.scene.json`.
+    #[arg(long, conflicts_with_all = ["kind", "width", "height", "sigma", "sky", "stars", "trail_length",
+        "trail_angle_deg", "n", "length", "points", "snr"])]
     scene: Option<PathBuf>,
     /// Name of the files; frames after the first get a number. Default: the scene's or the kind's.
     #[arg(long)]
