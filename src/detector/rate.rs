@@ -73,21 +73,7 @@ impl Detector {
             None,
             &[],
         );
-        let mut rounds = 0;
-        let (sky, mut stars) = loop {
-            let mut sky = first.sky.clone();
-            self.begin_anew(backend, frame, &first, &sky, &measured_trails(&clear))?;
-            let stars = star_trails::find_bright(backend, &mut sky, &setting, first.motion, &first.saturated)?;
-            rounds += 1;
-            if rounds == WIDTH_ROUNDS || (stars.psf_sigma_px / setting.psf_sigma_px - 1.0).abs() < SAME_WIDTH {
-                break (sky, stars);
-            }
-            // With too narrow a PSF a star is found as several side by side, each narrower than it is, and what is
-            // saturated has another shape.
-            setting.psf_sigma_px = stars.psf_sigma_px;
-            first.motion = stars.motion;
-            first.saturated = saturated::find(frame, &first.sky, &first.motion, setting.psf_sigma_px);
-        };
+        let (sky, mut stars) = self.find_bright(backend, frame, &mut first, &mut setting, &measured_trails(&clear))?;
         backend.add_trails(&measured_trails(&clear), 1.0)?;
         let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
         let bright = believed_trails(&stars.trails);
@@ -172,6 +158,31 @@ impl Detector {
         findings.add_points(points);
         clock.stage("measure");
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
+    }
+
+    /// Bright stars, and the sky without them. With too narrow a PSF a star is found as several side by side, each narrower
+    /// than it is, and what is saturated has another shape: so they are looked for until the width is theirs.
+    fn find_bright(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        first: &mut FirstLook,
+        setting: &mut Setting,
+        without: &[Trail],
+    ) -> Result<(BackgroundMap, StarTrails)> {
+        let mut rounds = 0;
+        loop {
+            let mut sky = first.sky.clone();
+            self.begin_anew(backend, frame, first, &sky, without)?;
+            let stars = star_trails::find_bright(backend, &mut sky, setting, first.motion, &first.saturated)?;
+            rounds += 1;
+            if rounds == WIDTH_ROUNDS || (stars.psf_sigma_px / setting.psf_sigma_px - 1.0).abs() < SAME_WIDTH {
+                return Ok((sky, stars));
+            }
+            setting.psf_sigma_px = stars.psf_sigma_px;
+            first.motion = stars.motion;
+            first.saturated = saturated::find(frame, &first.sky, &first.motion, setting.psf_sigma_px);
+        }
     }
 
     /// The frame's residual image as at first, but for defects, and for some trails that are taken out.

@@ -20,12 +20,13 @@ use crate::pipeline::pieces::MIN_JOINT_POWER;
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::scan::{Scanned, lit_parts};
 use crate::pipeline::search::{
-    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, in_turns, sort_peaks, suppress, template_correlation,
+    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::Elongated;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
+use crate::pipeline::turns::fit_in_turns;
 use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::weigh::Footprint;
 
@@ -380,7 +381,7 @@ impl Search<'_> {
     /// Whether two parts of a trail are streaks of their own, and much more than the whole.
     fn are_two_streaks(&self, whole: &TrailFit, parts: &[TrailFit]) -> bool {
         let [a, b] = parts else { return false };
-        let apart = !self.share_light(&a.trail.segment, &b.trail.segment);
+        let apart = !share_light(&a.trail.segment, &b.trail.segment, self.sigma());
         let separate = a.snr.powi(2) + b.snr.powi(2);
         apart && parts.iter().all(|p| self.is_promising(p)) && whole.snr.powi(2) < MIN_JOINT_POWER * separate
     }
@@ -522,31 +523,12 @@ impl Search<'_> {
         self.fit_again(believed, &crowded)
     }
 
-    /// Fits some of the trails again from where they are, each with all others taken out. Those that share light take
-    /// turns: all at once, three of them would pass it on for ever.
+    /// Fits some of the trails again from where they are, each with all others taken out.
     pub(crate) fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
-        let share_light =
-            |i: usize, j: usize| self.share_light(&believed[i].trail().segment, &believed[j].trail().segment);
-        let turns = in_turns(which.iter().copied(), share_light);
-        turns.iter().try_for_each(|turn| self.fit_together(believed, turn))
-    }
-
-    fn share_light(&self, a: &Segment, b: &Segment) -> bool {
-        let sigma = self.sigma();
-        template_correlation(a, b, sigma).max(template_correlation(b, a, sigma)) > SHARED_LIGHT
-    }
-
-    fn fit_together(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
-        let requests: Vec<FitRequest> =
-            which.iter().map(|&i| FitRequest { start: believed[i].trail(), subtracted: true }).collect();
-        let fits = self.backend.fit(&requests, &self.peel_settings())?;
-        let before: Vec<Trail> = requests.iter().map(|r| r.start).collect();
-        let after: Vec<Trail> = fits.iter().map(|f| f.trail).collect();
-        self.backend.add_trails(&before, 1.0)?;
-        self.backend.add_trails(&after, -1.0)?;
-        for (&i, fit) in which.iter().zip(fits) {
-            believed[i].fit = fit;
-        }
+        let mut fits: Vec<TrailFit> = which.iter().map(|&i| believed[i].fit).collect();
+        let (settings, sigma) = (self.peel_settings(), self.sigma());
+        fit_in_turns(self.backend, &mut fits, &settings, |a, b| share_light(a, b, sigma), |_, _| true)?;
+        which.iter().zip(fits).for_each(|(&i, fit)| believed[i].fit = fit);
         Ok(())
     }
 
@@ -563,6 +545,10 @@ impl Search<'_> {
 /// What a much brighter trail leaves along itself is no trail: believed, it would take the other's light.
 fn is_residual(fit: &TrailFit, believed: &[Believed]) -> bool {
     believed.iter().any(|b| lies_along(&fit.trail.segment, fit.snr, &b.as_known()))
+}
+
+fn share_light(a: &Segment, b: &Segment, sigma_eff_px: f64) -> bool {
+    template_correlation(a, b, sigma_eff_px).max(template_correlation(b, a, sigma_eff_px)) > SHARED_LIGHT
 }
 
 fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {

@@ -39,6 +39,7 @@ pub(crate) mod strip;
 pub(crate) mod surroundings;
 pub(crate) mod threshold;
 pub(crate) mod tracking;
+pub(crate) mod turns;
 pub(crate) mod uneven;
 pub(crate) mod weigh;
 pub(crate) mod wings;

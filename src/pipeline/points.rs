@@ -14,11 +14,11 @@ use crate::pipeline::last_fits::final_settings;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
-use crate::pipeline::search::in_turns;
 use crate::pipeline::star_trails::noise_of_light;
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
+use crate::pipeline::turns::{again, fit_in_turns};
 use crate::pipeline::weigh::{SourceClass, WeighConfig};
 
 /// The points of a frame, and what was not believed.
@@ -131,7 +131,7 @@ impl PointSearch<'_> {
         let first = self.fit(backend, sources.iter().map(|s| start(s.position(), sigma)), &held)?;
         let mut taken: Vec<(TrailFit, f64)> = Vec::new();
         let least = |is_long: bool| if is_long { LONG_SHARE * self.threshold_snr } else { self.threshold_snr };
-        let with_snr = first.into_iter().map(|f| (f, self.snr(&f)));
+        let with_snr = first.into_iter().map(|f| (f, self.snr(&f, &[])));
         let mut in_order: Vec<(TrailFit, f64)> =
             with_snr.zip(is_long).filter(|((_, snr), is_long)| *snr >= least(*is_long)).map(|(f, _)| f).collect();
         in_order.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -199,8 +199,7 @@ impl PointSearch<'_> {
         let mut best: Vec<Option<(TrailFit, f64)>> = vec![None; fitted.len()];
         for fit in fits {
             let place = fit.trail.segment.start;
-            let light = self.trails.iter().chain(&models).copied();
-            let snr = fit.snr / noise_of_light(light, place, self.sky_noise, &self.doubt);
+            let snr = self.snr(&fit, &models);
             let is_apart = models.iter().all(|m| m.segment.start.distance(place) > APART_SIGMAS * sigma);
             let Some(i) = near(place).filter(|_| is_apart && snr >= self.threshold_snr) else { continue };
             if best[i].is_none_or(|(_, other)| snr > other) {
@@ -217,29 +216,19 @@ impl PointSearch<'_> {
         points: &[(TrailFit, f64)],
         last: &FitSettings,
     ) -> Result<Vec<FreeFit>> {
-        let place = |i: usize| points[i].0.trail.segment.start;
         let near_px = 2.0 * last.reach_px;
-        let turns = in_turns(0..points.len(), |i, j| place(i).distance(place(j)) < near_px);
-        let mut models: Vec<Trail> = points.iter().map(|(fit, _)| fit.trail).collect();
+        let share_light = |a: &Segment, b: &Segment| a.start.distance(b.start) < near_px;
+        let trails = |fits: &[TrailFit]| fits.iter().map(|f| f.trail).collect::<Vec<_>>();
         let mut fits: Vec<TrailFit> = points.iter().map(|(fit, _)| *fit).collect();
-        let requests = |models: &[Trail]| -> Vec<FitRequest> {
-            models.iter().map(|start| FitRequest { start: *start, subtracted: true }).collect()
-        };
-        backend.add_trails(&models, -1.0)?;
+        backend.add_trails(&trails(&fits), -1.0)?;
         // The photon noise of each fit is that of the flux before.
-        for turn in std::iter::repeat_n(&turns, FREE_ROUNDS).flatten() {
-            let before: Vec<Trail> = turn.iter().map(|&i| models[i]).collect();
-            let after = backend.fit(&requests(&before), last)?;
-            backend.add_trails(&before, 1.0)?;
-            backend.add_trails(&after.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-            for (&i, fit) in turn.iter().zip(after) {
-                (models[i], fits[i]) = (fit.trail, fit);
-            }
+        for _ in 0..FREE_ROUNDS {
+            fit_in_turns(backend, &mut fits, last, share_light, |_, _| true)?;
         }
         let sigma = effective_sigma(self.field.psf_sigma_px);
         let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..*last };
-        let cores = backend.fit(&requests(&models), &core)?;
-        backend.add_trails(&models, 1.0)?;
+        let cores = backend.fit(&fits.iter().map(again).collect::<Vec<_>>(), &core)?;
+        backend.add_trails(&trails(&fits), 1.0)?;
         let free = points.iter().zip(fits).zip(cores);
         Ok(free
             .map(|((&(start, snr), fit), core_fit)| {
@@ -261,10 +250,10 @@ impl PointSearch<'_> {
         backend.fit(&requests, settings)
     }
 
-    /// S/N in the noise that is there: that of the sky, and what trails' light adds.
-    fn snr(&self, fit: &TrailFit) -> f64 {
-        let place = fit.trail.segment.start;
-        fit.snr / noise_of_light(self.trails.iter().copied(), place, self.sky_noise, &self.doubt)
+    /// S/N in the noise that is there: that of the sky, and what the light of trails and of some points adds.
+    fn snr(&self, fit: &TrailFit, points: &[Trail]) -> f64 {
+        let light = self.trails.iter().chain(points).copied();
+        fit.snr / noise_of_light(light, fit.trail.segment.start, self.sky_noise, &self.doubt)
     }
 
     /// A star's trail there explains more of the light.

@@ -228,21 +228,6 @@ pub(crate) fn template_correlation(a: &Segment, b: &Segment, sigma_eff_px: f64) 
     Template::of(a).correlation(&Template::of(b), sigma_eff_px)
 }
 
-/// Some trails, in their order, each in the first group in which none shares light with it.
-pub(crate) fn in_turns(
-    trails: impl IntoIterator<Item = usize>,
-    share_light: impl Fn(usize, usize) -> bool,
-) -> Vec<Vec<usize>> {
-    let mut turns: Vec<Vec<usize>> = Vec::new();
-    for i in trails {
-        match turns.iter_mut().find(|turn| !turn.iter().any(|&j| share_light(i, j))) {
-            Some(turn) => turn.push(i),
-            None => turns.push(vec![i]),
-        }
-    }
-    turns
-}
-
 /// A segment with its direction and length, which many others are held against.
 #[derive(Debug, Clone, Copy)]
 struct Template {

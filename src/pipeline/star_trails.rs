@@ -4,7 +4,7 @@
 
 mod free_ends;
 
-use self::free_ends::{again, is_whole, measured};
+use self::free_ends::{is_whole, measured};
 use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::{Point, Segment};
@@ -16,6 +16,7 @@ use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::saturated::SaturatedSource;
 use crate::pipeline::strip::{Doubt, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion};
+use crate::pipeline::turns::again;
 use crate::pipeline::weigh::Footprint;
 use crate::pipeline::wings::{self, Wings};
 

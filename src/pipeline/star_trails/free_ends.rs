@@ -10,8 +10,9 @@ use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::points;
-use crate::pipeline::search::{in_turns, template_correlation};
+use crate::pipeline::search::template_correlation;
 use crate::pipeline::tracking::{self, MeasuredTrail, is_distinct};
+use crate::pipeline::turns::{again, fit_in_turns, in_turns, replace};
 
 /// What its own ends make no longer than so many PSF widths, and than this part of a star, is a point that lies on stars.
 const POINT_SIGMAS: f64 = 3.0;
@@ -92,8 +93,9 @@ impl StarTrails {
         let rest: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr < FREE_SNR).collect();
         let requests: Vec<FitRequest> = rest.iter().map(|&i| again(&fits[i])).collect();
         let held = backend.fit(&requests, &as_they_are)?;
-        backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
-        backend.add_trails(&held.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
+        let [before, after]: [Vec<Trail>; 2] =
+            [requests.iter().map(|r| r.start).collect(), held.iter().map(|f| f.trail).collect()];
+        replace(backend, &before, &after)?;
         for (&i, fit) in rest.iter().zip(held) {
             fits[i] = fit;
         }
@@ -105,11 +107,11 @@ impl StarTrails {
     fn turns(&self, fits: &[TrailFit]) -> Vec<Vec<usize>> {
         let mut brightest_first: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR).collect();
         brightest_first.sort_by(|&a, &b| fits[b].snr.total_cmp(&fits[a].snr));
-        in_turns(brightest_first, |i, j| self.share_light(&fits[i], &fits[j]))
+        in_turns(brightest_first, |i, j| self.share_light(&fits[i].trail.segment, &fits[j].trail.segment))
     }
 
-    fn share_light(&self, a: &TrailFit, b: &TrailFit) -> bool {
-        template_correlation(&a.trail.segment, &b.trail.segment, self.sigma()) > SHARED
+    fn share_light(&self, a: &Segment, b: &Segment) -> bool {
+        template_correlation(a, b, self.sigma()) > SHARED
     }
 
     /// Fits targets again, now that less of their light is taken for the stars', or the other way round. All have been taken
@@ -121,21 +123,13 @@ impl StarTrails {
         shape: Shape,
     ) -> Result<()> {
         let settings = FitSettings { shape, ..self.end_settings() };
-        let before: Vec<TrailFit> = targets.iter().map(|b| b.fit).collect();
-        for turn in in_turns(0..before.len(), |i, j| self.share_light(&before[i], &before[j])) {
-            let requests: Vec<FitRequest> = turn.iter().map(|&i| again(&before[i])).collect();
-            let stays = |i: usize, fit: &TrailFit| {
-                let moved_px = fit.trail.segment.distance_to(before[i].trail.segment.midpoint());
-                fit.converged && fit.snr > LEAST_SNR && moved_px < STAYS_SIGMAS * self.sigma()
-            };
-            let fits = turn.into_iter().zip(backend.fit(&requests, &settings)?);
-            let fits: Vec<(usize, TrailFit)> = fits.filter(|(i, fit)| stays(*i, fit)).collect();
-            backend.add_trails(&fits.iter().map(|(i, _)| before[*i].trail).collect::<Vec<_>>(), 1.0)?;
-            backend.add_trails(&fits.iter().map(|(_, fit)| fit.trail).collect::<Vec<_>>(), -1.0)?;
-            for (i, fit) in fits {
-                targets[i].fit = fit;
-            }
-        }
+        let stays = |before: &TrailFit, fit: &TrailFit| {
+            let moved_px = fit.trail.segment.distance_to(before.trail.segment.midpoint());
+            fit.converged && fit.snr > LEAST_SNR && moved_px < STAYS_SIGMAS * self.sigma()
+        };
+        let mut fits: Vec<TrailFit> = targets.iter().map(|b| b.fit).collect();
+        fit_in_turns(backend, &mut fits, &settings, |a, b| self.share_light(a, b), stays)?;
+        targets.iter_mut().zip(fits).for_each(|(target, fit)| target.fit = fit);
         Ok(())
     }
 
@@ -165,7 +159,8 @@ impl StarTrails {
             let is_touched = |star: &Believed| models.iter().any(|p| self.touch(&star.trail().segment, &p.segment));
             let fits: Vec<TrailFit> = self.trails.iter().map(|star| star.fit).collect();
             let touched = (0..fits.len()).filter(|&i| is_touched(&self.trails[i]));
-            for turn in in_turns(touched, |i, j| self.share_light(&fits[i], &fits[j])) {
+            let segment = |i: usize| fits[i].trail.segment;
+            for turn in in_turns(touched, |i, j| self.share_light(&segment(i), &segment(j))) {
                 let requests: Vec<FitRequest> = turn.iter().map(|&i| again(&fits[i])).collect();
                 let free = backend.fit(&requests, &self.end_settings())?;
                 backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;
@@ -185,7 +180,7 @@ impl StarTrails {
     /// Whether a target touches a star, so that a part of the one may be taken for the other's.
     pub(super) fn touch(&self, star: &Segment, target: &Segment) -> bool {
         let near_px = BESIDE_SIGMAS * self.sigma();
-        star.distance_to(target.midpoint()) < near_px || template_correlation(star, target, self.sigma()) > SHARED
+        star.distance_to(target.midpoint()) < near_px || self.share_light(star, target)
     }
 
     /// A star with the errors that its own ends have.
@@ -206,7 +201,7 @@ impl StarTrails {
         places: &[Segment],
         settings: &FitSettings,
     ) -> Option<MeasuredTrail> {
-        let shares = |j: usize| template_correlation(&places[i], &places[j], self.sigma()) > SHARED;
+        let shares = |j: usize| self.share_light(&places[i], &places[j]);
         measured(free, settings)
             .filter(|trail| !tracking::agrees(&trail.segment, trail.length_err_px, &self.motion))
             .filter(|_| !(0..places.len()).any(|j| j != i && shares(j)))
@@ -269,10 +264,6 @@ impl StarTrails {
 
 fn as_star(fit: TrailFit, is_held: bool) -> Believed {
     Believed { keeps_vector: is_held || fit.snr < FREE_SNR, ..Believed::new(fit, Origin::Star) }
-}
-
-pub(super) fn again(fit: &TrailFit) -> FitRequest {
-    FitRequest { start: fit.trail, subtracted: true }
 }
 
 /// Both ends are seen, well inside of the frame.
