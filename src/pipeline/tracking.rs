@@ -336,6 +336,22 @@ mod tests {
     }
 
     #[test]
+    fn only_what_errors_do_not_explain_is_spread() {
+        let motion = given(40.0, 0.3);
+        let noise: Vec<f64> = crate::simulate::gaussian_frame(200, 2, 1, 1.0).into_iter().map(f64::from).collect();
+        let spread = |n: usize, length_px: f64, beside_px: f64| {
+            let trail = |i: usize| {
+                let angle_rad = 0.3 + beside_px.hypot(0.2) * noise[200 + i] / 40.0;
+                let segment = Segment::around(Point::new(9.0, 9.0), 40.0 + length_px.hypot(0.2) * noise[i], angle_rad);
+                MeasuredTrail { segment, length_err_px: 0.2, angle_err_rad: 0.2 / 40.0 }
+            };
+            motion.spread_px(&(0..n).map(trail).collect::<Vec<_>>())
+        };
+        assert!(spread(200, 0.0, 0.0) < 0.1 && spread(20, 0.0, 0.0) < 0.1 && spread(0, 1.0, 1.0) == 0.0);
+        assert!((spread(200, 0.8, 0.0) - 0.8).abs() < 0.2 && (spread(200, 0.0, 0.6) - 0.6).abs() < 0.2);
+    }
+
+    #[test]
     fn the_bright_ones_decide() {
         let faint = (0..30).map(|i| Seen { snr: 8.0, ..seen(20.0 + 7.0 * f64::from(i), 0.1 * f64::from(i)) });
         let bright = (0..12).map(|i| Seen { snr: 100.0, ..seen(25.0 + 0.1 * f64::from(i), 0.4) });
