@@ -38,6 +38,7 @@ mod error;
 pub mod export;
 mod fixed_pattern;
 mod frame;
+mod gauss;
 mod geometry;
 pub mod io;
 mod pipeline;

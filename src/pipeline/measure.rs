@@ -353,7 +353,7 @@ impl StampWalk {
 
     /// Across-axis pixel nearest to the track at a step.
     pub(crate) fn centre(&self, step: usize) -> i64 {
-        (self.intercept + self.slope * (self.first + step as i64) as f64).round() as i64
+        nearest(self.intercept + self.slope * (self.first + step as i64) as f64)
     }
 
     /// The rows of a frame that may hold some of the pixels.
@@ -397,7 +397,8 @@ impl StampWalk {
     fn steps_across(&self, b: i64) -> Option<(i64, i64)> {
         let last = self.first + self.steps as i64 - 1;
         let holds = |a: &i64| (b - self.centre((a - self.first) as usize)).abs() <= self.half_width;
-        let reach = self.half_width as f64 + 1.0;
+        // What lies nearer to the track than this is rounded to the half width or less.
+        let reach = self.half_width as f64 + 0.5;
         let [p, q] = [b as f64 - reach, b as f64 + reach].map(|edge| (edge - self.intercept) / self.slope);
         // Of a level track either all steps hold the place, or none: what dividing by nothing gives is of no account.
         let level = self.slope.abs() < 1e-9;
@@ -407,9 +408,24 @@ impl StampWalk {
     }
 }
 
+/// As `value.round() as i64`, which is a call where a machine is not known to have an instruction for it.
+#[inline(always)]
+fn nearest(value: f64) -> i64 {
+    let whole = value as i64;
+    let rest = value - whole as f64;
+    whole + i64::from(rest >= 0.5) - i64::from(rest <= -0.5)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_integer_is_that_of_rounding() {
+        for value in [0.0, 0.49, 0.5, 0.51, 1.5, 2.5, 1023.499_999_999, 0.499_999_999_999_999_94, 1e15 + 0.5, -0.0] {
+            assert_eq!((nearest(value), nearest(-value)), (value.round() as i64, (-value).round() as i64), "{value}");
+        }
+    }
 
     #[test]
     fn a_prior_is_taken_out_of_the_width_again() {

@@ -4,6 +4,7 @@
 //! are taken out of these sums as they are found, which costs next to nothing, and leave the image as it is. Method:
 //! docs/algorithm.md, "Stars that trail".
 
+mod light;
 mod slabs;
 
 use std::ops::Range;
@@ -175,12 +176,13 @@ impl Strip {
         star_px: f64,
     ) -> Self {
         let n = ((star_px + 2.0 * REACH_SIGMAS * sigma_px) / bin_px).ceil() as usize;
-        let shape: Vec<f32> =
-            (0..n).map(|k| plateau(k as f64 * bin_px - REACH_SIGMAS * sigma_px, star_px, sigma_px) as f32).collect();
+        let shape = light::along(-REACH_SIGMAS * sigma_px, bin_px, n, star_px, sigma_px);
         let shape2: Vec<f32> = shape.iter().map(|m| m * m).collect();
         tracks.par_iter_mut().for_each(|t| {
-            t.power = t.variance.windows(n).map(|v| dot(&shape2, v)).collect();
-            t.light = t.signal.windows(n).map(|s| dot(&shape, s)).collect();
+            let n_places = (t.signal.len() + 1).saturating_sub(n);
+            (t.power, t.light) = (vec![0.0; n_places], vec![0.0; n_places]);
+            light::correlate(&shape2, &t.variance, &mut t.power);
+            light::correlate(&shape, &t.signal, &mut t.light);
         });
         let mut powers: Vec<f32> =
             tracks.iter().filter_map(|t| t.power.get(t.power.len() / 2).copied()).filter(|p| *p > 0.0).collect();
@@ -235,8 +237,7 @@ impl Strip {
     /// The best place for a point on a star's trail.
     pub(crate) fn best_point_on(&self, star: &Source, doubt: &Doubt) -> Option<Source> {
         let half = (REACH_SIGMAS * self.sigma_px / self.bin_px).ceil() as usize;
-        let bell = |k: usize| light_along((k as f64 - half as f64) * self.bin_px, 0.0, self.sigma_px) as f32;
-        let shape: Vec<f32> = (0..=2 * half).map(bell).collect();
+        let shape = light::along(-(half as f64) * self.bin_px, self.bin_px, 2 * half + 1, 0.0, self.sigma_px);
         let points = self.tracks_near(star.across_px, 1.0).flat_map(|t| {
             let track = &self.tracks[t];
             let last = track.signal.len().saturating_sub(half + 1);
@@ -295,30 +296,40 @@ impl Strip {
 
     /// Adds `factor` times a source to the light of all tracks: −1 takes it out.
     pub(crate) fn add(&mut self, source: &Source, factor: f64) {
-        let factor = factor as f32;
-        self.spread(source, |track, bin, light| {
-            track.signal[bin] += factor * light * track.variance[bin];
-            track.taken[bin] -= factor * light;
+        let shape = std::mem::take(&mut self.shape);
+        self.spread(source, factor, |track, bins, light| {
+            let changed = track.signal[bins.clone()].iter_mut().zip(&track.variance[bins.clone()]);
+            for (((signal, variance), taken), light) in changed.zip(&mut track.taken[bins.clone()]).zip(light) {
+                *signal += light * variance;
+                *taken -= light;
+            }
+            track.sum_again(&shape, bins);
+        });
+        self.shape = shape;
+    }
+
+    /// Counts the doubt about a source that was taken out of the image.
+    pub(crate) fn doubt_about(&mut self, source: &Source) {
+        self.spread(source, 1.0, |track, bins, light| {
+            track.taken[bins].iter_mut().zip(light).for_each(|(taken, light)| *taken += light);
         });
     }
 
-    /// Hands every bin that a source lights its light per length there, and sums the stars' light anew.
-    fn spread(&mut self, source: &Source, mut change: impl FnMut(&mut Track, usize, f32)) {
+    /// Hands every track the bins that a source lights, and its light per length there, `factor` times.
+    fn spread(&mut self, source: &Source, factor: f64, change: impl Fn(&mut Track, Range<usize>, &[f32])) {
         let spread = SPREAD_SIGMAS * self.sigma_px;
         for t in self.tracks_near(source.across_px, SPREAD_SIGMAS) {
             let apart = (self.tracks[t].across_px - source.across_px) / self.sigma_px;
             // Two transverse profiles side by side.
-            let density = source.density * (-0.25 * apart * apart).exp();
+            let density = (factor * source.density * (-0.25 * apart * apart).exp()) as f32;
             let track = &mut self.tracks[t];
             let end_px = source.begin_px + source.length_px + spread;
-            let from = track.bin_at(source.begin_px - spread, self.bin_px);
             let to = (track.bin_at(end_px, self.bin_px) + 1).min(track.signal.len());
-            for bin in from..to {
-                let u = track.first_px + bin as f64 * self.bin_px - source.begin_px;
-                let light = density * light_along(u, source.length_px, self.sigma_px);
-                change(track, bin, light as f32);
-            }
-            track.sum_again(&self.shape, from..to);
+            let from = track.bin_at(source.begin_px - spread, self.bin_px).min(to);
+            let begin_px = track.first_px + from as f64 * self.bin_px - source.begin_px;
+            let mut light = light::along(begin_px, self.bin_px, to - from, source.length_px, self.sigma_px);
+            light.iter_mut().for_each(|light| *light *= density);
+            change(track, from..to, &light);
         }
     }
 
@@ -331,11 +342,6 @@ impl Strip {
         // By its middle: it may be turned a little from the stars' vector, and begin at either end.
         let (begin_px, across_px) = (dx * c + dy * s - 0.5 * length_px, dy * c - dx * s);
         Source { begin_px, across_px, length_px, density: flux / length_px, snr: 0.0 }
-    }
-
-    /// Counts the doubt about a source that was taken out of the image.
-    pub(crate) fn doubt_about(&mut self, source: &Source) {
-        self.spread(source, |track, bin, light| track.taken[bin] += light);
     }
 
     /// Scatter of the S/N of stars over all places, which is one in white noise.
@@ -479,44 +485,10 @@ impl Track {
 
     /// Sums the stars' light anew where some bins have changed.
     fn sum_again(&mut self, shape: &[f32], changed: Range<usize>) {
-        let from = changed.start.saturating_sub(shape.len() - 1);
-        for bin in from..changed.end.min(self.light.len()) {
-            self.light[bin] = dot(shape, &self.signal[bin..bin + shape.len()]);
-        }
+        let to = changed.end.min(self.light.len());
+        let from = changed.start.saturating_sub(shape.len() - 1).min(to);
+        light::correlate(shape, &self.signal[from..], &mut self.light[from..to]);
     }
-}
-
-/// Light along a trail of unit density that begins at 0; along a point of unit light.
-fn light_along(u: f64, length_px: f64, sigma_px: f64) -> f64 {
-    if length_px == 0.0 {
-        (-0.5 * (u / sigma_px).powi(2)).exp() / (sigma_px * std::f64::consts::TAU.sqrt())
-    } else {
-        plateau(u, length_px, sigma_px)
-    }
-}
-
-/// An even line from 0 to its length, blurred by the PSF.
-fn plateau(u: f64, length_px: f64, sigma_px: f64) -> f64 {
-    // Beyond, the error function is one to single precision.
-    let step = |t: f64| match t / sigma_px {
-        before if before < -SPREAD_SIGMAS => 0.0,
-        beyond if beyond > SPREAD_SIGMAS => 1.0,
-        sigmas => 0.5 * (1.0 + libm::erf(sigmas / std::f64::consts::SQRT_2)),
-    };
-    step(u) - step(u - length_px)
-}
-
-/// In eight lanes, which the compiler makes a vector of: the same in every run.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; 8];
-    let (whole_a, rest_a) = a.as_chunks::<8>();
-    let (whole_b, rest_b) = b[..a.len()].as_chunks::<8>();
-    for (a, b) in whole_a.iter().zip(whole_b) {
-        for k in 0..8 {
-            lanes[k] += a[k] * b[k];
-        }
-    }
-    lanes.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// Where the top of a parabola through the logarithms of three equidistant values lies, in steps from the middle one,
@@ -551,14 +523,13 @@ pub(crate) mod sample {
     pub(crate) fn strip_of(tracks: i32, stars: &[(f64, f64, f64)]) -> Strip {
         let track = |row: i32| {
             let across_px = f64::from(row) * SIGMA;
-            let light = |bin: i32| -> f32 {
-                let of_star = |(begin, across, density): &(f64, f64, f64)| {
-                    let apart = (across_px - across) / SIGMA;
-                    density * (-0.25 * apart * apart).exp() * plateau(f64::from(bin) - begin, STAR, SIGMA)
-                };
-                stars.iter().map(of_star).sum::<f64>() as f32
-            };
-            let signal = (0..120).map(light).collect();
+            let mut signal = vec![0.0; 120];
+            for (begin, across, density) in stars {
+                let apart = (across_px - across) / SIGMA;
+                let height = (density * (-0.25 * apart * apart).exp()) as f32;
+                let light = light::along(-begin, 1.0, 120, STAR, SIGMA);
+                signal.iter_mut().zip(light).for_each(|(signal, light)| *signal += height * light);
+            }
             Track::new(across_px, 0.0, TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance: vec![1.0; 120] })
         };
         Strip::new((-tracks..=tracks).map(track).collect(), Point::new(0.0, 0.0), (1.0, 0.0), 1.0, SIGMA, SIGMA, STAR)

@@ -1,10 +1,10 @@
 //! The CPU backend: complete, on all cores, nothing to install.
 
+mod add;
 mod background;
 mod compact;
 mod filter;
 mod fit;
-mod gauss;
 mod ingest;
 mod profile;
 mod radon;
@@ -151,7 +151,7 @@ impl Backend for CpuBackend {
     }
 
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
-        trails.iter().for_each(|t| trail::add(&mut self.residual, t, factor));
+        add::add(&mut self.residual, trails, factor);
         Ok(())
     }
 

@@ -9,8 +9,8 @@ use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use super::Image;
-use super::gauss::{INV_SQRT_TAU, bell};
 use crate::backend::{ProfileBins, TrackProfile};
+use crate::gauss::{INV_SQRT_TAU, bell};
 use crate::geometry::Segment;
 use crate::pipeline::measure::StampWalk;
 

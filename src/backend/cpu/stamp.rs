@@ -2,16 +2,21 @@
 //!
 //! A pass adds up single-precision products in lanes and folds them into double precision every few hundred pixels.
 
+use std::ops::Range;
+
 use pulp::{Arch, NullaryFnOnce};
 
 use super::Image;
-use super::gauss::bell;
-use super::trail::{BetweenEnds, Form, Model, Origin, Spot, Whole};
+use super::trail::{Form, Model, Near, Origin, Spot, ends_seen, light};
+use crate::gauss::bell;
 use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, StampWalk, Trail, triangle};
 
 /// Pixels evaluated together: their intermediate values stay in the first cache.
 const BLOCK: usize = 64;
 type Block = [f32; BLOCK];
+
+/// Columns that are taken together where a trail is followed along the rows.
+const PART: usize = 16;
 
 /// Partial sums that are kept side by side.
 const LANES: usize = 16;
@@ -34,6 +39,8 @@ pub(super) struct Stamp {
     weight: Vec<f32>,
     /// Inverse variance of the background alone.
     sky_weight: Vec<f32>,
+    /// Where the pixels are: rows of the image, each with its columns.
+    rows: Vec<(usize, Range<usize>)>,
 }
 
 /// What one pass over the stamp adds up; of the matrix and the gradient only what belongs to free parameters.
@@ -66,6 +73,7 @@ impl Stamp {
         let model = Model::new(start, self.origin);
         let reach = settings.reach_px as f32;
         let walk = StampWalk::new(&start.segment, settings.reach_px, width, height);
+        self.rows.clear();
         for (y, columns) in walk.rows(width, height) {
             let local_y = self.origin.local_y(y);
             let is_near = |x: &usize| {
@@ -74,43 +82,38 @@ impl Stamp {
             };
             let Some(first) = columns.clone().find(is_near) else { continue };
             let last = columns.rev().find(is_near).unwrap_or(first);
-            let row = y * width + first..=y * width + last;
-            self.x.extend((first..=last).map(|x| self.origin.local_x(x)));
-            self.y.extend(std::iter::repeat_n(local_y, last - first + 1));
-            self.data.extend_from_slice(&residual.data[row.clone()]);
-            self.sky_weight.extend(weight.data[row].iter().map(|w| w.max(0.0)));
+            self.rows.push((y, first..last + 1));
+        }
+        // Part by part along the track: most blocks see one end, or none.
+        let left = self.rows.iter().map(|(_, columns)| columns.start).min().unwrap_or(0);
+        let right = self.rows.iter().map(|(_, columns)| columns.end).max().unwrap_or(0);
+        let part = if walk.along_x { PART } else { width };
+        for from in (left..right).step_by(part) {
+            for (y, columns) in &self.rows {
+                let columns = columns.start.max(from)..columns.end.min(from + part);
+                if columns.is_empty() {
+                    continue;
+                }
+                let row = y * width + columns.start..y * width + columns.end;
+                self.y.extend(std::iter::repeat_n(self.origin.local_y(*y), columns.len()));
+                self.x.extend(columns.map(|x| self.origin.local_x(x)));
+                self.data.extend_from_slice(&residual.data[row.clone()]);
+                self.sky_weight.extend_from_slice(&weight.data[row]);
+            }
         }
         let padded = self.x.len().next_multiple_of(BLOCK);
         self.x.resize(padded, NOWHERE);
         self.y.resize(padded, NOWHERE);
         self.data.resize(padded, 0.0);
         self.sky_weight.resize(padded, 0.0);
-        self.weight.extend_from_slice(&self.sky_weight);
-        self.clip(settings.clip_sigmas as f32);
-        if request.subtracted || settings.photon_variance > 0.0 {
-            self.add_start(&model, request.subtracted, settings.photon_variance as f32);
-        }
-    }
-
-    /// Clips the data at so many times the noise; of no account where the weight is zero.
-    fn clip(&mut self, sigmas: f32) {
-        for (value, weight) in self.data.iter_mut().zip(&self.sky_weight) {
-            let most = sigmas / weight.sqrt().max(1e-20);
-            *value = value.clamp(-most, most);
-        }
-    }
-
-    /// Adds the start model where it had been taken out, and its photons to the variance.
-    fn add_start(&mut self, model: &Model, subtracted: bool, photon_variance: f32) {
-        let blocks = self.x.as_chunks::<BLOCK>().0.iter().zip(self.y.as_chunks::<BLOCK>().0);
-        let changed = self.data.as_chunks_mut::<BLOCK>().0.iter_mut().zip(self.weight.as_chunks_mut::<BLOCK>().0);
-        for ((x, y), (data, weight)) in blocks.zip(changed) {
-            let light = light(model, x, y);
-            for i in 0..BLOCK {
-                data[i] += if subtracted { light[i] } else { 0.0 };
-                weight[i] /= 1.0 + weight[i] * photon_variance * light[i].max(0.0);
-            }
-        }
+        self.weight.resize(padded, 0.0);
+        Arch::new().dispatch(Prepare {
+            stamp: self,
+            model,
+            clip_sigmas: settings.clip_sigmas as f32,
+            subtracted: request.subtracted,
+            photon_variance: settings.photon_variance as f32,
+        });
     }
 
     /// The flux that fits best with everything else as it is.
@@ -142,18 +145,8 @@ impl Stamp {
     /// Fraction of the track's width, within two PSF widths of either end, that lies on usable pixels.
     pub(super) fn end_coverage(&self, trail: &Trail) -> [f64; 2] {
         let model = Model::new(trail, self.origin);
-        let (mut seen, mut all) = ([0.0; 2], [0.0; 2]);
-        for ((&x, &y), &weight) in self.x.iter().zip(&self.y).zip(&self.weight) {
-            let (u, v) = model.along_across(x, y);
-            for (end, from_end) in [u, u - model.length].into_iter().enumerate() {
-                if from_end.abs() <= 2.0 * model.sigma {
-                    let share = f64::from(bell(v / model.sigma));
-                    all[end] += share;
-                    seen[end] += share * f64::from(u8::from(weight > 0.0));
-                }
-            }
-        }
-        [0, 1].map(|e| if all[e] > 0.0 { seen[e] / all[e] } else { 0.0 })
+        let sums = Arch::new().dispatch(CoveragePass { stamp: self, model });
+        [0, 1].map(|end| if sums[2 * end + 1] > 0.0 { sums[2 * end] / sums[2 * end + 1] } else { 0.0 })
     }
 
     fn n_blocks(&self) -> usize {
@@ -181,37 +174,6 @@ impl Stamp {
             sky_weight: &self.sky_weight.as_chunks::<BLOCK>().0[i],
         }
     }
-}
-
-/// True where no pixel of the block sees an end of the trail.
-#[inline(always)]
-fn is_between_ends(model: &Model, x: &Block, y: &Block) -> bool {
-    let mut all = true;
-    for (&x, &y) in x.iter().zip(y) {
-        all &= model.is_between_ends(model.along_across(x, y).0);
-    }
-    all
-}
-
-/// The model's light on a block.
-#[inline(always)]
-fn light(model: &Model, x: &Block, y: &Block) -> Block {
-    if model.is_point() {
-        light_as::<Spot>(model, x, y)
-    } else if is_between_ends(model, x, y) {
-        light_as::<BetweenEnds>(model, x, y)
-    } else {
-        light_as::<Whole>(model, x, y)
-    }
-}
-
-#[inline(always)]
-fn light_as<F: Form>(model: &Model, x: &Block, y: &Block) -> Block {
-    let mut light = [0.0; BLOCK];
-    for ((light, &x), &y) in light.iter_mut().zip(x).zip(y) {
-        *light = F::light(model, x, y);
-    }
-    light
 }
 
 /// Sums in lanes, and what has been folded of them.
@@ -253,6 +215,82 @@ fn product(a: &Block, b: &Block) -> Block {
         *out = a * b;
     }
     out
+}
+
+/// Makes the pixels of a stamp ready for the fit.
+struct Prepare<'a> {
+    stamp: &'a mut Stamp,
+    model: Model,
+    clip_sigmas: f32,
+    /// The model has been taken out of the data.
+    subtracted: bool,
+    photon_variance: f32,
+}
+
+impl NullaryFnOnce for Prepare<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { stamp, model, clip_sigmas, subtracted, photon_variance } = self;
+        let places = stamp.x.as_chunks::<BLOCK>().0.iter().zip(stamp.y.as_chunks::<BLOCK>().0);
+        let data = stamp.data.as_chunks_mut::<BLOCK>().0;
+        let weights =
+            stamp.weight.as_chunks_mut::<BLOCK>().0.iter_mut().zip(stamp.sky_weight.as_chunks_mut::<BLOCK>().0);
+        for (((x, y), data), (weight, sky_weight)) in places.zip(data).zip(weights) {
+            // Clipped at so many times the noise; of no account where the weight is zero.
+            for (value, weight) in data.iter_mut().zip(&mut *sky_weight) {
+                *weight = weight.max(0.0);
+                let most = clip_sigmas / weight.sqrt().max(1e-20);
+                *value = value.clamp(-most, most);
+            }
+            *weight = *sky_weight;
+            if subtracted || photon_variance > 0.0 {
+                let light = light(&model, x, y);
+                for i in 0..BLOCK {
+                    data[i] += if subtracted { light[i] } else { 0.0 };
+                    weight[i] /= 1.0 + weight[i] * photon_variance * light[i].max(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// Of the track's width near its first end what lies on usable pixels, and all of it, and the same of its last end.
+struct CoveragePass<'a> {
+    stamp: &'a Stamp,
+    model: Model,
+}
+
+impl NullaryFnOnce for CoveragePass<'_> {
+    type Output = [f64; 4];
+
+    #[inline(always)]
+    fn call(self) -> [f64; 4] {
+        let Self { stamp, model } = self;
+        let near = 2.0 * model.sigma;
+        let mut sums = LaneSums::<4>::new();
+        for k in 0..stamp.n_blocks() {
+            let p = stamp.block(k);
+            let (mut share, mut usable) = ([[0.0; BLOCK]; 2], [0.0; BLOCK]);
+            for i in 0..BLOCK {
+                let (u, v) = model.along_across(p.x[i], p.y[i]);
+                let height = bell(v / model.sigma);
+                share[0][i] = if u.abs() <= near { height } else { 0.0 };
+                share[1][i] = if (u - model.length).abs() <= near { height } else { 0.0 };
+                usable[i] = if p.weight[i] > 0.0 { 1.0 } else { 0.0 };
+            }
+            for (end, share) in share.iter().enumerate() {
+                sums.add(2 * end, share, &usable);
+                sums.add(2 * end + 1, share, &[1.0; BLOCK]);
+            }
+            if k % FOLD == FOLD - 1 {
+                sums.fold();
+            }
+        }
+        sums.fold();
+        sums.folded
+    }
 }
 
 /// `Σ w t (d − background)` and `Σ w t²` of a model of unit flux.
@@ -303,8 +341,22 @@ struct Samples {
 }
 
 impl Samples {
+    /// Evaluates a model; which of its ends are seen.
     #[inline(always)]
-    fn fill<F: Form>(&mut self, model: &Model, x: &Block, y: &Block) {
+    fn evaluate(&mut self, model: &Model, x: &Block, y: &Block) -> [bool; 2] {
+        if model.is_point() {
+            return self.fill::<Spot>(model, x, y);
+        }
+        match ends_seen(model, x, y) {
+            [false, false] => self.fill::<Near<false, false>>(model, x, y),
+            [true, false] => self.fill::<Near<true, false>>(model, x, y),
+            [false, true] => self.fill::<Near<false, true>>(model, x, y),
+            [true, true] => self.fill::<Near<true, true>>(model, x, y),
+        }
+    }
+
+    #[inline(always)]
+    fn fill<F: Form>(&mut self, model: &Model, x: &Block, y: &Block) -> [bool; 2] {
         for i in 0..BLOCK {
             let sample = F::sample(model, x[i], y[i]);
             self.light[i] = sample.light;
@@ -315,6 +367,7 @@ impl Samples {
                 row[i] = value;
             }
         }
+        F::ENDS
     }
 }
 
@@ -329,14 +382,7 @@ impl NullaryFnOnce for FitPass<'_> {
             Samples { light: [0.0; BLOCK], gradient: [[0.0; BLOCK]; N_PARAMETERS], curvature: [[0.0; BLOCK]; 2] };
         for k in 0..self.stamp.n_blocks() {
             let p = self.stamp.block(k);
-            let between = !model.is_point() && is_between_ends(model, p.x, p.y);
-            if model.is_point() {
-                s.fill::<Spot>(model, p.x, p.y);
-            } else if between {
-                s.fill::<BetweenEnds>(model, p.x, p.y);
-            } else {
-                s.fill::<Whole>(model, p.x, p.y);
-            }
+            let ends = s.evaluate(model, p.x, p.y);
             let mut rest = *p.data;
             for (value, light) in rest.iter_mut().zip(&s.light) {
                 *value -= light + self.background;
@@ -344,9 +390,10 @@ impl NullaryFnOnce for FitPass<'_> {
             let weighted = product(p.weight, &rest);
             sums.add(CHI2, &weighted, &rest);
             sums.add(POWER, &product(p.sky_weight, &s.light), &s.light);
-            if !between {
-                sums.add(CURVATURE, &weighted, &s.curvature[0]);
-                sums.add(CURVATURE + 1, &weighted, &s.curvature[1]);
+            for (end, curvature) in s.curvature.iter().enumerate() {
+                if ends[end] {
+                    sums.add(CURVATURE + end, &weighted, curvature);
+                }
             }
             for i in 0..N_PARAMETERS {
                 if !self.free[i] {

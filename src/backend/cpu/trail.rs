@@ -3,11 +3,10 @@
 //! Coordinates are local to a pixel near the segment's middle, so that single precision suffices anywhere in the frame.
 //! Everything is written for one pixel and inlined into loops over many, which vectorise.
 
-use super::Image;
-use super::gauss::{INV_SQRT_TAU, STEP_WIDTHS, bell, step};
-use crate::backend::{POINT_LENGTH_PX, trail_reach_px};
+use crate::backend::POINT_LENGTH_PX;
+use crate::gauss::{INV_SQRT_TAU, STEP_WIDTHS, bell, step};
 use crate::geometry::Segment;
-use crate::pipeline::measure::{N_PARAMETERS, StampWalk, Trail};
+use crate::pipeline::measure::{N_PARAMETERS, Trail};
 
 /// The pixel that coordinates are relative to: that at the middle of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,11 +88,11 @@ impl Model {
         (dx * self.c + dy * self.s, dy * self.c - dx * self.s)
     }
 
-    /// True where a place so far along the track sees neither of its ends.
+    /// Whether places so far along the track see its first end, and its last.
     #[inline(always)]
-    pub(super) fn is_between_ends(&self, u: f32) -> bool {
+    pub(super) fn sees_ends(&self, u: f32) -> [bool; 2] {
         let end = STEP_WIDTHS * self.sigma;
-        (u > end) & (u < self.length - end)
+        [u < end, u > self.length - end]
     }
 
     /// The transverse profile, its integral one.
@@ -105,6 +104,9 @@ impl Model {
 
 /// A way to evaluate a model: exact where it may be used. Types, so that each is inlined into loops of its own.
 pub(super) trait Form {
+    /// Whether the edges of the light at the first end and at the last are evaluated.
+    const ENDS: [bool; 2];
+
     /// The model without its background.
     fn light(model: &Model, x: f32, y: f32) -> f32;
 
@@ -112,81 +114,83 @@ pub(super) trait Form {
     fn sample(model: &Model, x: f32, y: f32) -> Sample;
 }
 
-/// A trail, anywhere.
-pub(super) struct Whole;
-
-/// A trail where both ends are far.
-pub(super) struct BetweenEnds;
+/// A trail where its first end or its last may be seen.
+pub(super) struct Near<const FIRST: bool, const LAST: bool>;
 
 /// A point.
 pub(super) struct Spot;
 
-impl Form for Whole {
+impl<const FIRST: bool, const LAST: bool> Near<FIRST, LAST> {
+    /// Light that begins behind the first end, light that is behind the last, and the heights of both edges.
+    #[inline(always)]
+    fn edges(model: &Model, u: f32) -> ([f32; 2], [f32; 2]) {
+        let inv = model.inv_sigma;
+        let (step1, edge1) = if FIRST { step(u * inv) } else { (1.0, 0.0) };
+        let (step2, edge2) = if LAST { step((u - model.length) * inv) } else { (0.0, 0.0) };
+        ([step1, step2], [edge1 * inv, edge2 * inv])
+    }
+}
+
+impl<const FIRST: bool, const LAST: bool> Form for Near<FIRST, LAST> {
+    const ENDS: [bool; 2] = [FIRST, LAST];
+
     #[inline(always)]
     fn light(model: &Model, x: f32, y: f32) -> f32 {
         let (u, v) = model.along_across(x, y);
-        let inside = step(u * model.inv_sigma).0 - step((u - model.length) * model.inv_sigma).0;
-        model.density * model.profile(v) * inside
+        let ([step1, step2], _) = Self::edges(model, u);
+        model.density * model.profile(v) * (step1 - step2)
     }
 
     #[inline(always)]
     fn sample(model: &Model, x: f32, y: f32) -> Sample {
         let (u, v) = model.along_across(x, y);
         let inv = model.inv_sigma;
-        let (step1, edge1) = step(u * inv);
-        let (step2, edge2) = step((u - model.length) * inv);
-        let (edge1, edge2) = (edge1 * inv, edge2 * inv);
+        let ([step1, step2], [edge1, edge2]) = Self::edges(model, u);
         let inside = step1 - step2;
         let across = model.profile(v);
         let k = model.density * across;
         let per_length = inside * model.inv_length;
         let fraction = u * model.inv_length;
-        // Moving one end across turns the track about the other end: v changes, and u a little.
-        let slide = v * model.inv_length * (edge1 - edge2);
         let lift = v * inv * inv * inside;
-        let widened = inside * (v * inv * (v * inv) - 1.0) - u * edge1 + (u - model.length) * edge2;
-        Sample {
+        let mut sample = Sample {
             light: k * inside,
             gradient: [
                 across * per_length,
-                k * (per_length - edge1),
-                k * (lift * (1.0 - fraction) - slide),
-                k * (edge2 - per_length),
-                k * (lift * fraction + slide),
+                k * per_length,
+                k * (lift * (1.0 - fraction)),
+                -k * per_length,
+                k * (lift * fraction),
                 1.0,
-                k * inv * widened,
+                k * inv * (inside * (v * inv * (v * inv) - 1.0)),
             ],
-            curvature: [k * edge1 * u * inv * inv, -k * edge2 * (u - model.length) * inv * inv],
-        }
-    }
-}
-
-impl Form for BetweenEnds {
-    #[inline(always)]
-    fn light(model: &Model, x: f32, y: f32) -> f32 {
-        model.density * model.profile(model.along_across(x, y).1)
-    }
-
-    #[inline(always)]
-    fn sample(model: &Model, x: f32, y: f32) -> Sample {
-        let (u, v) = model.along_across(x, y);
-        let inv = model.inv_sigma;
-        let across = model.profile(v);
-        let k = model.density * across;
-        let towards = k * model.inv_length;
-        let fraction = u * model.inv_length;
-        let lift = k * (v * inv * inv);
-        let width = k * inv * (v * inv * (v * inv) - 1.0);
-        let sideways = [lift * (1.0 - fraction), lift * fraction];
-        Sample {
-            light: k,
-            gradient: [across * model.inv_length, towards, sideways[0], -towards, sideways[1], 1.0, width],
             curvature: [0.0; 2],
+        };
+        // Moving one end across turns the track about the other end: v changes, and u a little.
+        let slide = k * v * model.inv_length;
+        let [_, along1, across1, along2, across2, _, width] = &mut sample.gradient;
+        if FIRST {
+            let edge = k * edge1;
+            *along1 -= edge;
+            *across1 -= slide * edge1;
+            *across2 += slide * edge1;
+            *width -= edge * inv * u;
+            sample.curvature[0] = edge * u * inv * inv;
         }
+        if LAST {
+            let (edge, beyond) = (k * edge2, u - model.length);
+            *along2 += edge;
+            *across1 += slide * edge2;
+            *across2 -= slide * edge2;
+            *width += edge * inv * beyond;
+            sample.curvature[1] = -edge * beyond * inv * inv;
+        }
+        sample
     }
 }
 
 impl Form for Spot {
+    const ENDS: [bool; 2] = [true; 2];
+
     #[inline(always)]
     fn light(model: &Model, x: f32, y: f32) -> f32 {
         let (u, v) = model.along_across(x, y);
@@ -206,27 +210,48 @@ impl Form for Spot {
     }
 }
 
-/// Adds `factor` times the trail's model to the image.
-pub(super) fn add(image: &mut Image, trail: &Trail, factor: f32) {
-    let origin = Origin::of(&trail.segment);
-    let model = Model::new(trail, origin);
-    let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), image.width, image.height);
-    for (y, columns) in walk.rows(image.width, image.height) {
-        let local_y = origin.local_y(y);
-        let row = &mut image.data[y * image.width..][columns.clone()];
-        let xs = columns.map(|x| origin.local_x(x));
-        if model.is_point() {
-            xs.zip(row).for_each(|(x, value)| *value += factor * Spot::light(&model, x, local_y));
-        } else {
-            xs.zip(row).for_each(|(x, value)| *value += factor * Whole::light(&model, x, local_y));
-        }
+/// Which ends some places see, all of them together.
+#[inline(always)]
+pub(super) fn ends_seen<const N: usize>(model: &Model, x: &[f32; N], y: &[f32; N]) -> [bool; 2] {
+    let [mut first, mut last] = [false; 2];
+    for (&x, &y) in x.iter().zip(y) {
+        let seen = model.sees_ends(model.along_across(x, y).0);
+        first |= seen[0];
+        last |= seen[1];
     }
+    [first, last]
+}
+
+/// The model's light at some places.
+#[inline(always)]
+pub(super) fn light<const N: usize>(model: &Model, x: &[f32; N], y: &[f32; N]) -> [f32; N] {
+    if model.is_point() {
+        return light_as::<Spot, N>(model, x, y);
+    }
+    match ends_seen(model, x, y) {
+        [false, false] => light_as::<Near<false, false>, N>(model, x, y),
+        [true, false] => light_as::<Near<true, false>, N>(model, x, y),
+        [false, true] => light_as::<Near<false, true>, N>(model, x, y),
+        [true, true] => light_as::<Near<true, true>, N>(model, x, y),
+    }
+}
+
+#[inline(always)]
+fn light_as<F: Form, const N: usize>(model: &Model, x: &[f32; N], y: &[f32; N]) -> [f32; N] {
+    let mut light = [0.0; N];
+    for ((light, &x), &y) in light.iter_mut().zip(x).zip(y) {
+        *light = F::light(model, x, y);
+    }
+    light
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::geometry::Segment;
+
+    /// A trail, anywhere.
+    type Whole = Near<true, true>;
 
     fn trail(x1: f64, y1: f64, x2: f64, y2: f64, flux: f64, sigma: f64) -> Trail {
         Trail { segment: Segment::from_coordinates(x1, y1, x2, y2), flux, background: 0.0, sigma_eff_px: sigma }
@@ -282,18 +307,23 @@ mod tests {
     }
 
     #[test]
-    fn far_from_both_ends_the_short_forms_do() {
-        let t = trail(10.3, 25.7, 91.3, 54.1, 500.0, 1.4);
-        let model = at_zero(&t);
-        for (x, y) in [(40.0, 36.0), (50.0, 41.0), (55.0, 39.0)] {
-            assert!(model.is_between_ends(model.along_across(x, y).0));
-            let (all, short) = (Whole::sample(&model, x, y), BetweenEnds::sample(&model, x, y));
-            assert!((all.light - short.light).abs() < 1e-6 * all.light);
-            assert_eq!(short.light, BetweenEnds::light(&model, x, y));
-            for (a, b) in all.gradient.iter().zip(short.gradient) {
-                assert!((a - b).abs() < 2e-6 * all.light.max(b.abs()), "{a} {b}");
+    fn far_from_an_end_the_short_forms_do() {
+        let model = at_zero(&trail(10.3, 25.7, 91.3, 54.1, 500.0, 1.4));
+        let close = |a: f32, b: f32, light: f32| (a - b).abs() < 2e-6 * light.max(b.abs());
+        let check = |short: fn(&Model, f32, f32) -> Sample, places: &[(f32, f32)], sees: [bool; 2]| {
+            for &(x, y) in places {
+                assert_eq!(ends_seen(&model, &[x], &[y]), sees);
+                let (all, short) = (Whole::sample(&model, x, y), short(&model, x, y));
+                assert!((all.light - short.light).abs() < 1e-6 * all.light);
+                assert_eq!(short.light, light(&model, &[x], &[y])[0]);
+                let values = all.gradient.into_iter().chain(all.curvature);
+                for (a, b) in values.zip(short.gradient.into_iter().chain(short.curvature)) {
+                    assert!(close(a, b, all.light), "{a} {b} at {x},{y}");
+                }
             }
-            assert!(all.curvature.iter().all(|c| c.abs() < 1e-6 * all.light));
-        }
+        };
+        check(Near::<false, false>::sample, &[(40.0, 36.0), (50.0, 41.0), (55.0, 39.0)], [false; 2]);
+        check(Near::<true, false>::sample, &[(11.0, 26.0), (15.0, 28.0), (9.0, 24.0)], [true, false]);
+        check(Near::<false, true>::sample, &[(91.0, 54.0), (87.0, 53.0), (93.0, 56.0)], [false, true]);
     }
 }

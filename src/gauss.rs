@@ -3,7 +3,7 @@
 //! Multiplications and additions are not fused: every machine gets the same bits, whatever its vectors are.
 
 /// 1 / √(2π).
-pub(super) const INV_SQRT_TAU: f32 = 0.398_942_3;
+pub(crate) const INV_SQRT_TAU: f32 = 0.398_942_3;
 
 /// `exp` of less than this is nothing.
 const LEAST_EXPONENT: f32 = -80.0;
@@ -19,7 +19,7 @@ const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
 /// x is cut into a multiple of ln 2, which goes into the exponent, and a rest within ± ½ ln 2, for which a polynomial
 /// (that of the Cephes library) does.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     let x = if x > LEAST_EXPONENT { x } else { LEAST_EXPONENT };
     let rounded = x * std::f32::consts::LOG2_E + ROUNDER;
     let n = rounded - ROUNDER;
@@ -36,14 +36,14 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// The Gaussian of unit width and unit height.
 #[inline(always)]
-pub(super) fn bell(t: f32) -> f32 {
+pub(crate) fn bell(t: f32) -> f32 {
     exp(-0.5 * (t * t))
 }
 
 /// Φ(t) and φ(t) of the unit Gaussian: the error function by Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7),
 /// which shares its exponential with the density.
 #[inline(always)]
-pub(super) fn step(t: f32) -> (f32, f32) {
+pub(crate) fn step(t: f32) -> (f32, f32) {
     let x = t.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let e = bell(t);
     let k = 1.0 / (1.0 + 0.327_591_1 * x);
@@ -53,7 +53,7 @@ pub(super) fn step(t: f32) -> (f32, f32) {
 }
 
 /// From here on [`step`] is 1 in single precision, and 0 as far on the other side.
-pub(super) const STEP_WIDTHS: f32 = 5.6;
+pub(crate) const STEP_WIDTHS: f32 = 5.6;
 
 #[cfg(test)]
 mod tests {

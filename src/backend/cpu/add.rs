@@ -1,0 +1,94 @@
+//! Trails put into an image and taken out of it. GPU twin: shaders/add_trails.wgsl.
+
+use std::ops::Range;
+
+use pulp::{Arch, NullaryFnOnce};
+use rayon::prelude::*;
+
+use super::Image;
+use super::trail::{Model, Origin, light};
+use crate::backend::trail_reach_px;
+use crate::pipeline::measure::{StampWalk, Trail};
+
+/// Rows that one core works on.
+const BAND: usize = 32;
+
+/// Fewer trails are not worth waking the other cores for.
+const MANY: usize = 8;
+
+/// Pixels of a row that are worked on side by side.
+const PART: usize = 16;
+
+/// Adds `factor` times the models of some trails to the image, in their order at every pixel.
+pub(super) fn add(image: &mut Image, trails: &[Trail], factor: f32) {
+    let (width, height) = (image.width, image.height);
+    let ready: Vec<Ready> = trails.iter().map(|t| Ready::new(t, factor, width, height)).collect();
+    let in_band = |(k, pixels): (usize, &mut [f32])| {
+        let rows = k * BAND..((k + 1) * BAND).min(height);
+        Arch::new().dispatch(InBand { pixels, width, rows, trails: &ready });
+    };
+    if trails.len() < MANY {
+        image.data.chunks_mut(BAND * width).enumerate().for_each(in_band);
+    } else {
+        image.data.par_chunks_mut(BAND * width).enumerate().for_each(in_band);
+    }
+}
+
+/// A trail made ready to be added.
+struct Ready {
+    origin: Origin,
+    model: Model,
+    factor: f32,
+    walk: StampWalk,
+    rows: Range<usize>,
+}
+
+impl Ready {
+    fn new(trail: &Trail, factor: f32, width: usize, height: usize) -> Self {
+        let origin = Origin::of(&trail.segment);
+        let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), width, height);
+        Self { origin, model: Model::new(trail, origin), factor, walk, rows: walk.row_range(height) }
+    }
+}
+
+/// Adds what lies in a band of rows.
+struct InBand<'a> {
+    pixels: &'a mut [f32],
+    width: usize,
+    rows: Range<usize>,
+    trails: &'a [Ready],
+}
+
+impl NullaryFnOnce for InBand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { pixels, width, rows: band, trails } = self;
+        for trail in trails {
+            let rows = trail.rows.start.max(band.start)..trail.rows.end.min(band.end);
+            for (y, columns) in trail.walk.rows_in(width, rows) {
+                let row = &mut pixels[(y - band.start) * width..][columns.clone()];
+                let (x, y) = (trail.origin.local_x(columns.start), trail.origin.local_y(y));
+                for (first, part) in (0_u32..).step_by(PART).zip(row.chunks_mut(PART)) {
+                    trail.add(x + first as f32, y, part);
+                }
+            }
+        }
+    }
+}
+
+impl Ready {
+    /// Adds to some pixels side by side in a row.
+    #[inline(always)]
+    fn add(&self, x: f32, y: f32, pixels: &mut [f32]) {
+        let mut xs = [x; PART];
+        for (k, x) in xs.iter_mut().enumerate() {
+            *x += k as u16 as f32;
+        }
+        let light = light(&self.model, &xs, &[y; PART]);
+        for (value, light) in pixels.iter_mut().zip(light) {
+            *value += self.factor * light;
+        }
+    }
+}
