@@ -55,6 +55,8 @@ struct Track {
     /// A star's light from each bin on, and its variance.
     light: Vec<f32>,
     power: Vec<f32>,
+    /// Bins whose signal has changed since the stars' light was summed.
+    changed: Range<usize>,
 }
 
 /// A source in a strip: a star's trail, or a point where it has no length.
@@ -201,14 +203,16 @@ impl Strip {
     }
 
     /// The best place for a star where nothing is in doubt.
-    pub(crate) fn best_star(&self) -> Option<Source> {
+    pub(crate) fn best_star(&mut self) -> Option<Source> {
+        self.sum_again();
         let cells = self.tracks.iter().enumerate().flat_map(|(t, track)| (0..track.light.len()).map(move |b| (t, b)));
-        let best = cells.max_by(|a, b| self.snr_at(*a).total_cmp(&self.snr_at(*b)))?;
-        (self.snr_at(best) > 0.0).then(|| self.star_at(best, &Doubt::NONE))
+        let best = cells.map(|cell| (cell, self.snr_at(cell))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+        (best.1 > 0.0).then(|| self.star_at(best.0, &Doubt::NONE))
     }
 
     /// Places where a star has more S/N than beside them, of at least `least_snr`.
-    pub(crate) fn peaks(&self, least_snr: f64, doubt: &Doubt) -> Vec<Source> {
+    pub(crate) fn peaks(&mut self, least_snr: f64, doubt: &Doubt) -> Vec<Source> {
+        self.sum_again();
         let of_track = |t: usize| -> Vec<Source> {
             let track = &self.tracks[t];
             let is_peak = |b: &usize| {
@@ -254,7 +258,8 @@ impl Strip {
     }
 
     /// What a star explains that has been taken out: how much its light would add to the sum of squares.
-    pub(crate) fn power_of(&self, star: &Source) -> f64 {
+    pub(crate) fn power_of(&mut self, star: &Source) -> f64 {
+        self.sum_again();
         let t = self.nearest_track(star.across_px);
         let b = self.tracks[t].bin_at(star.begin_px - REACH_SIGMAS * self.sigma_px, self.bin_px);
         let (left, power) = (f64::from(self.tracks[t].light[b]), f64::from(self.tracks[t].power[b]));
@@ -296,16 +301,23 @@ impl Strip {
 
     /// Adds `factor` times a source to the light of all tracks: −1 takes it out.
     pub(crate) fn add(&mut self, source: &Source, factor: f64) {
-        let shape = std::mem::take(&mut self.shape);
         self.spread(source, factor, |track, bins, light| {
             let changed = track.signal[bins.clone()].iter_mut().zip(&track.variance[bins.clone()]);
             for (((signal, variance), taken), light) in changed.zip(&mut track.taken[bins.clone()]).zip(light) {
                 *signal += light * variance;
                 *taken -= light;
             }
-            track.sum_again(&shape, bins);
+            let before = std::mem::take(&mut track.changed);
+            let both = before.start.min(bins.start)..before.end.max(bins.end);
+            track.changed = if before.is_empty() { bins } else { both };
         });
-        self.shape = shape;
+    }
+
+    /// Sums the stars' light anew where it has changed: not before it is asked for, since most sources that are taken out
+    /// are put back first.
+    fn sum_again(&mut self) {
+        let shape = &self.shape;
+        self.tracks.par_iter_mut().with_min_len(TRACKS_AT_ONCE).for_each(|track| track.sum_again(shape));
     }
 
     /// Counts the doubt about a source that was taken out of the image.
@@ -345,11 +357,13 @@ impl Strip {
     }
 
     /// Scatter of the S/N of stars over all places, which is one in white noise.
-    pub(crate) fn scatter(&self) -> f64 {
-        let every = (self.shape.len() / 2).max(1);
-        let places = self.tracks.iter().enumerate().flat_map(|(t, track)| {
-            let is_whole = move |b: &usize| f64::from(track.power[*b]) > 0.5 * self.usual_power;
-            (0..track.light.len()).step_by(every).filter(is_whole).map(move |b| self.snr_at((t, b)).abs())
+    pub(crate) fn scatter(&mut self) -> f64 {
+        self.sum_again();
+        let strip = &*self;
+        let every = (strip.shape.len() / 2).max(1);
+        let places = strip.tracks.iter().enumerate().flat_map(|(t, track)| {
+            let is_whole = move |b: &usize| f64::from(track.power[*b]) > 0.5 * strip.usual_power;
+            (0..track.light.len()).step_by(every).filter(is_whole).map(move |b| strip.snr_at((t, b)).abs())
         });
         let mut snrs: Vec<f64> = places.collect();
         snrs.sort_unstable_by(f64::total_cmp);
@@ -461,6 +475,9 @@ impl Strip {
     }
 }
 
+/// Fewer tracks are not worth waking another core for.
+const TRACKS_AT_ONCE: usize = 64;
+
 /// Distance of a frame's tracks, in PSF widths: a star half way between two has 0.94 of its S/N on either.
 const FRAME_STEP_SIGMAS: f64 = 1.0;
 
@@ -475,7 +492,7 @@ impl Track {
         let TrackProfile { first_px, signal, variance, .. } = profile;
         let taken = vec![0.0; signal.len()];
         let (light, power) = (Vec::new(), Vec::new());
-        Self { across_px, first_px: first_px - half_length_px, signal, variance, taken, light, power }
+        Self { across_px, first_px: first_px - half_length_px, signal, variance, taken, light, power, changed: 0..0 }
     }
 
     /// The bin nearest to `u`; the first where it lies before all.
@@ -483,8 +500,8 @@ impl Track {
         ((u - self.first_px) / bin_px).round().max(0.0) as usize
     }
 
-    /// Sums the stars' light anew where some bins have changed.
-    fn sum_again(&mut self, shape: &[f32], changed: Range<usize>) {
+    fn sum_again(&mut self, shape: &[f32]) {
+        let changed = std::mem::take(&mut self.changed);
         let to = changed.end.min(self.light.len());
         let from = changed.start.saturating_sub(shape.len() - 1).min(to);
         light::correlate(shape, &self.signal[from..], &mut self.light[from..to]);
