@@ -215,13 +215,18 @@ impl Strip {
         self.sum_again();
         let of_track = |t: usize| -> Vec<Source> {
             let track = &self.tracks[t];
+            // Most places are dark, which is told without a root.
+            let least2 = (GRID_LOSS * least_snr).powi(2) as f32;
+            let is_lit = |b: &usize| {
+                let (light, power) = (track.light[*b], track.power[*b]);
+                light > 0.0 && light * light >= least2 * power && f64::from(power) > MIN_COVERAGE * self.usual_power
+            };
             let is_peak = |b: &usize| {
                 let snr = self.snr_at((t, *b));
-                snr >= GRID_LOSS * least_snr
-                    && f64::from(track.power[*b]) > MIN_COVERAGE * self.usual_power
-                    && self.neighbours((t, *b)).all(|n| self.snr_at(n) <= snr)
+                self.neighbours((t, *b)).all(|n| self.snr_at(n) <= snr)
             };
-            let peaks = (0..track.light.len()).filter(is_peak).map(|b| self.between_cells((t, b), doubt));
+            let lit = (0..track.light.len()).filter(is_lit);
+            let peaks = lit.filter(is_peak).map(|b| self.between_cells((t, b), doubt));
             peaks.filter(|s| s.snr >= least_snr).collect()
         };
         (0..self.tracks.len()).into_par_iter().flat_map_iter(of_track).collect()

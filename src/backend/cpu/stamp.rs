@@ -97,8 +97,8 @@ impl Stamp {
                 let row = y * width + columns.start..y * width + columns.end;
                 self.y.extend(std::iter::repeat_n(self.origin.local_y(*y), columns.len()));
                 self.x.extend(columns.map(|x| self.origin.local_x(x)));
-                self.data.extend_from_slice(&residual.data[row.clone()]);
-                self.sky_weight.extend_from_slice(&weight.data[row]);
+                extend(&mut self.data, &residual.data[row.clone()]);
+                extend(&mut self.sky_weight, &weight.data[row]);
             }
         }
         let padded = self.x.len().next_multiple_of(BLOCK);
@@ -151,6 +151,15 @@ impl Stamp {
 
     fn n_blocks(&self) -> usize {
         self.x.len() / BLOCK
+    }
+}
+
+/// Adds some values to a list: a copy of known length needs no call.
+#[inline(always)]
+fn extend(list: &mut Vec<f32>, values: &[f32]) {
+    match <&[f32; PART]>::try_from(values) {
+        Ok(values) => list.extend_from_slice(values),
+        Err(_) => list.extend_from_slice(values),
     }
 }
 
@@ -310,9 +319,9 @@ impl NullaryFnOnce for FluxPass<'_> {
             let p = self.stamp.block(k);
             let t = light(&self.unit, p.x, p.y);
             let weighted = product(p.weight, &t);
-            let mut rest = *p.data;
-            for value in &mut rest {
-                *value -= self.background;
+            let mut rest = [0.0; BLOCK];
+            for (rest, value) in rest.iter_mut().zip(p.data) {
+                *rest = value - self.background;
             }
             sums.add(0, &weighted, &rest);
             sums.add(1, &weighted, &t);
@@ -383,9 +392,9 @@ impl NullaryFnOnce for FitPass<'_> {
         for k in 0..self.stamp.n_blocks() {
             let p = self.stamp.block(k);
             let ends = s.evaluate(model, p.x, p.y);
-            let mut rest = *p.data;
-            for (value, light) in rest.iter_mut().zip(&s.light) {
-                *value -= light + self.background;
+            let mut rest = [0.0; BLOCK];
+            for ((rest, value), light) in rest.iter_mut().zip(p.data).zip(&s.light) {
+                *rest = value - (light + self.background);
             }
             let weighted = product(p.weight, &rest);
             sums.add(CHI2, &weighted, &rest);
