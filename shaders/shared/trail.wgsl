@@ -1,5 +1,5 @@
 // The trailed PSF at a pixel, with its derivatives, and the walk over its pixels.
-// docs/algorithm.md, "Measure". CPU twins: backend/cpu/trail.rs; `StampWalk` in pipeline/measure.rs.
+// docs/algorithm.md, "Measure". CPU twins: backend/cpu/model.rs; `StampWalk` in pipeline/measure.rs.
 
 const INV_SQRT_TAU = 0.3989423;
 /// Below this length the two ends are one point.

@@ -11,7 +11,7 @@ use crate::pipeline::last_fits::{self, Among, Measured};
 use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{Shape, Trail};
 use crate::pipeline::merge::{Believed, Search};
-use crate::pipeline::points::PointSearch;
+use crate::pipeline::points::{PointSearch, Points};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::report::{self, Findings};
 use crate::pipeline::saturated::{self, SaturatedSource};
@@ -19,6 +19,7 @@ use crate::pipeline::star_trails::{self, Setting, StarTrails};
 use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold;
 use crate::pipeline::tracking::StarMotion;
+use crate::pipeline::weigh::Footprint;
 
 /// Trails of this S/N and more are told from stars before any star is known, and would pass for several.
 const BRIGHT_SNR: f64 = 20.0;
@@ -45,136 +46,94 @@ pub(super) struct FirstLook {
     pub(super) motion: StarMotion,
 }
 
+/// A frame in which the stars are trails, on its way through the stages.
+struct RateFrame<'a> {
+    detector: &'a Detector,
+    backend: &'a mut dyn Backend,
+    frame: &'a Frame<'a>,
+    first: FirstLook,
+    setting: Setting,
+}
+
+/// What the search has told that follows when all stars are known.
+struct LastLook {
+    field: StarField,
+    found: Found,
+    noise: Noise,
+}
+
+/// What points stand out from.
+#[derive(Clone, Copy)]
+struct Noise {
+    /// The typical noise of a pixel.
+    sky: f64,
+    /// Scatter over that of white noise.
+    excess: f64,
+    /// Points below this S/N may be noise.
+    points_snr: f64,
+}
+
 impl Detector {
     /// Bright stars and clear targets, then all stars, then what is left: streaks and points.
     pub(super) fn run_among_trails(
         &self,
         backend: &mut dyn Backend,
         frame: &Frame<'_>,
-        mut first: FirstLook,
+        first: FirstLook,
         mut clock: Clock,
     ) -> Result<Report> {
-        let config = &self.config;
-        let mut setting = Setting {
+        let setting = Setting {
             width: frame.width(),
             height: frame.height(),
             psf_sigma_px: first.psf_sigma_px,
             psf_is_given: first.field.psf_source == PsfSource::Given,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
-            clip_sigmas: config.search.clip_sigmas,
+            clip_sigmas: self.config.search.clip_sigmas,
             saturation: frame.saturation(),
         };
-        // Bright stars alone, so that no faint ones are made of a target; and what is clearly a target.
-        let clear = report::clear_targets(
-            first.found.measured.clone(),
-            &first.motion,
-            effective_sigma(setting.psf_sigma_px),
-            BRIGHT_SNR,
-            None,
-            &[],
-        );
-        let (sky, mut stars) = self.find_bright(backend, frame, &mut first, &mut setting, &measured_trails(&clear))?;
-        backend.add_trails(&measured_trails(&clear), 1.0)?;
-        let (_, found) = self.search_among_trails(backend, frame, sky, &first.field, &stars)?;
-        let bright = believed_trails(&stars.trails);
-        let sigma = effective_sigma(stars.psf_sigma_px);
-        let mut targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
+        let mut work = RateFrame { detector: self, backend, frame, first, setting };
+        let (mut stars, sky, clear) = work.find_clear_targets()?;
         clock.stage("clear_targets");
 
-        // All stars, and what they leave.
-        let without = measured_trails(&targets);
-        self.begin_anew(backend, frame, &first, &found.sky, &without)?;
-        stars.find_all(backend, &setting, &without)?;
-        stars.put_back_rows(backend)?;
+        work.find_stars(&mut stars, &sky, &measured_trails(&clear))?;
+        stars.put_back_rows(work.backend)?;
         clock.stage("stars");
-        let (field, found) = self.search_among_trails(backend, frame, found.sky, &first.field, &stars)?;
-        let known = believed_trails(&stars.trails);
-        let mode = stars.motion.mode();
-        targets
-            .extend(found.measured.into_iter().filter(|m| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion)));
-        let covered = stars.covered(&setting);
-        targets.retain(|m| !m.may_be_row(&stars.motion, covered));
+
+        let last = work.search_last(sky, &stars)?;
+        let mut targets = work.choose_targets(&last.found, clear, &stars);
         clock.stage("search");
 
-        // Stars, targets and points have shared some light: each is found or fitted again without the others'.
-        let excess = found.thresholds.noise_excess;
-        let threshold_snr = threshold::for_points(
-            (1.0 - Look::AmongTrails(stars.motion, 1.0).share()) * config.false_alarms_per_frame,
-            frame.width() * frame.height(),
-            field.psf_sigma_px,
-            excess,
-        );
-        let sky_noise = f64::from(found.sky.typical_noise);
-        let find_points = |backend: &mut dyn Backend, stars: &StarTrails, trails: &[Trail]| {
-            PointSearch {
-                frame,
-                field: &field,
-                weigh: &config.weigh,
-                judge: &config.judge,
-                motion: stars.motion,
-                trails,
-                doubt: stars.doubt,
-                sky_noise,
-                threshold_snr,
-                noise_excess: excess,
-            }
-            .find(backend)
-        };
-        let mut targets: Vec<Believed> = targets.iter().map(Measured::as_believed).collect();
-        let without = believed_trails(&targets);
-        self.begin_anew(backend, frame, &first, &found.sky, &without)?;
-        stars.find_all(backend, &setting, &without)?;
-        backend.weigh_out(&stars.spoiled(setting.saturation))?;
-        let trails = [believed_trails(&stars.trails), without].concat();
-        let mut points = find_points(backend, &stars, &trails)?.believed;
-        backend.add_trails(&believed_trails(&points), -1.0)?;
-        backend.weigh_out(&stars.hidden())?;
-        stars.fit_targets_again(backend, &mut targets, Shape::Trail)?;
+        work.share_light(&last, &mut stars, &mut targets)?;
         clock.stage("points");
 
-        let without = [believed_trails(&targets), believed_trails(&points)].concat();
-        self.begin_anew(backend, frame, &first, &found.sky, &without)?;
-        stars.find_all(backend, &setting, &without)?;
-        stars.part_from(backend, &mut points)?;
-        let measure = |backend: &mut dyn Backend, trails: Vec<Believed>, among: Among<'_>| {
-            last_fits::measure_trails(backend, frame, &field, &found.chains, config.tracking, trails, among)
-        };
-        let mut measured = measure(backend, stars.trails.clone(), Among::TheStars(&stars.motion))?;
-        backend.add_trails(&believed_trails(&stars.trails), -1.0)?;
-        backend.weigh_out(&[stars.spoiled(setting.saturation), stars.hidden()].concat())?;
-        stars.fit_targets_again(backend, &mut targets, Shape::Trail)?;
-        measured.extend(measure(backend, targets, Among::Left)?);
+        work.measure(last, &stars, targets, clock)
+    }
+}
 
-        let mut findings =
-            Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
-        findings.judge_trails(measured, Some(stars.motion.mode()), threshold_snr);
-        findings.add_spilled(&first.field, |bleed| first.saturated.iter().any(|source| source.holds(bleed)));
-        for source in &first.saturated {
-            findings.add_summed(source.report(&stars.motion, frame, &field));
-        }
-        self.begin_anew(backend, frame, &first, &found.sky, &findings.trails)?;
-        backend.weigh_out(&stars.spoiled(setting.saturation))?;
-        let points = find_points(backend, &stars, &findings.trails)?;
-        findings.add_points(points);
-        clock.stage("measure");
-        Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))
+impl<'a> RateFrame<'a> {
+    /// Bright stars, and what is clearly a target, so that no faint stars are made of it; with the sky without them.
+    fn find_clear_targets(&mut self) -> Result<(StarTrails, BackgroundMap, Vec<Measured>)> {
+        let measured = self.first.found.measured.clone();
+        let sigma = effective_sigma(self.setting.psf_sigma_px);
+        let clear = report::clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
+        let (sky, stars) = self.find_bright(&measured_trails(&clear))?;
+        self.backend.add_trails(&measured_trails(&clear), 1.0)?;
+        let (_, found) = self.search(sky, &stars)?;
+        let bright = believed_trails(&stars.trails);
+        let sigma = effective_sigma(stars.psf_sigma_px);
+        let targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
+        Ok((stars, found.sky, targets))
     }
 
     /// Bright stars, and the sky without them. With too narrow a PSF a star is found as several side by side, each narrower
     /// than it is, and what is saturated has another shape: so they are looked for until the width is theirs.
-    fn find_bright(
-        &self,
-        backend: &mut dyn Backend,
-        frame: &Frame<'_>,
-        first: &mut FirstLook,
-        setting: &mut Setting,
-        without: &[Trail],
-    ) -> Result<(BackgroundMap, StarTrails)> {
+    fn find_bright(&mut self, without: &[Trail]) -> Result<(BackgroundMap, StarTrails)> {
         let mut rounds = 0;
         loop {
-            let mut sky = first.sky.clone();
-            self.begin_anew(backend, frame, first, &sky, without)?;
-            let stars = star_trails::find_bright(backend, &mut sky, setting, first.motion, &first.saturated)?;
+            let mut sky = self.first.sky.clone();
+            self.begin_anew(&sky, without)?;
+            let Self { backend, frame, first, setting, .. } = self;
+            let stars = star_trails::find_bright(*backend, &mut sky, setting, first.motion, &first.saturated)?;
             rounds += 1;
             if rounds == WIDTH_ROUNDS || (stars.psf_sigma_px / setting.psf_sigma_px - 1.0).abs() < SAME_WIDTH {
                 return Ok((sky, stars));
@@ -185,46 +144,138 @@ impl Detector {
         }
     }
 
-    /// The frame's residual image as at first, but for defects, and for some trails that are taken out.
-    fn begin_anew(
-        &self,
-        backend: &mut dyn Backend,
-        frame: &Frame<'_>,
-        first: &FirstLook,
-        sky: &BackgroundMap,
-        without: &[Trail],
-    ) -> Result<()> {
-        normalise_anew(backend, frame, sky, &first.lines)?;
-        stars::weigh_out_defects(backend, &first.field)?;
-        backend.weigh_out(&first.saturated.iter().flat_map(SaturatedSource::footprints).collect::<Vec<_>>())?;
-        backend.add_trails(without, -1.0)
+    /// All stars, in the residual image without some other trails.
+    fn find_stars(&mut self, stars: &mut StarTrails, sky: &BackgroundMap, without: &[Trail]) -> Result<()> {
+        self.begin_anew(sky, without)?;
+        stars.find_all(self.backend, &self.setting, without)
+    }
+
+    /// The residual image as at first, but for defects, and for some trails that are taken out.
+    fn begin_anew(&mut self, sky: &BackgroundMap, without: &[Trail]) -> Result<()> {
+        normalise_anew(self.backend, self.frame, sky, &self.first.lines)?;
+        stars::weigh_out_defects(self.backend, &self.first.field)?;
+        let saturated: Vec<Footprint> = self.first.saturated.iter().flat_map(SaturatedSource::footprints).collect();
+        self.backend.weigh_out(&saturated)?;
+        self.backend.add_trails(without, -1.0)
     }
 
     /// Streaks in what the stars leave: what is round in it is weighed out as in any frame.
-    fn search_among_trails(
-        &self,
-        backend: &mut dyn Backend,
-        frame: &Frame<'_>,
-        sky: BackgroundMap,
-        before: &StarField,
-        stars: &StarTrails,
-    ) -> Result<(StarField, Found)> {
+    fn search(&mut self, sky: BackgroundMap, stars: &StarTrails) -> Result<(StarField, Found)> {
+        let Self { detector, backend, frame, first, setting } = self;
+        let config = &detector.config;
         backend.weigh_out(&stars.hidden())?;
-        backend.weigh_out(&stars.spoiled(frame.saturation()))?;
-        let mut field = stars::survey(backend, sky.mesh, Some(stars.psf_sigma_px), &self.config.weigh)?;
+        backend.weigh_out(&stars.spoiled(setting.saturation))?;
+        let mut field = stars::survey(*backend, sky.mesh, Some(stars.psf_sigma_px), &config.weigh)?;
         field.psf_source = match stars.n_widths {
-            0 => before.psf_source,
+            0 => first.field.psf_source,
             count => PsfSource::Trails { count },
         };
-        let weighed = self.weigh(backend, sky, &field)?;
-        let mut search =
-            self.begin_search(backend, frame, weighed, &field, Look::AmongTrails(stars.motion, stars.scatter))?;
+        let weighed = detector.weigh(*backend, sky, &field)?;
+        let look = Look::AmongTrails(stars.motion, stars.scatter);
+        let mut search = detector.begin_search(*backend, frame, weighed, &field, look)?;
         let trails: Vec<Believed> = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured =
-            last_fits::measure_trails(backend, frame, &field, &chains, self.config.tracking, trails, Among::Left)?;
+            last_fits::measure_trails(*backend, frame, &field, &chains, config.tracking, trails, Among::Left)?;
         Ok((field, Found { measured, sky, thresholds, chains, longest_px, uneven }))
+    }
+
+    /// The search in what all stars leave.
+    fn search_last(&mut self, sky: BackgroundMap, stars: &StarTrails) -> Result<LastLook> {
+        let (field, found) = self.search(sky, stars)?;
+        let share_of_points = 1.0 - Look::AmongTrails(stars.motion, 1.0).share();
+        let excess = found.thresholds.noise_excess;
+        let points_snr = threshold::for_points(
+            share_of_points * self.detector.config.false_alarms_per_frame,
+            self.setting.width * self.setting.height,
+            field.psf_sigma_px,
+            excess,
+        );
+        let noise = Noise { sky: f64::from(found.sky.typical_noise), excess, points_snr };
+        Ok(LastLook { field, found, noise })
+    }
+
+    /// The clear targets and those that the last search has found, but for what may be stars.
+    fn choose_targets(&self, found: &Found, clear: Vec<Measured>, stars: &StarTrails) -> Vec<Believed> {
+        let known = believed_trails(&stars.trails);
+        let mode = stars.motion.mode();
+        let is_new = |m: &&Measured| m.is_target(&mode) && !m.is_remnant(&known, &stars.motion);
+        let covered = stars.covered(&self.setting);
+        let all = clear.iter().chain(found.measured.iter().filter(is_new));
+        all.filter(|m| !m.may_be_row(&stars.motion, covered)).map(Measured::as_believed).collect()
+    }
+
+    /// Stars, targets and points have shared some light: each is found or fitted again without the others'.
+    fn share_light(&mut self, last: &LastLook, stars: &mut StarTrails, targets: &mut [Believed]) -> Result<()> {
+        let without = believed_trails(targets);
+        self.find_stars(stars, &last.found.sky, &without)?;
+        self.backend.weigh_out(&stars.spoiled(self.setting.saturation))?;
+        let trails = [believed_trails(&stars.trails), without].concat();
+        let mut points = self.find_points(&last.field, last.noise, stars, &trails)?.believed;
+        self.backend.add_trails(&believed_trails(&points), -1.0)?;
+        self.backend.weigh_out(&stars.hidden())?;
+        stars.fit_targets_again(self.backend, targets, Shape::Trail)?;
+
+        let without = [believed_trails(targets), believed_trails(&points)].concat();
+        self.find_stars(stars, &last.found.sky, &without)?;
+        stars.part_from(self.backend, &mut points)
+    }
+
+    /// Points in the residual image, from which everything else has been taken out.
+    fn find_points(&mut self, field: &StarField, noise: Noise, stars: &StarTrails, trails: &[Trail]) -> Result<Points> {
+        let config = &self.detector.config;
+        PointSearch {
+            frame: self.frame,
+            field,
+            weigh: &config.weigh,
+            judge: &config.judge,
+            motion: stars.motion,
+            trails,
+            doubt: stars.doubt,
+            sky_noise: noise.sky,
+            threshold_snr: noise.points_snr,
+            noise_excess: noise.excess,
+        }
+        .find(self.backend)
+    }
+
+    /// Measures stars, targets and points, and judges them.
+    fn measure(
+        mut self,
+        last: LastLook,
+        stars: &StarTrails,
+        mut targets: Vec<Believed>,
+        mut clock: Clock,
+    ) -> Result<Report> {
+        let Self { detector, frame, .. } = self;
+        let LastLook { field, found, noise } = last;
+        let fit_last = |backend: &mut dyn Backend, trails: Vec<Believed>, among: Among<'_>| {
+            let tracking = detector.config.tracking;
+            last_fits::measure_trails(backend, frame, &field, &found.chains, tracking, trails, among)
+        };
+        let mut measured = fit_last(self.backend, stars.trails.clone(), Among::TheStars(&stars.motion))?;
+        self.backend.add_trails(&believed_trails(&stars.trails), -1.0)?;
+        let spoiled = stars.spoiled(self.setting.saturation);
+        self.backend.weigh_out(&[spoiled.clone(), stars.hidden()].concat())?;
+        stars.fit_targets_again(self.backend, &mut targets, Shape::Trail)?;
+        measured.extend(fit_last(self.backend, targets, Among::Left)?);
+
+        let config = &detector.config;
+        let mut findings =
+            Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
+        findings.judge_trails(measured, Some(stars.motion.mode()), noise.points_snr);
+        let FirstLook { saturated, field: first_field, .. } = &self.first;
+        findings.add_spilled(first_field, |bleed| saturated.iter().any(|source| source.holds(bleed)));
+        for source in saturated {
+            findings.add_summed(source.report(&stars.motion, frame, &field));
+        }
+        self.begin_anew(&found.sky, &findings.trails)?;
+        self.backend.weigh_out(&spoiled)?;
+        let points = self.find_points(&field, noise, stars, &findings.trails)?;
+        findings.add_points(points);
+        clock.stage("measure");
+        Ok(findings.into_report(detector.device_name(), clock.stages, clock.begin))
     }
 }
 

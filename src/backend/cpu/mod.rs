@@ -1,11 +1,11 @@
 //! The CPU backend: complete, on all cores, nothing to install.
 
-mod add;
 mod background;
 mod compact;
 mod filter;
 mod fit;
 mod ingest;
+mod model;
 mod profile;
 mod radon;
 mod stamp;
@@ -151,7 +151,7 @@ impl Backend for CpuBackend {
     }
 
     fn add_trails(&mut self, trails: &[Trail], factor: f32) -> Result<()> {
-        add::add(&mut self.residual, trails, factor);
+        trail::add(&mut self.residual, trails, factor);
         Ok(())
     }
 

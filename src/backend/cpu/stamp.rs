@@ -7,7 +7,7 @@ use std::ops::Range;
 use pulp::{Arch, NullaryFnOnce};
 
 use super::Image;
-use super::trail::{Form, Model, Near, Origin, Spot, ends_seen, light};
+use super::model::{Form, Model, Near, Origin, Spot, ends_seen, light};
 use crate::gauss::bell;
 use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, StampWalk, Trail, triangle};
 

@@ -1,4 +1,4 @@
-//! The trailed PSF: trails made ready for the device, and added to the residual image. CPU twin: backend/cpu/trail.rs.
+//! The trailed PSF: trails made ready for the device, and added to the residual image. CPU twins: backend/cpu/model.rs, trail.rs.
 
 use bytemuck::{Pod, Zeroable};
 
