@@ -169,15 +169,32 @@ const REFINE_ROUNDS: usize = 3;
 const MODEL_LENGTH_PX: f64 = 0.2;
 
 /// Weighted mean of values with errors that are no less than some floor, and its error, from the scatter where that is
-/// larger than the errors say.
-fn mean(values: impl Iterator<Item = (f64, f64, f64)> + Clone) -> (f64, f64) {
-    let weighted = values.map(|(value, error, floor)| (value, 1.0 / (error * error + floor * floor)));
-    let (n, sum, weight) =
-        weighted.clone().fold((0.0, 0.0, 0.0), |(n, sum, weight), (v, w)| (n + 1.0, sum + w * v, weight + w));
+/// larger than the errors say. Values far off are left out: two stars in one trail, a star cut by what was weighed out.
+fn mean(values: impl Iterator<Item = (f64, f64, f64)>) -> (f64, f64) {
+    let mut values: Vec<(f64, f64)> = values.map(|(value, error, floor)| (value, error.hypot(floor))).collect();
+    let mut best = mean_of(&values);
+    for _ in 0..CLIP_ROUNDS {
+        let off = |&(value, error): &(f64, f64)| (value - best.0).abs() / error;
+        let mut offs: Vec<f64> = values.iter().map(off).collect();
+        offs.sort_unstable_by(f64::total_cmp);
+        let usual = (offs.get(offs.len() / 2).copied().unwrap_or(0.0) / HALF_OF_NORMAL).max(1.0);
+        values.retain(|value| off(value) <= MOST_SIGMAS * usual);
+        best = mean_of(&values);
+    }
+    best
+}
+
+/// Weighted mean of values with errors, and its error.
+fn mean_of(values: &[(f64, f64)]) -> (f64, f64) {
+    let weighted = values.iter().map(|(value, error)| (value, error.powi(-2)));
+    let (sum, weight) = weighted.clone().fold((0.0, 0.0), |(sum, weight), (v, w)| (sum + w * v, weight + w));
     let mean = sum / weight;
     let chi2: f64 = weighted.map(|(v, w)| w * (v - mean).powi(2)).sum();
-    (mean, (f64::max(1.0, chi2 / f64::max(1.0, n - 1.0)) / weight).sqrt())
+    (mean, (f64::max(1.0, chi2 / f64::max(1.0, values.len() as f64 - 1.0)) / weight).sqrt())
 }
+
+/// The first mean is drawn by what is left out after it.
+const CLIP_ROUNDS: usize = 3;
 
 /// Of the directions of two tracks, in (−π/2, π/2].
 fn signed_difference(a: f64, b: f64) -> f64 {
@@ -349,6 +366,25 @@ mod tests {
         };
         assert!(spread(200, 0.0, 0.0) < 0.1 && spread(20, 0.0, 0.0) < 0.1 && spread(0, 1.0, 1.0) == 0.0);
         assert!((spread(200, 0.8, 0.0) - 0.8).abs() < 0.2 && (spread(200, 0.0, 0.6) - 0.6).abs() < 0.2);
+    }
+
+    #[test]
+    fn two_stars_in_one_trail_do_not_draw_the_vector() {
+        let noise: Vec<f64> = crate::simulate::gaussian_frame(100, 1, 1, 0.2).into_iter().map(f64::from).collect();
+        let trail = |length_px: f64| MeasuredTrail {
+            segment: Segment::around(Point::new(9.0, 9.0), length_px, 0.3),
+            length_err_px: 0.05,
+            angle_err_rad: 0.001,
+        };
+        let stars: Vec<MeasuredTrail> = noise.iter().map(|noise| trail(120.0 + noise)).collect();
+        let alone = given(120.0, 0.3).refined(&stars);
+        let with_blend = given(120.0, 0.3).refined(&[stars.as_slice(), &[trail(131.0)]].concat());
+        assert_eq!((alone.length_px, alone.length_err_px), (with_blend.length_px, with_blend.length_err_px));
+        assert!((alone.length_px - 120.0).abs() < 0.06 && (0.02..0.03).contains(&alone.length_err_px), "{alone:?}");
+        // Of a field whose lengths differ none is left out.
+        let spread: Vec<MeasuredTrail> = noise.iter().map(|noise| trail(120.0 + 10.0 * noise)).collect();
+        let wide = given(120.0, 0.3).refined(&spread);
+        assert!((0.12..0.28).contains(&wide.length_err_px), "{wide:?}");
     }
 
     #[test]
