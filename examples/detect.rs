@@ -20,6 +20,7 @@ type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Find streaks in FITS frames.
 #[derive(Parser)]
+#[command(version)]
 struct Options {
     /// FITS files: plain, gzipped or tile-compressed.
     #[arg(required_unless_present = "list_devices")]
@@ -31,7 +32,7 @@ struct Options {
     #[arg(long)]
     rejected: bool,
     /// With --json: also write the light curve of every streak.
-    #[arg(long)]
+    #[arg(long, requires = "json")]
     light_curves: bool,
     /// Write a PNG of each frame, with its detections outlined, to this folder: NAME.png.
     #[arg(long, value_name = "DIR")]
@@ -46,7 +47,7 @@ struct Options {
     #[arg(long, value_name = "DIR")]
     sky: Option<PathBuf>,
     /// Write one table of all detections.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = table_path)]
     csv: Option<PathBuf>,
     /// auto, cpu, gpu, or an adapter by (part of) its name.
     #[arg(long, default_value = "auto", value_parser = parse_device)]
@@ -66,10 +67,11 @@ struct Options {
     /// Gain, electrons per ADU, where the header does not say it.
     #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero, allow_negative_numbers = true)]
     gain: Option<f64>,
-    /// FITS files of the same pointing: their median, which stands still, is taken off every frame.
+    /// FITS files of the same pointing: their median, which stands still, is taken off every frame. After the frames.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reference: Vec<PathBuf>,
-    /// FITS files of different pointing, three at least: what they share is the detector's, and left out.
+    /// FITS files of different pointing, three at least: what they share is the detector's, and left out. After
+    /// the frames.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     fixed_pattern: Vec<PathBuf>,
     /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
@@ -86,6 +88,14 @@ struct Options {
 fn above_zero(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
     if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
+}
+
+/// A table is not to replace a frame, as in `--csv *.fits`.
+fn table_path(text: &str) -> Result<PathBuf, String> {
+    let name = text.to_lowercase();
+    let plain = name.trim_end_matches(".gz").trim_end_matches(".fz");
+    let is_fits = [".fits", ".fit", ".fts"].iter().any(|ending| plain.ends_with(ending));
+    if is_fits { Err("this is the name of a FITS file".to_owned()) } else { Ok(text.into()) }
 }
 
 fn main() -> ExitCode {
@@ -282,16 +292,25 @@ struct Outputs<'o> {
     taken: HashSet<String>,
 }
 
+fn make_folder(folder: &Path) -> AnyResult<()> {
+    Ok(fs::create_dir_all(folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?)
+}
+
 impl<'o> Outputs<'o> {
     fn create(options: &'o Options) -> AnyResult<Self> {
         let folders = [&options.overlay, &options.regions, &options.mask, &options.sky];
         for folder in folders.into_iter().flatten() {
-            fs::create_dir_all(folder).map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))?;
+            make_folder(folder)?;
         }
         let mut table = None;
         if let Some(path) = &options.csv {
+            let read = [&options.frames, &options.reference, &options.fixed_pattern];
+            let is_table = |frame: &PathBuf| fs::canonicalize(frame).ok() == fs::canonicalize(path).ok();
+            if path.exists() && read.into_iter().flatten().any(is_table) {
+                return Err(format!("{} is one of the frames: the table would replace it", path.display()).into());
+            }
             if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
+                make_folder(folder)?;
             }
             let file = File::create(path).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
             csv::write_header(table.insert(BufWriter::new(file)))?;
@@ -344,6 +363,7 @@ impl<'o> Outputs<'o> {
 
 fn parse_device(text: &str) -> Result<Device, String> {
     Ok(match text.to_lowercase().as_str() {
+        "" => return Err("is empty".to_owned()),
         "auto" => Device::Auto,
         "cpu" => Device::Cpu,
         "gpu" => Device::Gpu,

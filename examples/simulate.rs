@@ -15,6 +15,7 @@ use skystreak::simulate::{RandomStreaks, SceneConfig, simulate};
 
 /// Simulates frames with known contents: `<out>/<name>.fits` and `<out>/<name>.truth.json`.
 #[derive(Parser)]
+#[command(version)]
 struct Options {
     /// Folder to write to; made when it is not there.
     out: PathBuf,
@@ -49,12 +50,12 @@ struct Options {
     /// Stars per million pixels. Default: 1200, in blank frames none.
     #[arg(long)]
     stars: Option<f64>,
-    /// Length of the star trails of rate-tracked frames, px.
-    #[arg(long, default_value_t = 30.0)]
-    trail_length: f64,
-    /// Angle of the star trails of rate-tracked frames, degrees from +x towards +y.
-    #[arg(long, default_value_t = 17.0)]
-    trail_angle_deg: f64,
+    /// With --kind rate: length of the star trails, px. Default: 30.
+    #[arg(long)]
+    trail_length: Option<f64>,
+    /// With --kind rate: angle of the star trails, degrees from +x towards +y. Default: 17.
+    #[arg(long, allow_negative_numbers = true)]
+    trail_angle_deg: Option<f64>,
     /// Number of streaks.
     #[arg(short, long, default_value_t = 4)]
     n: usize,
@@ -99,9 +100,19 @@ impl Options {
             let name = file.trim_end_matches(".json").trim_end_matches(".scene").to_owned();
             return Ok((read_scene(path).map_err(|e| format!("{}: {e}", path.display()))?, name));
         }
+        let trail = (self.trail_length, self.trail_angle_deg);
         let (scene, name) = match self.kind {
+            Kind::Rate => {
+                let (length_px, angle_deg) = (trail.0.unwrap_or(30.0), trail.1.unwrap_or(17.0));
+                if length_px <= 0.0 {
+                    return Err(format!("star trails of {length_px} px: the length must be positive").into());
+                }
+                (SceneConfig::rate_tracked(length_px, angle_deg.to_radians()), "rate")
+            }
+            _ if trail != (None, None) => {
+                return Err("--trail-length and --trail-angle-deg go with --kind rate".into());
+            }
             Kind::Sidereal => (SceneConfig::default(), "sidereal"),
-            Kind::Rate => (SceneConfig::rate_tracked(self.trail_length, self.trail_angle_deg.to_radians()), "rate"),
             Kind::Blank => (SceneConfig::blank(), "blank"),
         };
         let streaks = RandomStreaks { n: self.n, snr: self.snr.0, length_px: self.length.0, ..Default::default() };
@@ -137,9 +148,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let (mut scene, default_name) = options.scene()?;
     let name = options.name.as_ref().unwrap_or(&default_name);
     let first_seed = options.seed.unwrap_or(scene.seed);
-    fs::create_dir_all(&options.out)?;
+    fs::create_dir_all(&options.out)
+        .map_err(|e| format!("the folder {} cannot be made: {e}", options.out.display()))?;
     for k in 0..options.frames {
-        scene.seed = first_seed + k;
+        scene.seed = first_seed.checked_add(k).ok_or("the seeds of so many frames are too large")?;
         // A frame every ten seconds.
         scene.start_utc = format!("2026-01-01T{:02}:{:02}:{:02}.000", k / 360 % 24, k / 6 % 60, k % 6 * 10);
         let result = simulate(&scene)?;

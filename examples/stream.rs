@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use clap::Parser;
+use skystreak::export::json;
 use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
 use skystreak::{Detector, DetectorConfig, Device, Frame, Report, Result, Segment, StreamConfig, StreamSummary, io};
 
 /// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
 #[derive(Parser)]
+#[command(version)]
 struct Options {
     /// Folder of FITS files; without one a camera is simulated
     folder: Option<PathBuf>,
@@ -39,8 +41,11 @@ struct Options {
     /// Also detect the simulated camera's frames one by one, in turns with the stream, and print the ratio
     #[arg(long, conflicts_with = "folder")]
     compare: bool,
-    /// Print the totals alone
+    /// Write JSON Lines as `detect` does, one object per frame; the totals go to the standard error
     #[arg(long)]
+    json: bool,
+    /// Print the totals alone
+    #[arg(long, conflicts_with = "json")]
     quiet: bool,
 }
 
@@ -66,13 +71,14 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
         "auto" => Device::Auto,
         "cpu" => Device::Cpu,
         "gpu" => Device::Gpu,
+        "" => return Err("--device is empty".into()),
         name => Device::Named(name.into()),
     };
     let detector = Detector::new(DetectorConfig { device, ..DetectorConfig::default() })?;
     let mut config = StreamConfig::default();
     config.frames_in_flight = options.in_flight.unwrap_or(config.frames_in_flight);
     config.memory_limit_bytes = options.memory.map_or(config.memory_limit_bytes, |mib| mib << 20);
-    println!("device {}, {} frames in flight", detector.device_name(), config.frames_in_flight);
+    options.say(&format!("device {}, {} frames in flight", detector.device_name(), config.frames_in_flight));
 
     match &options.folder {
         Some(folder) => {
@@ -82,10 +88,10 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
                 &config,
                 files_of(folder, options.watch),
                 |path| io::fits::read_frame(path),
-                |path, report| print(&path.display().to_string(), &report, options.quiet),
+                |path, report| options.print(&path.display().to_string(), &report),
             )?;
-            print_rates("stream", &summary, begin.elapsed());
-            print_memory(&summary);
+            options.print_rates("stream", &summary, begin.elapsed());
+            options.print_memory(&summary);
             Ok(summary.failed)
         }
         None => Ok(simulate_camera(&detector, &config, options)?),
@@ -110,14 +116,15 @@ fn files_of(folder: &Path, quiet_for: Option<Duration>) -> impl Iterator<Item = 
                 last_new = Instant::now();
                 return Some(path);
             }
-            if quiet_for.is_none_or(|quiet| last_new.elapsed() > quiet) {
-                return None;
-            }
+            let Some(quiet) = quiet_for else { return None };
             thread::sleep(SETTLE);
             let now = sizes(&folder);
             let settled = now.iter().filter(|file| before.contains(file)).map(|(path, _)| path);
             ready.extend(settled.filter(|path| taken.insert((*path).clone())).rev().cloned());
             before = now;
+            if ready.is_empty() && last_new.elapsed() > quiet {
+                return None;
+            }
         }
     })
 }
@@ -166,44 +173,57 @@ fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options
         slots.clone(),
         |frame| Ok(frame.as_borrowed()),
         |_, report| {
-            print(&format!("frame {}", streamed.len()), &report, options.quiet);
+            options.print(&format!("frame {}", streamed.len()), &report);
             streamed.extend(report.map(|r| r.detections));
         },
     )?;
     let in_stream = begin.elapsed();
-    print_rates("stream", &summary, in_stream);
-    print_memory(&summary);
+    options.print_rates("stream", &summary, in_stream);
+    options.print_memory(&summary);
 
     if options.compare {
         let begin = Instant::now();
         let single: Vec<_> = slots.map(|frame| Ok(detector.detect(frame)?.detections)).collect::<Result<_>>()?;
         let one_by_one = begin.elapsed();
-        print_rates("one by one", &summary, one_by_one);
+        options.print_rates("one by one", &summary, one_by_one);
         assert!(streamed == single, "a stream finds what single frames hold");
-        println!("the stream is {:.2} times as fast", one_by_one.as_secs_f64() / in_stream.as_secs_f64());
+        let times = one_by_one.as_secs_f64() / in_stream.as_secs_f64();
+        options.say(&format!("the stream is {times:.2} times as fast"));
     }
     Ok(summary.failed)
 }
 
-fn print(name: &str, report: &Result<Report>, quiet: bool) {
-    match report {
-        Ok(_) if quiet => {}
-        Ok(report) => println!("{name}: {} detections, {:.0} ms", report.detections.len(), report.total_ms),
-        Err(error) => eprintln!("{name}: {error}"),
+impl Options {
+    fn print(&self, name: &str, report: &Result<Report>) {
+        match report {
+            Ok(report) if self.json => print!("{}", json::report_line(name, report, json::Include::default())),
+            Ok(_) if self.quiet => {}
+            Ok(report) => println!("{name}: {} detections, {:.0} ms", report.detections.len(), report.total_ms),
+            Err(error) => {
+                let error = error.to_string();
+                let known = if error.contains(name) { String::new() } else { format!("{name}: ") };
+                eprintln!("{known}{error}");
+            }
+        }
     }
-}
 
-fn print_rates(what: &str, summary: &StreamSummary, elapsed: Duration) {
-    let seconds = elapsed.as_secs_f64();
-    println!(
-        "{what}: {} frames ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s",
-        summary.frames,
-        summary.failed,
-        summary.frames as f64 / seconds,
-        summary.pixels as f64 / 1e6 / seconds,
-    );
-}
+    fn print_rates(&self, what: &str, summary: &StreamSummary, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        self.say(&format!(
+            "{what}: {} frames ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s",
+            summary.frames,
+            summary.failed,
+            summary.frames as f64 / seconds,
+            summary.pixels as f64 / 1e6 / seconds,
+        ));
+    }
 
-fn print_memory(summary: &StreamSummary) {
-    println!("up to {} frames at once in {} MiB", summary.most_in_flight, summary.peak_bytes >> 20);
+    fn print_memory(&self, summary: &StreamSummary) {
+        self.say(&format!("up to {} frames at once in {} MiB", summary.most_in_flight, summary.peak_bytes >> 20));
+    }
+
+    /// Says something that is no result.
+    fn say(&self, text: &str) {
+        if self.json { eprintln!("{text}") } else { println!("{text}") }
+    }
 }

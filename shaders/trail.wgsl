@@ -1,6 +1,6 @@
 // One invocation: one pixel of one trail's walk; adds a multiple of the model to it.
 // In: trails, the centres of their walks. In and out: residuals.
-// docs/algorithm.md, "Measure". CPU twin: `add_trails` in backend/cpu/mod.rs. Needs shared/trail.wgsl.
+// docs/algorithm.md, "Measure". CPU twin: backend/cpu/trail.rs. Needs shared/trail.wgsl.
 //
 // One dispatch adds one trail, so that no two invocations meet in a pixel.
 

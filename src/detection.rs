@@ -85,9 +85,16 @@ macro_rules! flags {
 /// let both = Flags::END1_OFF_FRAME | Flags::END2_OFF_FRAME;
 /// assert!(flags.intersects(both) && !flags.contains(both) && !flags.intersects(Flags::WIDE));
 /// assert_eq!(flags.names().collect::<Vec<_>>(), ["end1_off_frame", "not_converged"]);
+/// assert_eq!(format!("{flags:?}"), r#"{"end1_off_frame", "not_converged"}"#);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(u32);
+
+impl std::fmt::Debug for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
 
 flags! {
     END1_OFF_FRAME = 0, "end1_off_frame", "The track leaves the frame at its first end: that end point was not seen.";

@@ -342,6 +342,7 @@ impl Detector {
         places: Option<&[Segment]>,
         psf: Option<(f64, PsfSource)>,
     ) -> Result<Report> {
+        self.config.tracking.validate_for(frame.width(), frame.height())?;
         backend.take_times();
         // That a clock cannot be read spoils no report; a lost device is noticed soon enough.
         backend.take_kernel_times().unwrap_or_default();

@@ -127,7 +127,7 @@ pub struct Frame<'a> {
     times: Option<Times>,
 }
 
-/// Start, middle and end of the exposure, and the rule they were derived by.
+/// Start, middle and end of the exposure, those that are given, and the rule that fixes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Times {
     /// UTC, ISO 8601.

@@ -137,6 +137,17 @@ fn files_asked_for_are_written() {
 }
 
 #[test]
+fn a_table_does_not_replace_a_frame() {
+    let dir = TempDir::new();
+    let frame = dir.path().join("frame.dat");
+    std::fs::copy(FRAME, &frame).unwrap();
+    let name = frame.display().to_string();
+    let Some(output) = detect(&["--csv", &name, &name]) else { return };
+    assert!(!output.status.success() && text(&output.stderr).contains("one of the frames"));
+    assert_eq!(std::fs::read(&frame).unwrap(), std::fs::read(FRAME).unwrap());
+}
+
+#[test]
 fn nonsense_is_refused() {
     for (arguments, words) in [
         (&["--sigma", "99", FRAME][..], "psf_sigma_px"),
@@ -144,6 +155,10 @@ fn nonsense_is_refused() {
         (&["--device", "no adapter has this name", FRAME], "device"),
         (&["--hdu", "7", FRAME], "no HDU 7"),
         (&["--tracking", "rate:x", FRAME], "rate:LENGTH_PX,ANGLE_DEG"),
+        (&["--tracking", "rate:1e9,3", FRAME], "at most 4 times its diagonal"),
+        (&["--csv", FRAME, FRAME], "the name of a FITS file"),
+        (&["--device", "", FRAME], "is empty"),
+        (&["--light-curves", FRAME], "--json"),
         (&[], "Usage"),
     ] {
         let Some(output) = detect(arguments) else { return };

@@ -36,7 +36,23 @@ impl Tracking {
             _ => Ok(()),
         }
     }
+
+    /// Of star trails far longer than the frame nothing can be told, and it takes long to find that out.
+    pub(crate) fn validate_for(&self, width: usize, height: usize) -> Result<()> {
+        let diagonal_px = (width as f64).hypot(height as f64);
+        match *self {
+            Self::Rate { star_length_px, .. } if star_length_px > MOST_DIAGONALS * diagonal_px => {
+                Err(Error::Config(format!(
+                    "tracking: star trails of {star_length_px} px in a frame of {width} x {height}: at most {MOST_DIAGONALS} times its diagonal"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
 }
+
+/// Star trails that are given may be so many times as long as the frame's diagonal.
+const MOST_DIAGONALS: f64 = 4.0;
 
 /// Fewer trails than this do not make a common motion.
 pub(crate) const MIN_STARS: usize = 5;

@@ -93,7 +93,11 @@ pub fn simulate(config: &SceneConfig) -> Result<Scene> {
         };
         let source = exposure.add_source(&segment, Role::Target, flux_e);
         streaks.push(source.filter(|_| value > 0.0 && value.is_finite()).ok_or_else(|| {
-            Error::Config(format!("{segment:?} with {brightness:?}: outside of {width} x {height} pixels, or no light"))
+            let (a, b) = (segment.start, segment.end);
+            Error::Config(format!(
+                "a streak from ({}, {}) to ({}, {}) with {brightness:?}: outside of {width} x {height} pixels, or no light",
+                a.x, a.y, b.x, b.y
+            ))
         })?);
     }
     number(&mut streaks);

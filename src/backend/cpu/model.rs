@@ -189,7 +189,7 @@ impl<const FIRST: bool, const LAST: bool> Form for Near<FIRST, LAST> {
 }
 
 impl Form for Spot {
-    const ENDS: [bool; 2] = [true; 2];
+    const ENDS: [bool; 2] = [false; 2];
 
     #[inline(always)]
     fn light(model: &Model, x: f32, y: f32) -> f32 {

@@ -1,28 +1,23 @@
-//! The pixels of one fit, and the passes over them: many pixels at a time, on the widest vectors of the machine.
-//!
-//! A pass adds up single-precision products in lanes and folds them into double precision every few hundred pixels.
+//! The pixels of one fit, and what passes over them tell.
+
+mod passes;
 
 use std::ops::Range;
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::Arch;
 
+use self::passes::{CHI2, CURVATURE, CoveragePass, FitPass, FluxPass, GRADIENT, POWER, Prepare};
 use super::Image;
-use super::model::{Form, Model, Near, Origin, Spot, ends_seen, light};
-use crate::gauss::bell;
-use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, StampWalk, Trail, triangle};
+use super::model::{Model, Origin};
+use crate::pipeline::measure::{FitRequest, FitSettings, N_PARAMETERS, N_TRIANGLE, StampWalk, Trail};
 
 /// Pixels evaluated together: their intermediate values stay in the first cache.
 const BLOCK: usize = 64;
 type Block = [f32; BLOCK];
 
-/// Columns that are taken together where a trail is followed along the rows.
+/// Columns that are taken together where a trail is followed along the rows; of long trails more, in so many parts at most.
 const PART: usize = 16;
-
-/// Partial sums that are kept side by side.
-const LANES: usize = 16;
-
-/// Blocks after which the partial sums are folded: a lane adds no more than 64 values in single precision.
-const FOLD: usize = 16;
+const MOST_PARTS: usize = 32;
 
 /// Where the pixels lie that fill up the last block: far from everything, with weight zero.
 const NOWHERE: f32 = 1e6;
@@ -54,13 +49,6 @@ pub(super) struct Sums {
     pub(super) power: f64,
 }
 
-/// Places in the sums: the upper triangle of the matrix, the gradient, then these.
-const GRADIENT: usize = N_TRIANGLE;
-const CURVATURE: usize = GRADIENT + N_PARAMETERS;
-const CHI2: usize = CURVATURE + 2;
-const POWER: usize = CHI2 + 1;
-const N_SUMS: usize = POWER + 1;
-
 impl Stamp {
     /// Takes the pixels within reach of the request's start.
     pub(super) fn gather(&mut self, residual: &Image, weight: &Image, request: &FitRequest, settings: &FitSettings) {
@@ -87,7 +75,7 @@ impl Stamp {
         // Part by part along the track: most blocks see one end, or none.
         let left = self.rows.iter().map(|(_, columns)| columns.start).min().unwrap_or(0);
         let right = self.rows.iter().map(|(_, columns)| columns.end).max().unwrap_or(0);
-        let part = if walk.along_x { PART } else { width };
+        let part = if walk.along_x { PART.max((right - left).div_ceil(MOST_PARTS)) } else { width };
         for from in (left..right).step_by(part) {
             for (y, columns) in &self.rows {
                 let columns = columns.start.max(from)..columns.end.min(from + part);
@@ -185,242 +173,93 @@ impl Stamp {
     }
 }
 
-/// Sums in lanes, and what has been folded of them.
-struct LaneSums<const N: usize> {
-    lanes: [[f32; LANES]; N],
-    folded: [f64; N],
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Segment;
+    use crate::pipeline::measure::{Shape, UNCLIPPED_SIGMAS};
 
-impl<const N: usize> LaneSums<N> {
-    #[inline(always)]
-    fn new() -> Self {
-        Self { lanes: [[0.0; LANES]; N], folded: [0.0; N] }
-    }
+    const SIZE: (usize, usize) = (300, 200);
 
-    /// Adds `Σ a b` to sum `k`.
-    #[inline(always)]
-    fn add(&mut self, k: usize, a: &Block, b: &Block) {
-        let lanes = &mut self.lanes[k];
-        for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
-            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-                *lane += a * b;
-            }
+    fn settings() -> FitSettings {
+        FitSettings {
+            shape: Shape::Trail,
+            free_background: true,
+            free_sigma: true,
+            sigma_range: (0.3, 7.5),
+            sigma_prior: None,
+            reach_px: 9.0,
+            photon_variance: 0.01,
+            clip_sigmas: UNCLIPPED_SIGMAS,
+            max_iterations: 0,
         }
     }
 
-    #[inline(always)]
-    fn fold(&mut self) {
-        for (total, lanes) in self.folded.iter_mut().zip(&mut self.lanes) {
-            *total += lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
-            *lanes = [0.0; LANES];
-        }
+    fn image(data: Vec<f32>) -> Image {
+        Image { width: SIZE.0, height: SIZE.1, data }
     }
-}
 
-#[inline(always)]
-fn product(a: &Block, b: &Block) -> Block {
-    let mut out = [0.0; BLOCK];
-    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-        *out = a * b;
+    fn noise(seed: u64) -> Vec<f32> {
+        crate::simulate::gaussian_frame(SIZE.0, SIZE.1, seed, 1.0)
     }
-    out
-}
 
-/// Makes the pixels of a stamp ready for the fit.
-struct Prepare<'a> {
-    stamp: &'a mut Stamp,
-    model: Model,
-    clip_sigmas: f32,
-    /// The model has been taken out of the data.
-    subtracted: bool,
-    photon_variance: f32,
-}
-
-impl NullaryFnOnce for Prepare<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Self { stamp, model, clip_sigmas, subtracted, photon_variance } = self;
-        let places = stamp.x.as_chunks::<BLOCK>().0.iter().zip(stamp.y.as_chunks::<BLOCK>().0);
-        let data = stamp.data.as_chunks_mut::<BLOCK>().0;
-        let weights =
-            stamp.weight.as_chunks_mut::<BLOCK>().0.iter_mut().zip(stamp.sky_weight.as_chunks_mut::<BLOCK>().0);
-        for (((x, y), data), (weight, sky_weight)) in places.zip(data).zip(weights) {
-            // Clipped at so many times the noise; of no account where the weight is zero.
-            for (value, weight) in data.iter_mut().zip(&mut *sky_weight) {
-                *weight = weight.max(0.0);
-                let most = clip_sigmas / weight.sqrt().max(1e-20);
-                *value = value.clamp(-most, most);
-            }
-            *weight = *sky_weight;
-            if subtracted || photon_variance > 0.0 {
-                let light = light(&model, x, y);
-                for i in 0..BLOCK {
-                    data[i] += if subtracted { light[i] } else { 0.0 };
-                    weight[i] /= 1.0 + weight[i] * photon_variance * light[i].max(0.0);
-                }
-            }
-        }
+    fn trail(x1: f64, y1: f64, x2: f64, y2: f64) -> Trail {
+        Trail { segment: Segment::from_coordinates(x1, y1, x2, y2), flux: 900.0, background: 0.1, sigma_eff_px: 1.5 }
     }
-}
 
-/// Of the track's width near its first end what lies on usable pixels, and all of it, and the same of its last end.
-struct CoveragePass<'a> {
-    stamp: &'a Stamp,
-    model: Model,
-}
-
-impl NullaryFnOnce for CoveragePass<'_> {
-    type Output = [f64; 4];
-
-    #[inline(always)]
-    fn call(self) -> [f64; 4] {
-        let Self { stamp, model } = self;
-        let near = 2.0 * model.sigma;
-        let mut sums = LaneSums::<4>::new();
-        for k in 0..stamp.n_blocks() {
-            let p = stamp.block(k);
-            let (mut share, mut usable) = ([[0.0; BLOCK]; 2], [0.0; BLOCK]);
-            for i in 0..BLOCK {
-                let (u, v) = model.along_across(p.x[i], p.y[i]);
-                let height = bell(v / model.sigma);
-                share[0][i] = if u.abs() <= near { height } else { 0.0 };
-                share[1][i] = if (u - model.length).abs() <= near { height } else { 0.0 };
-                usable[i] = if p.weight[i] > 0.0 { 1.0 } else { 0.0 };
-            }
-            for (end, share) in share.iter().enumerate() {
-                sums.add(2 * end, share, &usable);
-                sums.add(2 * end + 1, share, &[1.0; BLOCK]);
-            }
-            if k % FOLD == FOLD - 1 {
-                sums.fold();
-            }
-        }
-        sums.fold();
-        sums.folded
+    fn gathered(residual: &Image, weight: &Image, trail: &Trail) -> Stamp {
+        let mut stamp = Stamp::default();
+        stamp.gather(residual, weight, &FitRequest { start: *trail, subtracted: true }, &settings());
+        stamp
     }
-}
 
-/// `Σ w t (d − background)` and `Σ w t²` of a model of unit flux.
-struct FluxPass<'a> {
-    stamp: &'a Stamp,
-    unit: Model,
-    background: f32,
-}
-
-impl NullaryFnOnce for FluxPass<'_> {
-    type Output = [f64; 2];
-
-    #[inline(always)]
-    fn call(self) -> [f64; 2] {
-        let mut sums = LaneSums::<2>::new();
-        for k in 0..self.stamp.n_blocks() {
-            let p = self.stamp.block(k);
-            let t = light(&self.unit, p.x, p.y);
-            let weighted = product(p.weight, &t);
-            let mut rest = [0.0; BLOCK];
-            for (rest, value) in rest.iter_mut().zip(p.data) {
-                *rest = value - self.background;
-            }
-            sums.add(0, &weighted, &rest);
-            sums.add(1, &weighted, &t);
-            if k % FOLD == FOLD - 1 {
-                sums.fold();
-            }
-        }
-        sums.fold();
-        sums.folded
-    }
-}
-
-/// All sums that a step of the fit needs.
-struct FitPass<'a> {
-    stamp: &'a Stamp,
-    model: Model,
-    background: f32,
-    free: &'a [bool; N_PARAMETERS],
-}
-
-/// The model with its derivatives on a block.
-struct Samples {
-    light: Block,
-    gradient: [Block; N_PARAMETERS],
-    curvature: [Block; 2],
-}
-
-impl Samples {
-    /// Evaluates a model; which of its ends are seen.
-    #[inline(always)]
-    fn evaluate(&mut self, model: &Model, x: &Block, y: &Block) -> [bool; 2] {
-        if model.is_point() {
-            return self.fill::<Spot>(model, x, y);
-        }
-        match ends_seen(model, x, y) {
-            [false, false] => self.fill::<Near<false, false>>(model, x, y),
-            [true, false] => self.fill::<Near<true, false>>(model, x, y),
-            [false, true] => self.fill::<Near<false, true>>(model, x, y),
-            [true, true] => self.fill::<Near<true, true>>(model, x, y),
+    #[test]
+    fn a_stamp_holds_each_pixel_within_reach_once() {
+        let all = image(vec![1.0; SIZE.0 * SIZE.1]);
+        for t in [
+            trail(20.0, 30.0, 70.0, 41.0),
+            trail(70.0, 41.0, 20.0, 130.0),
+            trail(5.0, 190.0, 290.0, 7.0),
+            trail(150.0, 60.0, 190.0, 60.0),
+            trail(-3.0, 100.0, 12.0, 100.5),
+            trail(90.0, 90.0, 90.0, 90.0),
+        ] {
+            let stamp = gathered(&all, &all, &t);
+            let mut places: Vec<(i64, i64)> =
+                stamp.x.iter().zip(&stamp.y).map(|(x, y)| (*x as i64, *y as i64)).collect();
+            places.retain(|place| place.0 < 1000);
+            let n_pixels = places.len();
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!((places.len(), stamp.n_usable()), (n_pixels, n_pixels), "each once, {t:?}");
+            let pixels = (0..SIZE.0 * SIZE.1).map(|i| (i % SIZE.0, i / SIZE.0));
+            let near: Vec<(i64, i64)> = pixels
+                .filter(|&(x, y)| t.segment.distance_to(crate::Point::new(x as f64, y as f64)) < 8.99)
+                .map(|(x, y)| (stamp.origin.local_x(x) as i64, stamp.origin.local_y(y) as i64))
+                .collect();
+            assert!(near.iter().all(|place| places.binary_search(place).is_ok()), "all within reach, {t:?}");
+            // In the corners, and at the edge of a row, there are some more.
+            assert!(n_pixels < near.len() + near.len() / 5 + 80, "{n_pixels} {}, {t:?}", near.len());
         }
     }
 
-    #[inline(always)]
-    fn fill<F: Form>(&mut self, model: &Model, x: &Block, y: &Block) -> [bool; 2] {
-        for i in 0..BLOCK {
-            let sample = F::sample(model, x[i], y[i]);
-            self.light[i] = sample.light;
-            for (row, value) in self.gradient.iter_mut().zip(sample.gradient) {
-                row[i] = value;
+    #[test]
+    fn saturated_pixels_weigh_nothing() {
+        let t = trail(60.0, 50.0, 110.0, 71.0);
+        let (mut residual, mut weight) = (image(noise(3)), image(vec![1.0; SIZE.0 * SIZE.1]));
+        let full = [60 + 50 * SIZE.0, 84 + 60 * SIZE.0, 85 + 60 * SIZE.0];
+        let mut measured = |value: f32, of_full: f32| {
+            for pixel in full {
+                (residual.data[pixel], weight.data[pixel]) = (value, of_full);
             }
-            for (row, value) in self.curvature.iter_mut().zip(sample.curvature) {
-                row[i] = value;
-            }
-        }
-        F::ENDS
-    }
-}
-
-impl NullaryFnOnce for FitPass<'_> {
-    type Output = [f64; N_SUMS];
-
-    #[inline(always)]
-    fn call(self) -> [f64; N_SUMS] {
-        let model = &self.model;
-        let mut sums = LaneSums::<N_SUMS>::new();
-        let mut s =
-            Samples { light: [0.0; BLOCK], gradient: [[0.0; BLOCK]; N_PARAMETERS], curvature: [[0.0; BLOCK]; 2] };
-        for k in 0..self.stamp.n_blocks() {
-            let p = self.stamp.block(k);
-            let ends = s.evaluate(model, p.x, p.y);
-            let mut rest = [0.0; BLOCK];
-            for ((rest, value), light) in rest.iter_mut().zip(p.data).zip(&s.light) {
-                *rest = value - (light + self.background);
-            }
-            let weighted = product(p.weight, &rest);
-            sums.add(CHI2, &weighted, &rest);
-            sums.add(POWER, &product(p.sky_weight, &s.light), &s.light);
-            for (end, curvature) in s.curvature.iter().enumerate() {
-                if ends[end] {
-                    sums.add(CURVATURE + end, &weighted, curvature);
-                }
-            }
-            for i in 0..N_PARAMETERS {
-                if !self.free[i] {
-                    continue;
-                }
-                sums.add(GRADIENT + i, &weighted, &s.gradient[i]);
-                let row = product(p.weight, &s.gradient[i]);
-                for j in i..N_PARAMETERS {
-                    if self.free[j] {
-                        sums.add(triangle(i, j), &row, &s.gradient[j]);
-                    }
-                }
-            }
-            if k % FOLD == FOLD - 1 {
-                sums.fold();
-            }
-        }
-        sums.fold();
-        sums.folded
+            let stamp = gathered(&residual, &weight, &t);
+            let sums = stamp.accumulate(&t, &settings().free_parameters());
+            (stamp.n_usable(), sums.chi2, sums.power, sums.normal, stamp.end_coverage(&t))
+        };
+        let missing = measured(0.0, 0.0);
+        assert_eq!(measured(1e5, -1.0), missing);
+        let all = measured(0.0, 1.0);
+        assert_eq!(all.0, missing.0 + 3);
+        assert!(all.2 > 1.001 * missing.2 && missing.4[0] < 0.99 && missing.4[1] > 0.999, "{all:?} {missing:?}");
     }
 }

@@ -92,3 +92,38 @@ impl Ready {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Segment;
+
+    #[test]
+    fn trails_are_added_as_if_one_by_one() {
+        let noise = crate::simulate::gaussian_frame(40, 1, 5, 1.0);
+        for (width, height) in [(300, 130), (70, 65), (33, 32), (1, 200), (200, 1), (8, 8), (1, 1)] {
+            let place = |i: usize, side: usize| (0.5 + 0.4 * f64::from(noise[i % 40])) * side as f64;
+            let trail = |i: usize| {
+                let start = (place(i, width), place(i + 11, height));
+                let end = if i % 5 == 4 { start } else { (place(i + 7, width), place(i + 23, height)) };
+                let segment = Segment::from_coordinates(start.0, start.1, end.0, end.1);
+                Trail { segment, flux: 500.0, background: 0.0, sigma_eff_px: 1.4 }
+            };
+            let trails: Vec<Trail> = (0..2 * MANY).map(trail).collect();
+            let empty = Image { width, height, data: vec![0.0; width * height] };
+            let (mut together, mut in_turn) = (empty.clone(), empty);
+            add(&mut together, &trails, -0.5);
+            trails.iter().for_each(|trail| add(&mut in_turn, &[*trail], -0.5));
+            assert_eq!(together.data, in_turn.data);
+            for (i, value) in together.data.iter().enumerate() {
+                let of_trail = |trail: &Trail| {
+                    let origin = Origin::of(&trail.segment);
+                    let at = [origin.local_x(i % width)];
+                    light(&Model::new(trail, origin), &at, &[origin.local_y(i / width)])[0]
+                };
+                let all: f32 = trails.iter().map(of_trail).sum();
+                assert!((value + 0.5 * all).abs() < 1e-3, "{value} {all} at {i} of {width} x {height}");
+            }
+        }
+    }
+}

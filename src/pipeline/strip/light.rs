@@ -21,7 +21,7 @@ pub(super) fn along(begin_px: f64, bin_px: f64, n: usize, length_px: f64, sigma_
     light
 }
 
-/// `Σ shape[k] values[i + k]` for every `i` of `out`; as many bits alike whichever part is summed anew.
+/// `Σ shape[k] values[i + k]` for every `i` of `out`: the same bits whichever part of them is asked for.
 pub(super) fn correlate(shape: &[f32], values: &[f32], out: &mut [f32]) {
     Arch::new().dispatch(Correlate { shape, values, out });
 }
@@ -43,11 +43,11 @@ impl NullaryFnOnce for Along<'_> {
         let Self { light, begin, bin, length, height } = self;
         if length == 0.0 {
             for (k, light) in light.iter_mut().enumerate() {
-                *light = height * bell(begin + bin * k as u16 as f32);
+                *light = height * bell(begin + bin * k as i32 as f32);
             }
         } else {
             for (k, light) in light.iter_mut().enumerate() {
-                let u = begin + bin * k as u16 as f32;
+                let u = begin + bin * k as i32 as f32;
                 *light = step(u).0 - step(u - length).0;
             }
         }
