@@ -53,7 +53,8 @@ fn detect(arguments: &[&str]) -> Option<Output> {
         eprintln!("skipped: {} was not built", program.display());
         return None;
     }
-    Some(Command::new(program).args(["--device", "cpu"]).args(arguments).output().unwrap())
+    let device = if arguments.contains(&"--device") { &[][..] } else { &["--device", "cpu"] };
+    Some(Command::new(program).args(device).args(arguments).output().unwrap())
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -152,7 +153,7 @@ fn nonsense_is_refused() {
     for (arguments, words) in [
         (&["--sigma", "99", FRAME][..], "psf_sigma_px"),
         (&["--false-alarms", "0", FRAME], "false_alarms_per_frame"),
-        (&["--device", "no adapter has this name", FRAME], "device"),
+        (&["--device", "no adapter has this name", FRAME], "no adapter has this name"),
         (&["--hdu", "7", FRAME], "no HDU 7"),
         (&["--tracking", "rate:x", FRAME], "rate:LENGTH_PX,ANGLE_DEG"),
         (&["--tracking", "rate:1e9,3", FRAME], "at most 4 times its diagonal"),
