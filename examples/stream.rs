@@ -116,7 +116,7 @@ fn files_of(folder: &Path, quiet_for: Option<Duration>) -> impl Iterator<Item = 
                 last_new = Instant::now();
                 return Some(path);
             }
-            let Some(quiet) = quiet_for else { return None };
+            let quiet = quiet_for?;
             thread::sleep(SETTLE);
             let now = sizes(&folder);
             let settled = now.iter().filter(|file| before.contains(file)).map(|(path, _)| path);

@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn the_nearest_integer_is_that_of_rounding() {
-        for value in [0.0, 0.49, 0.5, 0.51, 1.5, 2.5, 1023.499_999_999, 0.499_999_999_999_999_94, 1e15 + 0.5, -0.0] {
+        for value in [0.0, 0.49, 0.5, 0.51, 1.5, 2.5, 9.499_999_999, 0.499_999_999_999_999_94, 1e15 + 0.5, -0.0] {
             assert_eq!((nearest(value), nearest(-value)), (value.round() as i64, (-value).round() as i64), "{value}");
         }
     }

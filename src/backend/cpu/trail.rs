@@ -84,7 +84,7 @@ impl Ready {
     fn add(&self, x: f32, y: f32, pixels: &mut [f32]) {
         let mut xs = [x; PART];
         for (k, x) in xs.iter_mut().enumerate() {
-            *x += k as u16 as f32;
+            *x += k as i32 as f32;
         }
         let light = light(&self.model, &xs, &[y; PART]);
         for (value, light) in pixels.iter_mut().zip(light) {
