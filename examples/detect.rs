@@ -90,11 +90,13 @@ fn above_zero(text: &str) -> Result<f64, String> {
     if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
 }
 
+const FITS_ENDINGS: [&str; 3] = [".fits", ".fit", ".fts"];
+
 /// A table is not to replace a frame, as in `--csv *.fits`.
 fn table_path(text: &str) -> Result<PathBuf, String> {
     let name = text.to_lowercase();
     let plain = name.trim_end_matches(".gz").trim_end_matches(".fz");
-    let is_fits = [".fits", ".fit", ".fts"].iter().any(|ending| plain.ends_with(ending));
+    let is_fits = FITS_ENDINGS.iter().any(|ending| plain.ends_with(ending));
     if is_fits { Err("this is the name of a FITS file".to_owned()) } else { Ok(text.into()) }
 }
 
@@ -346,8 +348,9 @@ impl<'o> Outputs<'o> {
     /// The file's name without its endings; frames of one name from different folders get a number.
     fn unused_stem(&mut self, path: &Path) -> String {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let stem = [".gz", ".fz", ".fits", ".fit", ".fts"]
+        let stem = [".gz", ".fz"]
             .iter()
+            .chain(&FITS_ENDINGS)
             .fold(name.as_ref(), |stem, ending| stem.strip_suffix(ending).filter(|s| !s.is_empty()).unwrap_or(stem));
         let numbered = (2..).map(|n| format!("{stem}-{n}"));
         std::iter::once(stem.to_owned())

@@ -104,7 +104,7 @@ impl Options {
         let (scene, name) = match self.kind {
             Kind::Rate => {
                 let (length_px, angle_deg) = (trail.0.unwrap_or(30.0), trail.1.unwrap_or(17.0));
-                if length_px <= 0.0 {
+                if length_px.is_nan() || length_px <= 0.0 {
                     return Err(format!("star trails of {length_px} px: the length must be positive").into());
                 }
                 (SceneConfig::rate_tracked(length_px, angle_deg.to_radians()), "rate")

@@ -1,6 +1,7 @@
 //! Frames in a stream: a folder of FITS files, watched if wanted, or a simulated camera.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -196,9 +197,11 @@ fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options
 impl Options {
     fn print(&self, name: &str, report: &Result<Report>) {
         match report {
-            Ok(report) if self.json => print!("{}", json::report_line(name, report, json::Include::default())),
+            Ok(report) if self.json => write_out(&json::report_line(name, report, json::Include::default())),
             Ok(_) if self.quiet => {}
-            Ok(report) => println!("{name}: {} detections, {:.0} ms", report.detections.len(), report.total_ms),
+            Ok(report) => {
+                write_out(&format!("{name}: {} detections, {:.0} ms\n", report.detections.len(), report.total_ms));
+            }
             Err(error) => {
                 let error = error.to_string();
                 let known = if error.contains(name) { String::new() } else { format!("{name}: ") };
@@ -224,6 +227,18 @@ impl Options {
 
     /// Says something that is no result.
     fn say(&self, text: &str) {
-        if self.json { eprintln!("{text}") } else { println!("{text}") }
+        if self.json { eprintln!("{text}") } else { write_out(&format!("{text}\n")) }
+    }
+}
+
+/// To the standard output; ends well where whoever reads it has seen enough.
+fn write_out(text: &str) {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("the standard output cannot be written: {error}");
+            std::process::exit(1);
+        }
     }
 }

@@ -157,7 +157,7 @@ fn nonsense_is_refused() {
         (&["--hdu", "7", FRAME], "no HDU 7"),
         (&["--tracking", "rate:x", FRAME], "rate:LENGTH_PX,ANGLE_DEG"),
         (&["--tracking", "rate:1e9,3", FRAME], "at most 4 times its diagonal"),
-        (&["--csv", FRAME, FRAME], "the name of a FITS file"),
+        (&["--csv", "no/table.fits.gz", FRAME], "the name of a FITS file"),
         (&["--device", "", FRAME], "is empty"),
         (&["--light-curves", FRAME], "--json"),
         (&[], "Usage"),

@@ -110,7 +110,7 @@ impl Detector {
     }
 }
 
-impl<'a> RateFrame<'a> {
+impl RateFrame<'_> {
     /// Bright stars, and what is clearly a target, so that no faint stars are made of it; with the sky without them.
     fn find_clear_targets(&mut self) -> Result<(StarTrails, BackgroundMap, Vec<Measured>)> {
         let measured = self.first.found.measured.clone();

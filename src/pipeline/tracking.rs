@@ -128,9 +128,9 @@ impl StarMotion {
             let angle = |t: &MeasuredTrail| signed_difference(t.segment.angle_rad(), motion.angle_rad);
             let lengths = members.iter().map(|t| (t.segment.length_px(), t.length_err_px, MODEL_LENGTH_PX));
             let angles = members.iter().map(|t| (angle(t), t.angle_err_rad, MODEL_LENGTH_PX / motion.length_px));
-            let ((length_px, length_err_px), (turn, angle_err_rad)) = (mean(lengths), mean(angles));
+            let ((length_px, length_err_px, n_stars), (turn, angle_err_rad, _)) = (mean(lengths), mean(angles));
             let angle_rad = (motion.angle_rad + turn).rem_euclid(PI);
-            motion = Self { length_px, angle_rad, length_err_px, angle_err_rad, n_stars: members.len() };
+            motion = Self { length_px, angle_rad, length_err_px, angle_err_rad, n_stars };
         }
         motion
     }
@@ -186,7 +186,8 @@ const MODEL_LENGTH_PX: f64 = 0.2;
 
 /// Weighted mean of values with errors that are no less than some floor, and its error, from the scatter where that is
 /// larger than the errors say. Values far off are left out: two stars in one trail, a star cut by what was weighed out.
-fn mean(values: impl Iterator<Item = (f64, f64, f64)>) -> (f64, f64) {
+/// Returns how many are left as well.
+fn mean(values: impl Iterator<Item = (f64, f64, f64)>) -> (f64, f64, usize) {
     let mut values: Vec<(f64, f64)> = values.map(|(value, error, floor)| (value, error.hypot(floor))).collect();
     let mut best = mean_of(&values);
     for _ in 0..CLIP_ROUNDS {
@@ -197,7 +198,7 @@ fn mean(values: impl Iterator<Item = (f64, f64, f64)>) -> (f64, f64) {
         values.retain(|value| off(value) <= MOST_SIGMAS * usual);
         best = mean_of(&values);
     }
-    best
+    (best.0, best.1, values.len())
 }
 
 /// Weighted mean of values with errors, and its error.
@@ -395,7 +396,7 @@ mod tests {
         let stars: Vec<MeasuredTrail> = noise.iter().map(|noise| trail(120.0 + noise)).collect();
         let alone = given(120.0, 0.3).refined(&stars);
         let with_blend = given(120.0, 0.3).refined(&[stars.as_slice(), &[trail(131.0)]].concat());
-        assert_eq!((alone.length_px, alone.length_err_px), (with_blend.length_px, with_blend.length_err_px));
+        assert_eq!((alone, alone.n_stars), (with_blend, 100));
         assert!((alone.length_px - 120.0).abs() < 0.06 && (0.02..0.03).contains(&alone.length_err_px), "{alone:?}");
         // Of a field whose lengths differ none is left out.
         let spread: Vec<MeasuredTrail> = noise.iter().map(|noise| trail(120.0 + 10.0 * noise)).collect();

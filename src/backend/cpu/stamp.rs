@@ -136,10 +136,6 @@ impl Stamp {
         let sums = Arch::new().dispatch(CoveragePass { stamp: self, model });
         [0, 1].map(|end| if sums[2 * end + 1] > 0.0 { sums[2 * end] / sums[2 * end + 1] } else { 0.0 })
     }
-
-    fn n_blocks(&self) -> usize {
-        self.x.len() / BLOCK
-    }
 }
 
 /// Adds some values to a list: a copy of known length needs no call.
@@ -148,28 +144,6 @@ fn extend(list: &mut Vec<f32>, values: &[f32]) {
     match <&[f32; PART]>::try_from(values) {
         Ok(values) => list.extend_from_slice(values),
         Err(_) => list.extend_from_slice(values),
-    }
-}
-
-/// Places `i` of all lists of a stamp.
-struct Pixels<'a> {
-    x: &'a Block,
-    y: &'a Block,
-    data: &'a Block,
-    weight: &'a Block,
-    sky_weight: &'a Block,
-}
-
-impl Stamp {
-    #[inline(always)]
-    fn block(&self, i: usize) -> Pixels<'_> {
-        Pixels {
-            x: &self.x.as_chunks::<BLOCK>().0[i],
-            y: &self.y.as_chunks::<BLOCK>().0[i],
-            data: &self.data.as_chunks::<BLOCK>().0[i],
-            weight: &self.weight.as_chunks::<BLOCK>().0[i],
-            sky_weight: &self.sky_weight.as_chunks::<BLOCK>().0[i],
-        }
     }
 }
 

@@ -22,10 +22,10 @@ const PART: usize = 16;
 /// Adds `factor` times the models of some trails to the image, in their order at every pixel.
 pub(super) fn add(image: &mut Image, trails: &[Trail], factor: f32) {
     let (width, height) = (image.width, image.height);
-    let ready: Vec<Ready> = trails.iter().map(|t| Ready::new(t, factor, width, height)).collect();
+    let ready: Vec<Ready> = trails.iter().map(|t| Ready::new(t, width, height)).collect();
     let in_band = |(k, pixels): (usize, &mut [f32])| {
         let rows = k * BAND..((k + 1) * BAND).min(height);
-        Arch::new().dispatch(InBand { pixels, width, rows, trails: &ready });
+        Arch::new().dispatch(InBand { pixels, width, rows, trails: &ready, factor });
     };
     if trails.len() < MANY {
         image.data.chunks_mut(BAND * width).enumerate().for_each(in_band);
@@ -38,16 +38,15 @@ pub(super) fn add(image: &mut Image, trails: &[Trail], factor: f32) {
 struct Ready {
     origin: Origin,
     model: Model,
-    factor: f32,
     walk: StampWalk,
     rows: Range<usize>,
 }
 
 impl Ready {
-    fn new(trail: &Trail, factor: f32, width: usize, height: usize) -> Self {
+    fn new(trail: &Trail, width: usize, height: usize) -> Self {
         let origin = Origin::of(&trail.segment);
         let walk = StampWalk::new(&trail.segment, trail_reach_px(trail), width, height);
-        Self { origin, model: Model::new(trail, origin), factor, walk, rows: walk.row_range(height) }
+        Self { origin, model: Model::new(trail, origin), walk, rows: walk.row_range(height) }
     }
 }
 
@@ -57,6 +56,7 @@ struct InBand<'a> {
     width: usize,
     rows: Range<usize>,
     trails: &'a [Ready],
+    factor: f32,
 }
 
 impl NullaryFnOnce for InBand<'_> {
@@ -64,14 +64,14 @@ impl NullaryFnOnce for InBand<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { pixels, width, rows: band, trails } = self;
+        let Self { pixels, width, rows: band, trails, factor } = self;
         for trail in trails {
             let rows = trail.rows.start.max(band.start)..trail.rows.end.min(band.end);
             for (y, columns) in trail.walk.rows_in(width, rows) {
                 let row = &mut pixels[(y - band.start) * width..][columns.clone()];
                 let (x, y) = (trail.origin.local_x(columns.start), trail.origin.local_y(y));
                 for (first, part) in (0_u32..).step_by(PART).zip(row.chunks_mut(PART)) {
-                    trail.add(x + first as f32, y, part);
+                    trail.add(factor, x + first as f32, y, part);
                 }
             }
         }
@@ -79,16 +79,16 @@ impl NullaryFnOnce for InBand<'_> {
 }
 
 impl Ready {
-    /// Adds to some pixels side by side in a row.
+    /// Adds to some pixels side by side in a row, from `x` on.
     #[inline(always)]
-    fn add(&self, x: f32, y: f32, pixels: &mut [f32]) {
+    fn add(&self, factor: f32, x: f32, y: f32, pixels: &mut [f32]) {
         let mut xs = [x; PART];
         for (k, x) in xs.iter_mut().enumerate() {
             *x += k as i32 as f32;
         }
         let light = light(&self.model, &xs, &[y; PART]);
         for (value, light) in pixels.iter_mut().zip(light) {
-            *value += self.factor * light;
+            *value += factor * light;
         }
     }
 }

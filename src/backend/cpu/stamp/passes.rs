@@ -21,6 +21,32 @@ pub(super) const CHI2: usize = CURVATURE + 2;
 pub(super) const POWER: usize = CHI2 + 1;
 const N_SUMS: usize = POWER + 1;
 
+/// Places `i` of all lists of a stamp.
+struct Pixels<'a> {
+    x: &'a Block,
+    y: &'a Block,
+    data: &'a Block,
+    weight: &'a Block,
+    sky_weight: &'a Block,
+}
+
+impl Stamp {
+    fn n_blocks(&self) -> usize {
+        self.x.len() / BLOCK
+    }
+
+    #[inline(always)]
+    fn block(&self, i: usize) -> Pixels<'_> {
+        Pixels {
+            x: &self.x.as_chunks::<BLOCK>().0[i],
+            y: &self.y.as_chunks::<BLOCK>().0[i],
+            data: &self.data.as_chunks::<BLOCK>().0[i],
+            weight: &self.weight.as_chunks::<BLOCK>().0[i],
+            sky_weight: &self.sky_weight.as_chunks::<BLOCK>().0[i],
+        }
+    }
+}
+
 /// Sums in lanes, and what has been folded of them.
 struct LaneSums<const N: usize> {
     lanes: [[f32; LANES]; N],
@@ -42,6 +68,20 @@ impl<const N: usize> LaneSums<N> {
                 *lane += a * b;
             }
         }
+    }
+
+    /// Folds after every so many blocks, of which `k` was the last.
+    #[inline(always)]
+    fn end_block(&mut self, k: usize) {
+        if k % FOLD == FOLD - 1 {
+            self.fold();
+        }
+    }
+
+    #[inline(always)]
+    fn total(mut self) -> [f64; N] {
+        self.fold();
+        self.folded
     }
 
     #[inline(always)]
@@ -129,12 +169,9 @@ impl NullaryFnOnce for CoveragePass<'_> {
                 sums.add(2 * end, share, &usable);
                 sums.add(2 * end + 1, share, &[1.0; BLOCK]);
             }
-            if k % FOLD == FOLD - 1 {
-                sums.fold();
-            }
+            sums.end_block(k);
         }
-        sums.fold();
-        sums.folded
+        sums.total()
     }
 }
 
@@ -161,12 +198,9 @@ impl NullaryFnOnce for FluxPass<'_> {
             }
             sums.add(0, &weighted, &rest);
             sums.add(1, &weighted, &t);
-            if k % FOLD == FOLD - 1 {
-                sums.fold();
-            }
+            sums.end_block(k);
         }
-        sums.fold();
-        sums.folded
+        sums.total()
     }
 }
 
@@ -252,11 +286,8 @@ impl NullaryFnOnce for FitPass<'_> {
                     }
                 }
             }
-            if k % FOLD == FOLD - 1 {
-                sums.fold();
-            }
+            sums.end_block(k);
         }
-        sums.fold();
-        sums.folded
+        sums.total()
     }
 }
