@@ -129,23 +129,27 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Statistics of blocks of so many columns, and of so many rows, on so many pixels of each part of a line.
+    /// Statistics of blocks of so many lines, on so many pixels of each part of a line.
     fn measure(
         backend: &mut dyn Backend,
-        width: usize,
-        height: usize,
+        [width, height]: [usize; 2],
+        are_columns: bool,
         block: usize,
         most_px: usize,
-    ) -> Result<[Self; 2]> {
-        let columns =
-            Mesh { width, height, nx: width.div_ceil(block), ny: PARTS.min(height), most_px, half_of_rows: false };
-        let rows =
-            Mesh { width, height, nx: PARTS.min(width), ny: height.div_ceil(block), most_px, half_of_rows: false };
-        let mut of = |are_columns: bool, mesh: Mesh| {
-            let parts = backend.tile_statistics(mesh, TileSource::Values)?;
-            Ok(Self { are_columns, mesh, parts })
+    ) -> Result<Self> {
+        let [nx, ny] = if are_columns {
+            [width.div_ceil(block), PARTS.min(height)]
+        } else {
+            [PARTS.min(width), height.div_ceil(block)]
         };
-        Ok([of(true, columns)?, of(false, rows)?])
+        let mesh = Mesh { width, height, nx, ny, most_px, half_of_rows: false };
+        Ok(Self { are_columns, mesh, parts: backend.tile_statistics(mesh, TileSource::Values)? })
+    }
+
+    /// Those of columns and of rows, [`BLOCK`] in each.
+    fn of_both(backend: &mut dyn Backend, size: [usize; 2]) -> Result<[Self; 2]> {
+        let mut of = |are_columns: bool| Self::measure(backend, size, are_columns, BLOCK, MOST_PX);
+        Ok([of(true)?, of(false)?])
     }
 
     /// What some of each block's parts have in common.
@@ -197,7 +201,7 @@ pub(crate) fn leave_dark_borders(
     width: usize,
     height: usize,
 ) -> Result<(Lines, [Blocks; 2])> {
-    let blocks = Blocks::measure(backend, width, height, BLOCK, MOST_PX)?;
+    let blocks = Blocks::of_both(backend, [width, height])?;
     let lines = Lines::without_borders(width, height, &blocks);
     if !lines.is_none() {
         backend.take_off_lines(&lines)?;
@@ -213,7 +217,7 @@ pub(crate) fn with_steps(
     blocks: &[Blocks; 2],
     lines: &Lines,
 ) -> Result<Option<Vec<Blocks>>> {
-    let Mesh { width, height, .. } = map.mesh;
+    let size = [map.mesh.width, map.mesh.height];
     if blocks.iter().all(|b| b.length() < MIN_LENGTH) {
         return Ok(None);
     }
@@ -221,14 +225,17 @@ pub(crate) fn with_steps(
         [0, 1].map(|i| blocks[i].without(map))
     } else {
         // Borders were a part of them, or jumps.
-        Blocks::measure(backend, width, height, BLOCK, MOST_PX)?
+        Blocks::of_both(backend, size)?
     };
-    let seen = [blocks[0].have_steps(), blocks[1].have_steps()];
-    if !seen.contains(&true) {
-        return Ok(None);
+    let all_px = size[0].max(size[1]);
+    let mut single = Vec::new();
+    for seen in blocks.iter().filter(|b| b.have_steps()) {
+        // In a crowd some blocks always seem to; single lines take far longer than a look at all pixels of these.
+        if Blocks::measure(backend, size, seen.are_columns, BLOCK, all_px)?.have_steps() {
+            single.push(Blocks::measure(backend, size, seen.are_columns, 1, all_px)?);
+        }
     }
-    let single = Blocks::measure(backend, width, height, 1, width.max(height))?;
-    Ok(Some(single.into_iter().zip(seen).filter_map(|(lines, seen)| seen.then_some(lines)).collect()))
+    Ok((!single.is_empty()).then_some(single))
 }
 
 /// What is to be taken off a frame as ingested, once jumps from one line to the next have bent its map: `lines` and these jumps,

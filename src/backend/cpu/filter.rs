@@ -6,9 +6,10 @@ use rayon::prelude::*;
 use super::Image;
 use crate::pipeline::psf::PsfKernel;
 
-/// Rows and columns one thread filters at once: their horizontal pass stays in its cache.
+/// Rows and columns one thread filters at once, at most: their horizontal pass stays in its second cache, and lines are
+/// long enough to be fetched ahead.
 const ROWS: usize = 64;
-const COLUMNS: usize = 256;
+const COLUMNS: usize = 1024;
 
 /// Convolves residual / noise, clipped at ±`clip`, with the PSF. Missing pixels and the outside count as zero.
 pub(super) fn filter(
@@ -77,9 +78,11 @@ const STRIP: usize = 64;
 
 fn convolve(input: Input<'_>, taps: &[f32], out: &mut Image) {
     let (width, height, radius) = (out.width, out.height, taps.len() / 2);
-    let scratch = || (vec![0.0_f32; COLUMNS + 2 * radius], vec![0.0_f32; (ROWS + 2 * radius) * COLUMNS]);
+    // Blocks of one width, of whole strips.
+    let columns = width.div_ceil(width.div_ceil(COLUMNS)).next_multiple_of(STRIP);
+    let scratch = || (vec![0.0_f32; columns + 2 * radius], vec![0.0_f32; (ROWS + 2 * radius) * columns]);
     out.data.par_chunks_mut(ROWS * width).enumerate().for_each_init(scratch, |(padded, across), (band, out)| {
-        for column in (0..width).step_by(COLUMNS) {
+        for column in (0..width).step_by(columns) {
             let (row, out) = (band * ROWS, &mut *out);
             Arch::new().dispatch(Block { input, taps, width, height, row, column, out, padded, across });
         }
@@ -109,7 +112,8 @@ impl NullaryFnOnce for Block<'_> {
     fn call(self) {
         let Self { input, taps, width, height, row, column, out, padded, across } = self;
         let radius = taps.len() / 2;
-        let columns = COLUMNS.min(width - column);
+        let stride = padded.len() - 2 * radius;
+        let columns = stride.min(width - column);
         // The part of the padded line that lies in the frame.
         let from = column.saturating_sub(radius);
         let to = (column + columns + radius).min(width);
@@ -117,7 +121,7 @@ impl NullaryFnOnce for Block<'_> {
         padded[..inside.start].fill(0.0);
         padded[inside.end..].fill(0.0);
         let rows = out.len() / width;
-        for (i, across) in across.chunks_exact_mut(COLUMNS).take(rows + 2 * radius).enumerate() {
+        for (i, across) in across.chunks_exact_mut(stride).take(rows + 2 * radius).enumerate() {
             let Some(y) = (row + i).checked_sub(radius).filter(|y| *y < height) else {
                 across.fill(0.0);
                 continue;
@@ -129,7 +133,7 @@ impl NullaryFnOnce for Block<'_> {
         }
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
             for (x, strip) in out[column..column + columns].chunks_mut(STRIP).enumerate() {
-                let sums = weighted_sum(taps, across, i * COLUMNS + x * STRIP, COLUMNS);
+                let sums = weighted_sum(taps, across, i * stride + x * STRIP, stride);
                 strip.copy_from_slice(&sums[..strip.len()]);
             }
         }
@@ -156,8 +160,9 @@ mod tests {
     #[test]
     fn an_impulse_gives_the_kernel() {
         let kernel = PsfKernel::new(1.0);
+        // Two blocks, the second of them narrower.
         let (w, h) = (COLUMNS + 30, ROWS + 30);
-        let (x0, y0) = (COLUMNS - 1, ROWS - 1);
+        let (x0, y0) = (w.div_ceil(2).next_multiple_of(STRIP) - 1, ROWS - 1);
         let image = |f: &dyn Fn(usize, usize) -> f32| Image {
             width: w,
             height: h,
