@@ -93,6 +93,10 @@ impl Believed {
         self.fit.trail
     }
 
+    fn hides_others(&self) -> bool {
+        self.fit.snr >= HIDING_SNR
+    }
+
     pub(crate) fn as_known(&self) -> KnownTrail {
         let Trail { segment, sigma_eff_px, .. } = self.fit.trail;
         KnownTrail { segment, sigma_eff_px, snr: self.fit.snr }
@@ -181,8 +185,10 @@ impl Search<'_> {
     fn find_the_rest(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
         for search in 1..=MAX_SEARCHES {
             let blends = search == 1 && self.weigh_out_blends(believed)?;
-            self.sky_is_current &= !blends;
-            self.measure_sky_again()?;
+            // Fainter ones, and blends, hardly lift it.
+            if believed.iter().any(Believed::hides_others) {
+                self.measure_sky_again()?;
+            }
             if blends || search > 1 || !believed.is_empty() {
                 self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
             }
@@ -196,9 +202,8 @@ impl Search<'_> {
             let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
             let fits = self.refine(promising)?;
             let mut new = self.believe_bright(fits, believed)?;
-            let again = new.iter().any(|b| b.fit.snr >= HIDING_SNR);
+            let again = new.iter().any(Believed::hides_others);
             if !again {
-                self.measure_sky_again()?;
                 self.weigh_out_stars_on(&candidates)?;
                 let mut fits = self.refine(&candidates)?;
                 fits.retain(|f| !is_residual(f, believed));
