@@ -2,10 +2,12 @@
 //!
 //! Method: docs/algorithm.md, "Merge".
 
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::backend::Backend;
 use crate::detection::TrackingMode;
-use crate::geometry::{Segment, track_angle_difference};
+use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin, Search};
 use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
@@ -49,6 +51,9 @@ const ROUNDS: usize = 2;
 /// Stars tried for one trail, at most.
 const MOST_STARS: usize = 40;
 
+/// Strips that are looked at together, at most: each takes a megabyte or two.
+const STRIPS_AT_ONCE: usize = 64;
+
 /// A blend runs along the stars' direction to this, rad: the diagonal of two trails side by side.
 const MOST_ANGLE_RAD: f64 = 0.5;
 
@@ -76,81 +81,165 @@ impl Search<'_> {
     /// Puts stars in the place of trails that stars of the common vector explain better.
     pub(crate) fn split_blends(&mut self, believed: &mut Vec<Believed>, mode: &TrackingMode) -> Result<()> {
         let Some(motion) = StarMotion::of(mode) else { return Ok(()) };
-        let turn = |trail: &Trail| track_angle_difference(trail.segment.angle_rad(), motion.angle_rad);
         let could_be_blend = |b: &Believed| {
-            !tracking::is_star(mode, &b.as_seen()) && (turn(&b.trail()) < MOST_ANGLE_RAD || b.fit.snr < FAINT_SNR)
+            !tracking::is_star(mode, &b.as_seen())
+                && (turn(&b.trail(), &motion) < MOST_ANGLE_RAD || b.fit.snr < FAINT_SNR)
         };
         let suspects: Vec<usize> = (0..believed.len()).filter(|&i| could_be_blend(&believed[i])).collect();
-        let noise2 = self.thresholds.noise_excess.powi(2);
-        let price = STAR_PRICE * noise2;
-        let mut parted = Vec::new();
-        for i in suspects {
-            let whole = believed[i];
-            // Either the trail, and stars beside it, or stars alone.
-            let (beside, beside_power) = take_stars(&mut strip_around(self.backend, &whole.trail(), &motion)?, price);
-            self.backend.add_trails(&[whole.trail()], 1.0)?;
-            let mut strip = strip_around(self.backend, &whole.trail(), &motion)?;
-            let (fit, power) = self.fit_beside(&whole, &beside, &mut strip, beside_power)?;
-            let prices = price_of_target(turn(&fit.trail)) + price_of_stars(beside.len(), beside.len());
-            let with_target = power - loss(fit.snr) - prices * noise2;
-            let (stars, power) = take_stars(&mut strip, price);
-            let gain = with_target - (power - price_of_stars(stars.len(), beside.len()) * noise2);
-            if gain >= 0.0 || stars.is_empty() {
-                self.backend.add_trails(&[fit.trail], -1.0)?;
-                believed[i] = Believed { fit, gain_over_star_trails: Some(gain / noise2), ..whole };
-                continue;
+        let trails: Vec<Trail> = suspects.iter().map(|&i| believed[i].trail()).collect();
+        let apart_px = 2.0 * self.peel_settings().reach_px;
+        let mut verdicts: Vec<Option<Verdict>> = vec![None; suspects.len()];
+        let mut waiting: Vec<usize> = (0..suspects.len()).collect();
+        while !waiting.is_empty() {
+            // One waits for those before it whose light may reach it.
+            let is_free = |(n, k): (usize, &usize)| {
+                let area = Area::around(&trails[*k], &motion);
+                waiting[..n].iter().all(|before| area.is_apart(&Area::around(&trails[*before], &motion), apart_px))
+            };
+            let free: Vec<bool> = waiting.iter().enumerate().map(is_free).collect();
+            let (now, later): (Vec<_>, Vec<_>) = waiting.iter().zip(free).partition(|(_, free)| *free);
+            let now: Vec<usize> = now.into_iter().map(|(k, _)| *k).collect();
+            for some in now.chunks(STRIPS_AT_ONCE) {
+                let wholes: Vec<Believed> = some.iter().map(|&k| believed[suspects[k]]).collect();
+                for (&k, verdict) in some.iter().zip(self.trails_or_stars(&wholes, &motion)?) {
+                    verdicts[k] = Some(verdict);
+                }
             }
-            let fits: Vec<TrailFit> = stars
-                .iter()
-                .map(|s| TrailFit {
-                    trail: Trail { segment: strip.segment(s), flux: s.flux(), ..whole.trail() },
-                    snr: s.snr,
-                    ..whole.fit
-                })
-                .collect();
-            self.backend.add_trails(&fits.iter().map(|f| f.trail).collect::<Vec<_>>(), -1.0)?;
-            parted.push(i);
-            parted.extend(believed.len()..believed.len() + fits.len() - 1);
-            let mut stars = fits.into_iter().map(|fit| Believed::new(fit, Origin::Parted));
-            believed[i] = stars.next().unwrap_or(whole);
-            believed.extend(stars);
+            waiting = later.into_iter().map(|(k, _)| *k).collect();
+        }
+        let mut parted = Vec::new();
+        for (i, verdict) in suspects.into_iter().zip(verdicts) {
+            let Some(Verdict { in_place, are_stars }) = verdict else { continue };
+            let mut in_place = in_place.into_iter();
+            believed[i] = in_place.next().unwrap_or(believed[i]);
+            if are_stars {
+                parted.push(i);
+                parted.extend(believed.len()..believed.len() + in_place.len());
+            }
+            believed.extend(in_place);
         }
         // Each with the others taken out, until they have shared the light.
         self.fit_again(believed, &parted)?;
         self.fit_again(believed, &parted)
     }
 
-    /// A trail fitted again with the stars beside it taken out, whose light its first fit had to follow, and what they
-    /// explain together, in S/N²; as it was where that is more. The strip and the residual image hold the light of all.
+    /// What each of some trails is that share no light: it, with stars beside it, or stars alone. Before and after, all
+    /// that is believed is out of the residual image.
+    fn trails_or_stars(&mut self, wholes: &[Believed], motion: &StarMotion) -> Result<Vec<Verdict>> {
+        let noise2 = self.thresholds.noise_excess.powi(2);
+        let price = STAR_PRICE * noise2;
+        let trails: Vec<Trail> = wholes.iter().map(Believed::trail).collect();
+        let mut strips = strips_around(self.backend, &trails, motion)?;
+        let beside: Vec<(Vec<Source>, f64)> = strips.par_iter_mut().map(|strip| take_stars(strip, price)).collect();
+        self.backend.add_trails(&trails, 1.0)?;
+        let mut strips = strips_around(self.backend, &trails, motion)?;
+        let fits = self.fit_beside(wholes, &beside, &mut strips)?;
+        let suspects: Vec<Suspect<'_>> = wholes
+            .iter()
+            .zip(&beside)
+            .zip(fits)
+            .zip(strips)
+            .map(|(((whole, (stars, _)), (fit, power)), strip)| Suspect {
+                whole,
+                n_beside: stars.len(),
+                fit,
+                power,
+                strip,
+            })
+            .collect();
+        let verdicts: Vec<Verdict> = suspects.into_par_iter().map(|s| s.verdict(motion, noise2)).collect();
+        let believed: Vec<Trail> = verdicts.iter().flat_map(|v| &v.in_place).map(Believed::trail).collect();
+        self.backend.add_trails(&believed, -1.0)?;
+        Ok(verdicts)
+    }
+
+    /// Trails fitted again with the stars beside them taken out, whose light their first fits had to follow, and what
+    /// each of them explains together with these, in S/N²; as it was where that is more. The strips and the residual image
+    /// hold the light of all.
     fn fit_beside(
         &mut self,
-        whole: &Believed,
-        beside: &[Source],
-        strip: &mut Strip,
-        beside_power: f64,
-    ) -> Result<(TrailFit, f64)> {
-        let before = (whole.fit, whole.fit.snr.powi(2) + beside_power);
-        if beside.is_empty() {
-            return Ok(before);
-        }
-        let mut power = 0.0;
-        for star in beside {
-            strip.add(star, -1.0);
-            power += strip.power_of(star);
-        }
-        beside.iter().for_each(|star| strip.add(star, 1.0));
-        let trail = |s: &Source| Trail { segment: strip.segment(s), flux: s.flux(), ..whole.trail() };
-        let stars: Vec<Trail> = beside.iter().map(trail).collect();
+        wholes: &[Believed],
+        beside: &[(Vec<Source>, f64)],
+        strips: &mut [Strip],
+    ) -> Result<Vec<(TrailFit, f64)>> {
+        let mut fits: Vec<(TrailFit, f64)> =
+            wholes.iter().zip(beside).map(|(whole, (_, power))| (whole.fit, whole.fit.snr.powi(2) + power)).collect();
+        let which: Vec<usize> = (0..wholes.len()).filter(|&i| !beside[i].0.is_empty()).collect();
+        let powers: Vec<f64> =
+            strips.par_iter_mut().zip(beside).map(|(strip, (stars, _))| power_of(stars, strip)).collect();
+        let trail = |i: usize, s: &Source| Trail { segment: strips[i].segment(s), flux: s.flux(), ..wholes[i].trail() };
+        let stars: Vec<Trail> =
+            which.iter().flat_map(|&i| beside[i].0.iter().map(move |s| (i, s))).map(|(i, s)| trail(i, s)).collect();
         self.backend.add_trails(&stars, -1.0)?;
-        let request = FitRequest { start: whole.trail(), subtracted: false };
+        let requests: Vec<FitRequest> =
+            which.iter().map(|&i| FitRequest { start: wholes[i].trail(), subtracted: false }).collect();
         // One metric for both: that of the background's noise.
         let settings = FitSettings { photon_variance: 0.0, ..self.peel_settings() };
-        let fits = self.backend.fit(&[request], &settings)?;
+        let again = self.backend.fit(&requests, &settings)?;
         self.backend.add_trails(&stars, 1.0)?;
-        let lit = fits.into_iter().filter(|fit| fit.converged && fit.snr > 0.0);
-        let together = lit.map(|fit| (fit, fit.snr.powi(2) + power));
-        Ok(together.fold(before, |best, new| if new.1 > best.1 { new } else { best }))
+        for (i, fit) in which.into_iter().zip(again) {
+            let power = fit.snr.powi(2) + powers[i];
+            if fit.converged && fit.snr > 0.0 && power > fits[i].1 {
+                fits[i] = (fit, power);
+            }
+        }
+        Ok(fits)
     }
+}
+
+/// A trail that may be a blend.
+struct Suspect<'a> {
+    whole: &'a Believed,
+    /// Stars beside it.
+    n_beside: usize,
+    /// With these taken out.
+    fit: TrailFit,
+    /// What it and these explain, in S/N².
+    power: f64,
+    /// The light of all.
+    strip: Strip,
+}
+
+/// What is believed in the place of a suspect.
+#[derive(Debug, Clone)]
+struct Verdict {
+    in_place: Vec<Believed>,
+    are_stars: bool,
+}
+
+impl Suspect<'_> {
+    fn verdict(self, motion: &StarMotion, noise2: f64) -> Verdict {
+        let Self { whole, n_beside, fit, power, mut strip } = self;
+        let prices = price_of_target(turn(&fit.trail, motion)) + price_of_stars(n_beside, n_beside);
+        let with_target = power - loss(fit.snr) - prices * noise2;
+        let (stars, power) = take_stars(&mut strip, STAR_PRICE * noise2);
+        let gain = with_target - (power - price_of_stars(stars.len(), n_beside) * noise2);
+        if gain >= 0.0 || stars.is_empty() {
+            let trail = Believed { fit, gain_over_star_trails: Some(gain / noise2), ..*whole };
+            return Verdict { in_place: vec![trail], are_stars: false };
+        }
+        let star = |s: &Source| {
+            let trail = Trail { segment: strip.segment(s), flux: s.flux(), ..whole.trail() };
+            Believed::new(TrailFit { trail, snr: s.snr, ..whole.fit }, Origin::Parted)
+        };
+        Verdict { in_place: stars.iter().map(star).collect(), are_stars: true }
+    }
+}
+
+/// Angle from a trail to the stars' direction.
+fn turn(trail: &Trail, motion: &StarMotion) -> f64 {
+    track_angle_difference(trail.segment.angle_rad(), motion.angle_rad)
+}
+
+/// S/N² of stars in a strip, one after the other, which holds their light before and after.
+fn power_of(stars: &[Source], strip: &mut Strip) -> f64 {
+    let mut power = 0.0;
+    for star in stars {
+        strip.add(star, -1.0);
+        power += strip.power_of(star);
+    }
+    stars.iter().for_each(|star| strip.add(star, 1.0));
+    power
 }
 
 /// S/N² that a trail may explain less than stars in its place.
@@ -184,14 +273,45 @@ fn take_stars(strip: &mut Strip, price: f64) -> (Vec<Source>, f64) {
     (stars, power)
 }
 
-/// The light around a trail, along the stars' direction.
-fn strip_around(backend: &mut dyn Backend, trail: &Trail, motion: &StarMotion) -> Result<Strip> {
-    let sigma_px = trail.sigma_eff_px;
-    let middle = trail.segment.midpoint();
-    let (u, v) = Segment::around(middle, 1.0, motion.angle_rad).along_across(trail.segment.start);
-    let half_length_px = (u - 0.5).abs() + 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px;
-    let half_width_px = v.abs() + REACH_SIGMAS * sigma_px;
-    Strip::around(backend, middle, half_length_px, half_width_px, STEP_SIGMAS * sigma_px, sigma_px, motion)
+/// What lies around a trail, along the stars' direction and across: in a frame that is turned by that.
+#[derive(Debug, Clone, Copy)]
+struct Area {
+    middle: Point,
+    along_across: [f64; 2],
+    half_length_px: f64,
+    half_width_px: f64,
+}
+
+impl Area {
+    /// All that stars may cover in whose place the trail may be.
+    fn around(trail: &Trail, motion: &StarMotion) -> Self {
+        let sigma_px = trail.sigma_eff_px;
+        let middle = trail.segment.midpoint();
+        let (u, v) = Segment::around(middle, 1.0, motion.angle_rad).along_across(trail.segment.start);
+        let (s, c) = motion.angle_rad.sin_cos();
+        Self {
+            middle,
+            along_across: [middle.x * c + middle.y * s, middle.y * c - middle.x * s],
+            half_length_px: (u - 0.5).abs() + 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px,
+            half_width_px: v.abs() + REACH_SIGMAS * sigma_px,
+        }
+    }
+
+    fn is_apart(&self, other: &Self, by_px: f64) -> bool {
+        let [along, across] = [0, 1].map(|k| (self.along_across[k] - other.along_across[k]).abs());
+        along > self.half_length_px + other.half_length_px + by_px
+            || across > self.half_width_px + other.half_width_px + by_px
+    }
+}
+
+/// The light around each of some trails.
+fn strips_around(backend: &mut dyn Backend, trails: &[Trail], motion: &StarMotion) -> Result<Vec<Strip>> {
+    let around = |trail: &Trail| {
+        let Area { middle, half_length_px, half_width_px, .. } = Area::around(trail, motion);
+        let sigma_px = trail.sigma_eff_px;
+        Strip::around(backend, middle, half_length_px, half_width_px, STEP_SIGMAS * sigma_px, sigma_px, motion)
+    };
+    trails.iter().map(around).collect()
 }
 
 #[cfg(test)]
