@@ -50,7 +50,7 @@ struct Options {
     #[arg(long, value_name = "FILE", value_parser = table_path)]
     csv: Option<PathBuf>,
     /// auto, cpu, gpu, or an adapter by (part of) its name.
-    #[arg(long, default_value = "auto", value_parser = parse_device)]
+    #[arg(long, default_value = "auto")]
     device: Device,
     /// List the devices and stop.
     #[arg(long)]
@@ -75,7 +75,7 @@ struct Options {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     fixed_pattern: Vec<PathBuf>,
     /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
-    #[arg(long, default_value = "auto", value_parser = parse_tracking)]
+    #[arg(long, default_value = "auto")]
     tracking: Tracking,
     /// HDU to read, by number from 0 or by name; the first image when not given.
     #[arg(long)]
@@ -361,32 +361,5 @@ impl<'o> Outputs<'o> {
 
     fn finish(self) -> AnyResult<()> {
         self.table.map_or(Ok(()), |mut table| Ok(table.flush()?))
-    }
-}
-
-fn parse_device(text: &str) -> Result<Device, String> {
-    Ok(match text.to_lowercase().as_str() {
-        "" => return Err("is empty".to_owned()),
-        "auto" => Device::Auto,
-        "cpu" => Device::Cpu,
-        "gpu" => Device::Gpu,
-        _ => Device::Named(text.to_owned()),
-    })
-}
-
-fn parse_tracking(text: &str) -> Result<Tracking, String> {
-    match text {
-        "auto" => return Ok(Tracking::Auto),
-        "sidereal" => return Ok(Tracking::Sidereal),
-        _ => {}
-    }
-    let numbers = text.strip_prefix("rate:").and_then(|rest| rest.split_once(','));
-    let parsed = numbers.and_then(|(length, angle)| Some((length.parse().ok()?, angle.parse::<f64>().ok()?)));
-    match parsed {
-        Some((star_length_px, angle_deg)) => Ok(Tracking::Rate {
-            star_length_px,
-            star_angle_rad: angle_deg.to_radians().rem_euclid(std::f64::consts::PI),
-        }),
-        None => Err("expected auto, sidereal or rate:LENGTH_PX,ANGLE_DEG, such as rate:35.5,12".into()),
     }
 }

@@ -10,7 +10,9 @@ use std::{fs, thread};
 use clap::Parser;
 use skystreak::export::json;
 use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
-use skystreak::{Detector, DetectorConfig, Device, Frame, Report, Result, Segment, StreamConfig, StreamSummary, io};
+use skystreak::{
+    Detector, DetectorConfig, Device, Frame, Report, Result, Segment, StreamConfig, StreamSummary, Tracking, io,
+};
 
 /// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
 #[derive(Parser)]
@@ -32,7 +34,22 @@ struct Options {
     stars: f64,
     /// Device: auto, cpu, gpu, or an adapter by (part of) its name
     #[arg(long, default_value = "auto")]
-    device: String,
+    device: Device,
+    /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG
+    #[arg(long, default_value = "auto")]
+    tracking: Tracking,
+    /// Gaussian width of the PSF, px, from 0.3 to 8; measured on each frame's stars when not given
+    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
+    sigma: Option<f64>,
+    /// False alarms to expect per frame, from 1e-6 to 100 [default: 0.01]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    false_alarms: Option<f64>,
+    /// Gain, electrons per ADU, of files whose headers do not say it
+    #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero, requires = "folder", allow_negative_numbers = true)]
+    gain: Option<f64>,
+    /// Saturation level, ADU, of files whose headers do not say it
+    #[arg(long, value_name = "ADU", value_parser = above_zero, requires = "folder", allow_negative_numbers = true)]
+    saturation: Option<f64>,
     /// Frames in flight at most
     #[arg(long)]
     in_flight: Option<usize>,
@@ -55,6 +72,11 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
+fn above_zero(text: &str) -> std::result::Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
+}
+
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(0) => ExitCode::SUCCESS,
@@ -68,14 +90,14 @@ fn main() -> ExitCode {
 
 /// Returns how many frames failed.
 fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>> {
-    let device = match options.device.as_str() {
-        "auto" => Device::Auto,
-        "cpu" => Device::Cpu,
-        "gpu" => Device::Gpu,
-        "" => return Err("--device is empty".into()),
-        name => Device::Named(name.into()),
+    let mut config = DetectorConfig {
+        device: options.device.clone(),
+        tracking: options.tracking,
+        psf_sigma_px: options.sigma,
+        ..DetectorConfig::default()
     };
-    let detector = Detector::new(DetectorConfig { device, ..DetectorConfig::default() })?;
+    config.false_alarms_per_frame = options.false_alarms.unwrap_or(config.false_alarms_per_frame);
+    let detector = Detector::new(config)?;
     let mut config = StreamConfig::default();
     config.frames_in_flight = options.in_flight.unwrap_or(config.frames_in_flight);
     config.memory_limit_bytes = options.memory.map_or(config.memory_limit_bytes, |mib| mib << 20);
@@ -88,7 +110,7 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
             let summary = detector.stream(
                 &config,
                 files_of(folder, options.watch),
-                |path| io::fits::read_frame(path),
+                |path| options.read(path),
                 |path, report| options.print(&path.display().to_string(), &report),
             )?;
             options.print_rates("stream", &summary, begin.elapsed());
@@ -195,6 +217,17 @@ fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options
 }
 
 impl Options {
+    fn read(&self, path: &Path) -> Result<Frame<'static>> {
+        let mut frame = io::fits::read_frame(path)?;
+        if let (None, Some(level)) = (frame.saturation(), self.saturation) {
+            frame = frame.with_saturation(level);
+        }
+        match (frame.gain_e_per_adu(), self.gain) {
+            (None, Some(gain)) => frame.with_gain(gain),
+            _ => Ok(frame),
+        }
+    }
+
     fn print(&self, name: &str, report: &Result<Report>) {
         match report {
             Ok(report) if self.json => write_out(&json::report_line(name, report, json::Include::default())),

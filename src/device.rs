@@ -1,11 +1,13 @@
 //! Which device computes.
 
-use crate::Result;
+use std::str::FromStr;
+
 use crate::backend::Backend;
 use crate::backend::cpu::CpuBackend;
 #[cfg(feature = "gpu")]
 use crate::backend::gpu;
 use crate::backend::timed::Timed;
+use crate::{Error, Result};
 
 /// Where to compute.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +21,21 @@ pub enum Device {
     Gpu,
     /// The first adapter whose name contains this, upper and lower case alike.
     Named(String),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    /// `auto`, `cpu` or `gpu`, in upper or lower case; anything else is (part of) an adapter's name.
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.to_lowercase().as_str() {
+            "" => return Err(Error::Config("device: the name is empty".to_owned())),
+            "auto" => Self::Auto,
+            "cpu" => Self::Cpu,
+            "gpu" => Self::Gpu,
+            _ => Self::Named(text.to_owned()),
+        })
+    }
 }
 
 /// A device that can be asked for by name.

@@ -2,6 +2,7 @@
 
 use std::io::{Result, Write};
 
+use crate::frame::Times;
 use crate::{Detection, Report};
 
 /// Names of the columns, with their units where they have one.
@@ -38,11 +39,16 @@ const COLUMNS: &[&str] = &[
     "sagitta_px",
     "sagitta_err_px",
     "flags",
+    "start_utc",
+    "middle_utc",
+    "end_utc",
+    "exposure_s",
 ];
 
 /// Writes the header and the rows of one frame.
 ///
-/// Positions are 0-based pixels, angles radians. Flags are joined by `;`. A number that is not finite is an empty field.
+/// Positions are 0-based pixels, angles radians. Flags are joined by `;`. A number that is not finite is an empty field,
+/// and so is a time that is not known. The times are the frame's.
 ///
 /// # Errors
 ///
@@ -67,11 +73,11 @@ pub fn write_header(out: &mut impl Write) -> Result<()> {
 ///
 /// What `out` reports.
 pub fn write_rows(out: &mut impl Write, frame_name: &str, report: &Report) -> Result<()> {
-    let frame = quoted(frame_name);
-    report.detections.iter().try_for_each(|d| writeln!(out, "{frame},{}", fields(d).join(",")))
+    let (frame, times) = (quoted(frame_name), times(report).join(","));
+    report.detections.iter().try_for_each(|d| writeln!(out, "{frame},{},{times}", fields(d).join(",")))
 }
 
-/// The fields behind the frame's name.
+/// A detection's fields, behind the frame's name.
 fn fields(d: &Detection) -> Vec<String> {
     let (middle, s) = (d.midpoint(), d.segment);
     let end_errors = [0, 1, 2, 3].map(|i| d.covariance_px2[i][i].sqrt());
@@ -86,6 +92,15 @@ fn fields(d: &Detection) -> Vec<String> {
     fields.extend([d.snr, d.chi2_reduced, d.sagitta_px, d.sagitta_err_px].map(number));
     fields.push(d.flags.names().collect::<Vec<_>>().join(";"));
     fields
+}
+
+/// The fields behind a detection's.
+fn times(report: &Report) -> [String; 4] {
+    let of = |time: fn(&Times) -> &Option<String>| {
+        quoted(report.times.as_ref().and_then(|times| time(times).as_deref()).unwrap_or_default())
+    };
+    let exposure = report.exposure_secs.map_or_else(String::new, number);
+    [of(|t| &t.start_utc), of(|t| &t.middle_utc), of(|t| &t.end_utc), exposure]
 }
 
 fn number(value: f64) -> String {
@@ -116,6 +131,11 @@ mod tests {
         assert_eq!((rows[1][column("x1_err_px")], rows[1][column("flux_unit")]), ("0.1", "electron"));
         assert_eq!((rows[1][column("end2_along_68_px")], rows[1][column("length_68_px")]), ("0.3", "0.4"));
         assert_eq!((rows[2][column("kind")], rows[2][column("angle_err_rad")]), ("point", ""));
+        let times = sample::report().times.unwrap();
+        assert_eq!(Some(rows[3][column("start_utc")]), times.start_utc.as_deref());
+        assert_eq!(rows[3][column("end_utc")], times.end_utc.unwrap_or_default());
+        let unknown = Report { times: None, exposure_secs: None, ..sample::report() };
+        assert_eq!(super::times(&unknown).concat(), "");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Method: docs/algorithm.md, "Two regimes".
 
 use std::f64::consts::PI;
+use std::str::FromStr;
 
 use crate::detection::TrackingMode;
 use crate::geometry::{Segment, track_angle_difference};
@@ -23,6 +24,30 @@ pub enum Tracking {
         /// Angle of the star trails from +x towards +y, rad.
         star_angle_rad: f64,
     },
+}
+
+impl FromStr for Tracking {
+    type Err = Error;
+
+    /// `auto`, `sidereal`, or `rate:LENGTH,ANGLE` with the stars' length in px and their angle in degrees, which only here
+    /// are degrees: such as `rate:35.5,12`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "sidereal" => return Ok(Self::Sidereal),
+            _ => {}
+        }
+        let numbers = text.strip_prefix("rate:").and_then(|rest| rest.split_once(','));
+        let parsed = numbers.and_then(|(length, angle)| Some((length.parse().ok()?, angle.parse::<f64>().ok()?)));
+        match parsed {
+            Some((star_length_px, angle_deg)) => {
+                Ok(Self::Rate { star_length_px, star_angle_rad: angle_deg.to_radians().rem_euclid(PI) })
+            }
+            None => Err(Error::Config(
+                "tracking: expected auto, sidereal or rate:LENGTH_PX,ANGLE_DEG, such as rate:35.5,12".to_owned(),
+            )),
+        }
+    }
 }
 
 impl Tracking {
@@ -350,6 +375,18 @@ mod tests {
     fn seen(length: f64, angle: f64) -> Seen {
         let segment = Segment::around(Point::new(100.0, 100.0), length, angle);
         Seen { segment, snr: 20.0, length_68_px: 1.0, whole: true, wide: false }
+    }
+
+    #[test]
+    fn tracking_is_read_from_text() {
+        assert_eq!("auto".parse::<Tracking>().unwrap(), Tracking::Auto);
+        assert_eq!("sidereal".parse::<Tracking>().unwrap(), Tracking::Sidereal);
+        let Ok(Tracking::Rate { star_length_px, star_angle_rad }) = "rate:35.5,-30".parse() else { panic!() };
+        // Tracks at −30 and 150 degrees are the same.
+        assert!(star_length_px == 35.5 && (star_angle_rad - 5.0 * PI / 6.0).abs() < 1e-12, "{star_angle_rad}");
+        for text in ["", "Rate", "rate:", "rate:35", "rate:x,3", "rate:3,"] {
+            assert!(matches!(text.parse::<Tracking>(), Err(Error::Config(_))), "{text}");
+        }
     }
 
     #[test]
