@@ -44,8 +44,6 @@ pub(crate) struct Evidence<'a> {
     pub(crate) sigma_eff_px: f64,
     pub(crate) sigma_eff_err_px: f64,
     pub(crate) snr: f64,
-    /// An end lies among pixels that were left out.
-    pub(crate) end_masked: bool,
     /// S/N it needs to be significant.
     pub(crate) threshold_snr: f64,
     /// The last fit found light, and could tell how much.
@@ -126,11 +124,10 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     let longest_px = s.length_px() + evidence.length_68_px;
     let too_short = s.length_px() < 3.0 * evidence.sigma_eff_px || longest_px < scene.min_length_px;
-    let sticks_out =
-        scene.chains.is_crowded() && evidence.end_masked && s.length_px() < STICKS_OUT_SIGMAS * scene.psf_sigma_eff_px;
+    let is_like_blend = scene.chains.is_crowded() && s.length_px() < CROWDED_SIGMAS * scene.psf_sigma_eff_px;
     let few_stars = scene.chains.are_few_stars(evidence.gain_over_stars, evidence.snr, evidence.threshold_snr);
     if too_short
-        || sticks_out
+        || is_like_blend
         || few_stars
         || scene.chains.is_chain(evidence.profile, s.length_px(), evidence.threshold_snr, Misfit::Fitted)
     {
@@ -139,8 +136,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
 }
 
-/// In a crowd most pixels left out are stars', and what sticks out of them is no longer than this, in PSF widths.
-const STICKS_OUT_SIGMAS: f64 = 6.0;
+/// In a crowd three stars side by side, and what sticks out of pixels left out for stars, are no longer than this, in PSF
+/// widths.
+const CROWDED_SIGMAS: f64 = 7.0;
 
 /// Part of a frame's excess variance that single pixels make: hot ones, which raise χ² as they raise the noise.
 const WHITE_PART: f64 = 0.5;
@@ -222,7 +220,7 @@ mod tests {
     }
 
     fn verdict(segment: Segment, sigma: f64, signal: Vec<f32>, stars: &[BrightStar]) -> Option<RejectReason> {
-        verdict_in(segment, sigma, &profile(signal), stars, 60, false)
+        verdict_in(segment, sigma, &profile(signal), stars, 60)
     }
 
     /// In a field of so many sources on 500 x 400 pixels.
@@ -232,7 +230,6 @@ mod tests {
         profile: &TrackProfile,
         stars: &[BrightStar],
         n_sources: usize,
-        end_masked: bool,
     ) -> Option<RejectReason> {
         let evidence = Evidence {
             segment,
@@ -240,7 +237,6 @@ mod tests {
             sigma_eff_px: sigma,
             sigma_eff_err_px: 0.02,
             snr: 12.0,
-            end_masked,
             threshold_snr: 6.2,
             has_light: true,
             misfit: 0.0,
@@ -282,23 +278,19 @@ mod tests {
     }
 
     #[test]
-    fn in_a_crowd_what_sticks_out_of_a_mask_is_a_stars() {
-        // Evenly lit up to where the mask begins.
-        let cut = |length: f64| {
-            let lit = length as usize + 5;
-            let of = |seen: f32, i: usize| if (5..lit).contains(&i) { seen } else { 0.0 };
-            let variance = (0..lit + 4).map(|i| if i < lit { 1.0 } else { 0.0 }).collect();
-            let signal = (0..lit + 4).map(|i| of(30.0, i)).collect();
-            TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance }
-        };
-        let verdict = |length: f64, n_sources: usize, masked: bool| {
+    fn in_a_crowd_what_is_as_short_as_a_blend_is_a_stars() {
+        let verdict = |length: f64, n_sources: usize| {
             let segment = Segment::from_coordinates(100.0, 100.0, 100.0 + length, 101.0);
-            verdict_in(segment, 1.5, &cut(length), &[], n_sources, masked)
+            // Evenly lit up to where a mask begins.
+            let lit = length as usize + 5;
+            let signal = (0..lit + 4).map(|i| if (5..lit).contains(&i) { 30.0 } else { 0.0 }).collect();
+            let variance = (0..lit + 4).map(|i| if i < lit { 1.0 } else { 0.0 }).collect();
+            let profile = TrackProfile { bin_px: 1.0, first_px: 0.0, signal, variance };
+            verdict_in(segment, 1.5, &profile, &[], n_sources)
         };
-        assert_eq!(verdict(8.5, 300, true), Some(RejectReason::StarResidual));
-        assert_eq!(verdict(8.5, 300, false), None);
-        assert_eq!(verdict(8.5, 2, true), None, "few stars");
-        assert_eq!(verdict(24.0, 300, true), None, "long enough");
+        assert_eq!(verdict(10.0, 300), Some(RejectReason::StarResidual));
+        assert_eq!(verdict(10.0, 2), None, "few stars");
+        assert_eq!(verdict(11.0, 300), None, "long enough");
     }
 
     #[test]

@@ -181,7 +181,6 @@ impl<'a> Findings<'a> {
                 sigma_eff_px: m.sigma_eff_px,
                 sigma_eff_err_px: m.sigma_eff_err_px,
                 snr: m.detection.snr,
-                end_masked: m.detection.flags.intersects(Flags::END1_MASKED | Flags::END2_MASKED),
                 threshold_snr: self.thresholds.for_length(m.fitted.length_px()),
                 has_light: m.has_light,
                 misfit: m.misfit,
