@@ -27,6 +27,10 @@ impl FromStr for Device {
     type Err = Error;
 
     /// `auto`, `cpu` or `gpu`, in upper or lower case; anything else is (part of) an adapter's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the text is empty.
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text.to_lowercase().as_str() {
             "" => return Err(Error::Config("device: the name is empty".to_owned())),

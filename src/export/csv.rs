@@ -48,7 +48,7 @@ const COLUMNS: &[&str] = &[
 /// Writes the header and the rows of one frame.
 ///
 /// Positions are 0-based pixels, angles radians. Flags are joined by `;`. A number that is not finite is an empty field,
-/// and so is a time that is not known. The times are the frame's.
+/// and so is a time that is not known. The times are the frame's: UTC, ISO 8601; the exposure in seconds.
 ///
 /// # Errors
 ///
@@ -131,9 +131,14 @@ mod tests {
         assert_eq!((rows[1][column("x1_err_px")], rows[1][column("flux_unit")]), ("0.1", "electron"));
         assert_eq!((rows[1][column("end2_along_68_px")], rows[1][column("length_68_px")]), ("0.3", "0.4"));
         assert_eq!((rows[2][column("kind")], rows[2][column("angle_err_rad")]), ("point", ""));
-        let times = sample::report().times.unwrap();
-        assert_eq!(Some(rows[3][column("start_utc")]), times.start_utc.as_deref());
-        assert_eq!(rows[3][column("end_utc")], times.end_utc.unwrap_or_default());
+        let [start, middle, end] = ["08:00:00", "08:00:02", "08:00:04"].map(|t| Some(format!("2026-01-01T{t}")));
+        let times = Times { start_utc: start, middle_utc: middle, end_utc: end, rule: String::new() };
+        let timed = Report { times: Some(times), exposure_secs: Some(4.5), ..sample::report() };
+        let mut out = Vec::new();
+        write_rows(&mut out, "a.fits", &timed).unwrap();
+        let row: Vec<_> = std::str::from_utf8(&out).unwrap().lines().next().unwrap().split(',').collect();
+        let expected = ["2026-01-01T08:00:00", "2026-01-01T08:00:02", "2026-01-01T08:00:04", "4.5"];
+        assert_eq!(["start_utc", "middle_utc", "end_utc", "exposure_s"].map(|name| row[column(name)]), expected);
         let unknown = Report { times: None, exposure_secs: None, ..sample::report() };
         assert_eq!(super::times(&unknown).concat(), "");
     }

@@ -12,6 +12,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin, Search};
 use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
+use crate::pipeline::turns::next_turn;
 
 /// S/N² that a star must win: what its three parameters win of noise, twice. That two lie on a line is no rare thing.
 const STAR_PRICE: f64 = 6.0;
@@ -51,8 +52,8 @@ const ROUNDS: usize = 2;
 /// Stars tried for one trail, at most.
 const MOST_STARS: usize = 40;
 
-/// Strips that are looked at together, at most: each takes a megabyte or two.
-const STRIPS_AT_ONCE: usize = 64;
+/// Bins of strips that are looked at together, but for one strip alone: each takes some 20 bytes.
+const MOST_BINS: usize = 1 << 21;
 
 /// A blend runs along the stars' direction to this, rad: the diagonal of two trails side by side.
 const MOST_ANGLE_RAD: f64 = 0.5;
@@ -87,29 +88,23 @@ impl Search<'_> {
         };
         let suspects: Vec<usize> = (0..believed.len()).filter(|&i| could_be_blend(&believed[i])).collect();
         let trails: Vec<Trail> = suspects.iter().map(|&i| believed[i].trail()).collect();
-        let apart_px = 2.0 * self.peel_settings().reach_px;
-        let mut verdicts: Vec<Option<Verdict>> = vec![None; suspects.len()];
+        let areas: Vec<Area> = trails.iter().map(|trail| Area::around(trail, &motion)).collect();
+        let reach_px = 2.0 * self.peel_settings().reach_px;
+        let mut verdicts = vec![Verdict::default(); suspects.len()];
         let mut waiting: Vec<usize> = (0..suspects.len()).collect();
         while !waiting.is_empty() {
-            // One waits for those before it whose light may reach it.
-            let is_free = |(n, k): (usize, &usize)| {
-                let area = Area::around(&trails[*k], &motion);
-                waiting[..n].iter().all(|before| area.is_apart(&Area::around(&trails[*before], &motion), apart_px))
-            };
-            let free: Vec<bool> = waiting.iter().enumerate().map(is_free).collect();
-            let (now, later): (Vec<_>, Vec<_>) = waiting.iter().zip(free).partition(|(_, free)| *free);
-            let now: Vec<usize> = now.into_iter().map(|(k, _)| *k).collect();
-            for some in now.chunks(STRIPS_AT_ONCE) {
+            let (now, later) = next_turn(&waiting, |i, j| !areas[i].is_apart(&areas[j], reach_px));
+            for some in some_at_once(&now, |k| areas[k].n_bins()) {
                 let wholes: Vec<Believed> = some.iter().map(|&k| believed[suspects[k]]).collect();
-                for (&k, verdict) in some.iter().zip(self.trails_or_stars(&wholes, &motion)?) {
-                    verdicts[k] = Some(verdict);
+                let areas: Vec<Area> = some.iter().map(|&k| areas[k]).collect();
+                for (&k, verdict) in some.iter().zip(self.trails_or_stars(&wholes, &areas, &motion)?) {
+                    verdicts[k] = verdict;
                 }
             }
-            waiting = later.into_iter().map(|(k, _)| *k).collect();
+            waiting = later;
         }
         let mut parted = Vec::new();
-        for (i, verdict) in suspects.into_iter().zip(verdicts) {
-            let Some(Verdict { in_place, are_stars }) = verdict else { continue };
+        for (i, Verdict { in_place, are_stars }) in suspects.into_iter().zip(verdicts) {
             let mut in_place = in_place.into_iter();
             believed[i] = in_place.next().unwrap_or(believed[i]);
             if are_stars {
@@ -125,14 +120,15 @@ impl Search<'_> {
 
     /// What each of some trails is that share no light: it, with stars beside it, or stars alone. Before and after, all
     /// that is believed is out of the residual image.
-    fn trails_or_stars(&mut self, wholes: &[Believed], motion: &StarMotion) -> Result<Vec<Verdict>> {
+    fn trails_or_stars(&mut self, wholes: &[Believed], areas: &[Area], motion: &StarMotion) -> Result<Vec<Verdict>> {
         let noise2 = self.thresholds.noise_excess.powi(2);
         let price = STAR_PRICE * noise2;
         let trails: Vec<Trail> = wholes.iter().map(Believed::trail).collect();
-        let mut strips = strips_around(self.backend, &trails, motion)?;
-        let beside: Vec<(Vec<Source>, f64)> = strips.par_iter_mut().map(|strip| take_stars(strip, price)).collect();
+        let strips = strips_in(self.backend, areas, motion)?;
+        let beside: Vec<(Vec<Source>, f64)> =
+            strips.into_par_iter().map(|mut strip| take_stars(&mut strip, price)).collect();
         self.backend.add_trails(&trails, 1.0)?;
-        let mut strips = strips_around(self.backend, &trails, motion)?;
+        let mut strips = strips_in(self.backend, areas, motion)?;
         let fits = self.fit_beside(wholes, &beside, &mut strips)?;
         let suspects: Vec<Suspect<'_>> = wholes
             .iter()
@@ -201,7 +197,7 @@ struct Suspect<'a> {
 }
 
 /// What is believed in the place of a suspect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Verdict {
     in_place: Vec<Believed>,
     are_stars: bool,
@@ -273,17 +269,18 @@ fn take_stars(strip: &mut Strip, price: f64) -> (Vec<Source>, f64) {
     (stars, power)
 }
 
-/// What lies around a trail, along the stars' direction and across: in a frame that is turned by that.
+/// What stars may cover in whose place a trail may be: a rectangle along the stars' direction.
 #[derive(Debug, Clone, Copy)]
 struct Area {
     middle: Point,
-    along_across: [f64; 2],
+    /// The middle along the stars' direction, and across.
+    turned_middle: [f64; 2],
     half_length_px: f64,
     half_width_px: f64,
+    sigma_px: f64,
 }
 
 impl Area {
-    /// All that stars may cover in whose place the trail may be.
     fn around(trail: &Trail, motion: &StarMotion) -> Self {
         let sigma_px = trail.sigma_eff_px;
         let middle = trail.segment.midpoint();
@@ -291,27 +288,54 @@ impl Area {
         let (s, c) = motion.angle_rad.sin_cos();
         Self {
             middle,
-            along_across: [middle.x * c + middle.y * s, middle.y * c - middle.x * s],
+            turned_middle: [middle.x * c + middle.y * s, middle.y * c - middle.x * s],
             half_length_px: (u - 0.5).abs() + 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px,
             half_width_px: v.abs() + REACH_SIGMAS * sigma_px,
+            sigma_px,
         }
     }
 
     fn is_apart(&self, other: &Self, by_px: f64) -> bool {
-        let [along, across] = [0, 1].map(|k| (self.along_across[k] - other.along_across[k]).abs());
+        let [along, across] = [0, 1].map(|k| (self.turned_middle[k] - other.turned_middle[k]).abs());
         along > self.half_length_px + other.half_length_px + by_px
             || across > self.half_width_px + other.half_width_px + by_px
     }
+
+    fn step_px(&self) -> f64 {
+        STEP_SIGMAS * self.sigma_px
+    }
+
+    /// Bins of its strip, of a pixel each.
+    fn n_bins(&self) -> usize {
+        let n_tracks = 2.0 * self.half_width_px / self.step_px() + 1.0;
+        (2.0 * self.half_length_px * n_tracks) as usize
+    }
 }
 
-/// The light around each of some trails.
-fn strips_around(backend: &mut dyn Backend, trails: &[Trail], motion: &StarMotion) -> Result<Vec<Strip>> {
-    let around = |trail: &Trail| {
-        let Area { middle, half_length_px, half_width_px, .. } = Area::around(trail, motion);
-        let sigma_px = trail.sigma_eff_px;
-        Strip::around(backend, middle, half_length_px, half_width_px, STEP_SIGMAS * sigma_px, sigma_px, motion)
+/// The light in some areas.
+fn strips_in(backend: &mut dyn Backend, areas: &[Area], motion: &StarMotion) -> Result<Vec<Strip>> {
+    let strip = |area: &Area| {
+        let Area { middle, half_length_px, half_width_px, sigma_px, .. } = *area;
+        Strip::around(backend, middle, half_length_px, half_width_px, area.step_px(), sigma_px, motion)
     };
-    trails.iter().map(around).collect()
+    areas.iter().map(strip).collect()
+}
+
+/// Parts of a list, each with no more than [`MOST_BINS`] or of one alone.
+fn some_at_once(all: &[usize], n_bins: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    let mut sum = 0;
+    for &k in all {
+        sum += n_bins(k);
+        match parts.last_mut() {
+            Some(part) if sum <= MOST_BINS => part.push(k),
+            _ => {
+                parts.push(vec![k]);
+                sum = n_bins(k);
+            }
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -340,6 +364,30 @@ mod tests {
         }
         // Where no stars were found in its place its gain may be below zero.
         assert!(!may_be_row(-1.0, 0.1, 0.05) && !may_be_row(-1.0, 0.2, 0.5));
+    }
+
+    #[test]
+    fn areas_are_apart_along_the_stars_or_across() {
+        let motion =
+            StarMotion { length_px: 30.0, angle_rad: 0.3, length_err_px: 0.1, angle_err_rad: 0.01, n_stars: 40 };
+        let (s, c) = motion.angle_rad.sin_cos();
+        let at = |along: f64, across: f64| {
+            let middle = Point::new(200.0 + along * c - across * s, 150.0 + along * s + across * c);
+            let segment = Segment::around(middle, 20.0, motion.angle_rad);
+            Area::around(&Trail { segment, flux: 1.0, background: 0.0, sigma_eff_px: 1.5 }, &motion)
+        };
+        let (here, length, width) = (at(0.0, 0.0), 20.0 + 30.0 + 4.0 * REACH_SIGMAS * 1.5, 2.0 * REACH_SIGMAS * 1.5);
+        for (off, expected) in [(0.5, true), (-0.5, false)] {
+            assert_eq!(here.is_apart(&at(length + 10.0 + off, 0.0), 10.0), expected);
+            assert_eq!(here.is_apart(&at(0.0, -width - 10.0 - off), 10.0), expected);
+        }
+    }
+
+    #[test]
+    fn parts_hold_no_more_than_fits() {
+        let n_bins = |k: usize| [MOST_BINS / 2, MOST_BINS / 2, 1, 2 * MOST_BINS, 7][k];
+        assert_eq!(some_at_once(&[0, 1, 2, 3, 4], n_bins), [vec![0, 1], vec![2], vec![3], vec![4]]);
+        assert!(some_at_once(&[], n_bins).is_empty());
     }
 
     #[test]

@@ -106,8 +106,11 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     }
     let bleeds = |star: &&BrightStar| star.saturated && s.distance_to(star.position) < star.radius_px.max(4.0);
     let round = || scene.stars.iter().filter(|star| !star.elongated && star.could_leave(evidence.snr));
-    let in_column = along_column || c.abs() * s.length_px() < COLUMN_PX;
-    if in_column && scene.stars.iter().any(|star| bleeds(&star)) {
+    let in_column = |star: &&BrightStar| {
+        let off_px = (star.position.x - s.midpoint().x).abs();
+        along_column || c.abs() * s.length_px() < COLUMN_PX && off_px < COLUMN_OFF_SIGMAS * psf
+    };
+    if scene.stars.iter().any(|star| bleeds(&star) && in_column(&star)) {
         return Some(RejectReason::BleedColumn);
     }
     if !evidence.has_no_twin && round().any(|star| is_spike(s, star, psf)) {
@@ -172,8 +175,10 @@ fn drowns(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
 /// Sine of the angle to an axis below which a track lies along it: 1 degree.
 const AXIS_SLACK: f64 = 0.0175;
 
-/// Charge spills along whole columns: what ends so near the one in which it begins, where stars are saturated, lies along it.
+/// Charge spills along whole columns: what ends so near the one in which it begins, and lies in the column of a saturated
+/// star, by so many PSF widths, is it.
 const COLUMN_PX: f64 = 1.0;
+const COLUMN_OFF_SIGMAS: f64 = 2.0;
 
 /// Both ends within two PSF widths of the same border.
 fn hugs_border(s: &Segment, scene: &Scene<'_>) -> bool {
@@ -319,9 +324,10 @@ mod tests {
         assert_eq!(verdict(spike, 1.5, even.clone(), &[faint]), None, "S/N 12 is too much for its spike");
         let bleed = Segment::from_coordinates(100.3, 110.0, 100.1, 180.0);
         assert_eq!(verdict(bleed, 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
-        let short = |end_x: f64| Segment::from_coordinates(100.0, 96.0, end_x, 112.0);
-        assert_eq!(verdict(short(100.8), 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
-        assert_ne!(verdict(short(101.2), 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
+        let short = |x: f64, lean_px: f64| Segment::from_coordinates(x, 96.0, x + lean_px, 112.0);
+        assert_eq!(verdict(short(100.0, 0.8), 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
+        assert_ne!(verdict(short(100.0, 1.2), 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
+        assert_ne!(verdict(short(104.0, 0.8), 1.5, even.clone(), &[star]), Some(RejectReason::BleedColumn));
         let crossing = Segment::from_coordinates(70.0, 85.0, 240.0, 170.0);
         assert_eq!(verdict(crossing, 1.5, even, &[star]), None);
     }

@@ -26,7 +26,7 @@ use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::Elongated;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
-use crate::pipeline::turns::fit_in_turns;
+use crate::pipeline::turns::{fit_in_turns, next_turn};
 use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::weigh::Footprint;
 
@@ -91,10 +91,6 @@ impl Believed {
 
     pub(crate) fn trail(&self) -> Trail {
         self.fit.trail
-    }
-
-    fn hides_others(&self) -> bool {
-        self.fit.snr >= HIDING_SNR
     }
 
     pub(crate) fn as_known(&self) -> KnownTrail {
@@ -185,10 +181,7 @@ impl Search<'_> {
     fn find_the_rest(&mut self, believed: &mut Vec<Believed>) -> Result<()> {
         for search in 1..=MAX_SEARCHES {
             let blends = search == 1 && self.weigh_out_blends(believed)?;
-            // Fainter ones, and blends, hardly lift it.
-            if believed.iter().any(Believed::hides_others) {
-                self.measure_sky_again()?;
-            }
+            self.measure_sky_again()?;
             if blends || search > 1 || !believed.is_empty() {
                 self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
             }
@@ -202,8 +195,9 @@ impl Search<'_> {
             let promising = &candidates[..candidates.partition_point(|c| c.snr >= least)];
             let fits = self.refine(promising)?;
             let mut new = self.believe_bright(fits, believed)?;
-            let again = new.iter().any(Believed::hides_others);
+            let again = new.iter().any(|b| b.fit.snr >= HIDING_SNR);
             if !again {
+                self.measure_sky_again()?;
                 self.weigh_out_stars_on(&candidates)?;
                 let mut fits = self.refine(&candidates)?;
                 fits.retain(|f| !is_residual(f, believed));
@@ -468,16 +462,13 @@ impl Search<'_> {
     fn peel(&mut self, refined: &[TrailFit]) -> Result<Vec<Believed>> {
         let settings = self.peel_settings();
         let near = 2.0 * settings.reach_px;
-        let mut waiting: Vec<TrailFit> = refined.to_vec();
+        let are_near = |i: usize, j: usize| are_near(&refined[i].trail.segment, &refined[j].trail.segment, near);
+        let mut waiting: Vec<usize> = (0..refined.len()).collect();
         let mut believed = Vec::new();
         while !waiting.is_empty() {
-            let free = |i: usize| {
-                waiting[..i].iter().all(|better| !are_near(&better.trail.segment, &waiting[i].trail.segment, near))
-            };
-            let ready: Vec<bool> = (0..waiting.len()).map(free).collect();
-            let (now, later): (Vec<_>, Vec<_>) = waiting.iter().zip(&ready).partition(|(_, ready)| **ready);
+            let (now, later) = next_turn(&waiting, are_near);
             let requests: Vec<FitRequest> =
-                now.iter().map(|(f, _)| FitRequest { start: f.trail, subtracted: false }).collect();
+                now.iter().map(|&i| FitRequest { start: refined[i].trail, subtracted: false }).collect();
             let fits = self.backend.fit(&requests, &settings)?;
             let fits = self.fit_to_ends(fits, &settings)?;
             let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
@@ -485,7 +476,7 @@ impl Search<'_> {
             self.backend.add_trails(&trails, -1.0)?;
             self.sky_is_current &= trails.is_empty();
             believed.extend(good.into_iter().map(|fit| Believed::new(fit, Origin::Found)));
-            waiting = later.into_iter().map(|(f, _)| *f).collect();
+            waiting = later;
         }
         Ok(believed)
     }

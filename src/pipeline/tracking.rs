@@ -29,10 +29,15 @@ pub enum Tracking {
 impl FromStr for Tracking {
     type Err = Error;
 
-    /// `auto`, `sidereal`, or `rate:LENGTH,ANGLE` with the stars' length in px and their angle in degrees, which only here
-    /// are degrees: such as `rate:35.5,12`.
+    /// `auto`, `sidereal`, or `rate:LENGTH,ANGLE`: the length of the star trails in px, and their angle in degrees (for
+    /// people; angles are radians everywhere else), such as `rate:35.5,12`. In upper or lower case.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for any other text, and for a length or an angle that no trail has.
     fn from_str(text: &str) -> Result<Self> {
-        match text {
+        let text = text.to_lowercase();
+        match text.as_str() {
             "auto" => return Ok(Self::Auto),
             "sidereal" => return Ok(Self::Sidereal),
             _ => {}
@@ -41,7 +46,9 @@ impl FromStr for Tracking {
         let parsed = numbers.and_then(|(length, angle)| Some((length.parse().ok()?, angle.parse::<f64>().ok()?)));
         match parsed {
             Some((star_length_px, angle_deg)) => {
-                Ok(Self::Rate { star_length_px, star_angle_rad: angle_deg.to_radians().rem_euclid(PI) })
+                let rate = Self::Rate { star_length_px, star_angle_rad: angle_deg.to_radians().rem_euclid(PI) };
+                rate.validate()?;
+                Ok(rate)
             }
             None => Err(Error::Config(
                 "tracking: expected auto, sidereal or rate:LENGTH_PX,ANGLE_DEG, such as rate:35.5,12".to_owned(),
@@ -380,11 +387,11 @@ mod tests {
     #[test]
     fn tracking_is_read_from_text() {
         assert_eq!("auto".parse::<Tracking>().unwrap(), Tracking::Auto);
-        assert_eq!("sidereal".parse::<Tracking>().unwrap(), Tracking::Sidereal);
+        assert_eq!("Sidereal".parse::<Tracking>().unwrap(), Tracking::Sidereal);
         let Ok(Tracking::Rate { star_length_px, star_angle_rad }) = "rate:35.5,-30".parse() else { panic!() };
         // Tracks at −30 and 150 degrees are the same.
         assert!(star_length_px == 35.5 && (star_angle_rad - 5.0 * PI / 6.0).abs() < 1e-12, "{star_angle_rad}");
-        for text in ["", "Rate", "rate:", "rate:35", "rate:x,3", "rate:3,"] {
+        for text in ["", "rate", "rate:", "rate:35", "rate:x,3", "rate:3,", "rate:nan,3", "rate:-5,3", "rate:35,inf"] {
             assert!(matches!(text.parse::<Tracking>(), Err(Error::Config(_))), "{text}");
         }
     }

@@ -20,6 +20,15 @@ pub(crate) fn in_turns(
     turns
 }
 
+/// Of some that wait in their order, those that none before them reaches, and the others: done turn by turn they are as
+/// if done one by one.
+pub(crate) fn next_turn(waiting: &[usize], reach: impl Fn(usize, usize) -> bool) -> (Vec<usize>, Vec<usize>) {
+    let is_reached = |n: usize| waiting[..n].iter().any(|&before| reach(before, waiting[n]));
+    let reached: Vec<bool> = (0..waiting.len()).map(is_reached).collect();
+    let of = |which: bool| waiting.iter().zip(&reached).filter(move |(_, r)| **r == which).map(|(k, _)| *k).collect();
+    (of(false), of(true))
+}
+
 /// Fits trails again from where they are, each with all others taken out. Before and after, all are out of the residual
 /// image. A fit that does not `hold`, given the one before and it, is not taken.
 pub(crate) fn fit_in_turns(
@@ -56,6 +65,14 @@ pub(crate) fn replace(backend: &mut dyn Backend, before: &[Trail], after: &[Trai
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_waits_for_those_before_it_that_reach_it() {
+        let next_to = |i: usize, j: usize| i.abs_diff(j) == 1;
+        assert_eq!(next_turn(&[0, 1, 2, 4], next_to), (vec![0, 4], vec![1, 2]), "2 waits for 1, though 1 waits");
+        assert_eq!(next_turn(&[1, 2], next_to), (vec![1], vec![2]));
+        assert_eq!(next_turn(&[], next_to), (vec![], vec![]));
+    }
 
     #[test]
     fn those_of_one_turn_share_nothing() {

@@ -84,7 +84,7 @@ fn convolve(input: Input<'_>, taps: &[f32], out: &mut Image) {
     out.data.par_chunks_mut(ROWS * width).enumerate().for_each_init(scratch, |(padded, across), (band, out)| {
         for column in (0..width).step_by(columns) {
             let (row, out) = (band * ROWS, &mut *out);
-            Arch::new().dispatch(Block { input, taps, width, height, row, column, out, padded, across });
+            Arch::new().dispatch(Block { input, taps, width, height, row, column, columns, out, padded, across });
         }
     });
 }
@@ -97,6 +97,8 @@ struct Block<'a> {
     height: usize,
     row: usize,
     column: usize,
+    /// Columns of a block, at most, and of a line in `across`.
+    columns: usize,
     /// The block's rows, whole.
     out: &'a mut [f32],
     /// One line of input, with a margin of the kernel's radius on either side.
@@ -110,9 +112,8 @@ impl NullaryFnOnce for Block<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { input, taps, width, height, row, column, out, padded, across } = self;
+        let Self { input, taps, width, height, row, column, columns: stride, out, padded, across } = self;
         let radius = taps.len() / 2;
-        let stride = padded.len() - 2 * radius;
         let columns = stride.min(width - column);
         // The part of the padded line that lies in the frame.
         let from = column.saturating_sub(radius);
@@ -127,7 +128,8 @@ impl NullaryFnOnce for Block<'_> {
                 continue;
             };
             input.write(y * width + from, &mut padded[inside.clone()]);
-            for (x, strip) in across.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
+            let strips = across.as_chunks_mut::<STRIP>().0;
+            for (x, strip) in strips.iter_mut().take(columns.div_ceil(STRIP)).enumerate() {
                 *strip = weighted_sum(taps, padded, x * STRIP, 1);
             }
         }
