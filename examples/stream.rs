@@ -11,16 +11,17 @@ use clap::Parser;
 use skystreak::export::json;
 use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
 use skystreak::{
-    Detector, DetectorConfig, Device, Frame, Report, Result, Segment, StreamConfig, StreamSummary, Tracking, io,
+    Detector, DetectorConfig, Device, Frame, Report, Result, Role, Segment, StreamConfig, StreamSummary, Tracking, io,
 };
 
 /// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// Folder of FITS files; without one a camera is simulated
+    /// Folder of FITS files (.fits, .fit, .fts, also with .fz or .gz behind), but for those that `detect` writes beside
+    /// them (.mask.fits, .level.fits, .noise.fits); without one a camera is simulated
     folder: Option<PathBuf>,
-    /// Go on until no new file has come for this many seconds
+    /// Go on until no new file has come for this many seconds; one that grows once it was read is read again
     #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     watch: Option<Duration>,
     /// Frames of the simulated camera
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -101,11 +102,15 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
     let mut config = StreamConfig::default();
     config.frames_in_flight = options.in_flight.unwrap_or(config.frames_in_flight);
     config.memory_limit_bytes = options.memory.map_or(config.memory_limit_bytes, |mib| mib << 20);
-    options.say(&format!("device {}, {} frames in flight", detector.device_name(), config.frames_in_flight));
+    let about = format!("device {}, {} frames in flight", detector.device_name(), config.frames_in_flight);
 
     match &options.folder {
         Some(folder) => {
             fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+            if options.watch.is_none() && sizes(folder).is_empty() {
+                return Err(format!("{}: no FITS files there", folder.display()).into());
+            }
+            options.say(&about);
             let begin = Instant::now();
             let summary = detector.stream(
                 &config,
@@ -117,14 +122,17 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
             options.print_memory(&summary);
             Ok(summary.failed)
         }
-        None => Ok(simulate_camera(&detector, &config, options)?),
+        None => {
+            options.say(&about);
+            Ok(simulate_camera(&detector, &config, options)?)
+        }
     }
 }
 
 /// FITS files of a folder by name, then those that appear until none has for `quiet_for`.
 ///
 /// A file is taken when its size has not changed between two looks: cameras write files that are read half-way
-/// otherwise.
+/// otherwise. One that has only paused is taken again when it has grown.
 fn files_of(folder: &Path, quiet_for: Option<Duration>) -> impl Iterator<Item = PathBuf> + Send {
     let folder = folder.to_owned();
     let (mut taken, mut ready) = (HashSet::new(), Vec::new());
@@ -142,8 +150,8 @@ fn files_of(folder: &Path, quiet_for: Option<Duration>) -> impl Iterator<Item = 
             let quiet = quiet_for?;
             thread::sleep(SETTLE);
             let now = sizes(&folder);
-            let settled = now.iter().filter(|file| before.contains(file)).map(|(path, _)| path);
-            ready.extend(settled.filter(|path| taken.insert((*path).clone())).rev().cloned());
+            let settled = now.iter().filter(|file| before.contains(file));
+            ready.extend(settled.filter(|file| taken.insert((*file).clone())).rev().map(|(path, _)| path.clone()));
             before = now;
             if ready.is_empty() && last_new.elapsed() > quiet {
                 return None;
@@ -159,7 +167,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 fn sizes(folder: &Path) -> Vec<(PathBuf, u64)> {
     let is_fits = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        [".fits", ".fit", ".fts", ".fits.fz", ".fits.gz"].iter().any(|end| name.ends_with(end))
+        let plain = name.trim_end_matches(".gz").trim_end_matches(".fz");
+        let is_output = [".mask.fits", ".level.fits", ".noise.fits"].iter().any(|end| plain.ends_with(end));
+        [".fits", ".fit", ".fts"].iter().any(|end| plain.ends_with(end)) && !is_output
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<(PathBuf, u64)> = entries
@@ -230,10 +240,16 @@ impl Options {
 
     fn print(&self, name: &str, report: &Result<Report>) {
         match report {
-            Ok(report) if self.json => write_out(&json::report_line(name, report, json::Include::default())),
+            Ok(report) if self.json => write_out(&(json::report_line(name, report, json::Include::default()) + "\n")),
             Ok(_) if self.quiet => {}
             Ok(report) => {
-                write_out(&format!("{name}: {} detections, {:.0} ms\n", report.detections.len(), report.total_ms));
+                let n_stars = report.detections.iter().filter(|d| d.role == Role::Star).count();
+                let stars = if n_stars > 0 { format!(" ({n_stars} of them stars)") } else { String::new() };
+                write_out(&format!(
+                    "{name}: {} detections{stars}, {:.0} ms\n",
+                    report.detections.len(),
+                    report.total_ms
+                ));
             }
             Err(error) => {
                 let error = error.to_string();

@@ -44,11 +44,15 @@ const OF_DETECTION: [&str; 19] = [
 ];
 const OF_REJECTED: [&str; 6] = ["x1", "y1", "x2", "y2", "snr", "reason"];
 
-/// Runs the example on the CPU; none, with a message, where it was not built.
+/// Runs `detect` on the CPU; none, with a message, where it was not built.
 fn detect(arguments: &[&str]) -> Option<Output> {
+    run("detect", arguments)
+}
+
+fn run(example: &str, arguments: &[&str]) -> Option<Output> {
     // target/<profile>/deps/<this test> and target/<profile>/examples/detect.
     let profile = std::env::current_exe().unwrap().parent().and_then(Path::parent).map(PathBuf::from).unwrap();
-    let program = profile.join("examples").join(format!("detect{}", std::env::consts::EXE_SUFFIX));
+    let program = profile.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
     if !program.exists() {
         eprintln!("skipped: {} was not built", program.display());
         return None;
@@ -115,6 +119,29 @@ fn good_files_give_success() {
     let Some(output) = detect(&[FRAME]) else { return };
     let lines = text(&output.stdout);
     assert!(output.status.success() && lines.contains(FRAME) && lines.contains("streak ("), "{lines}");
+}
+
+#[test]
+fn a_stream_writes_the_lines_of_detect() {
+    let dir = TempDir::new();
+    for name in ["a.fits", "b.fit", "b.mask.fits", "notes.txt"] {
+        dir.file(name, &std::fs::read(FRAME).unwrap());
+    }
+    let folder = dir.path().to_str().unwrap();
+    let Some(output) = run("stream", &["--json", "--tracking", "sidereal", folder]) else { return };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "frames, and not what was made of them");
+    let Some(single) = detect(&["--json", "--tracking", "sidereal", FRAME]) else { return };
+    let single: Value = serde_json::from_str(text(&single.stdout).trim_end()).unwrap();
+    for line in &lines {
+        check_line(line);
+        assert_eq!(line["detections"], single["detections"]);
+    }
+
+    let empty = TempDir::new();
+    let Some(output) = run("stream", &[empty.path().to_str().unwrap()]) else { return };
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("no FITS files"));
 }
 
 #[test]
