@@ -511,4 +511,31 @@ mod tests {
             assert!((step - 6.0).abs() < 1.2, "row {y}: {step}");
         }
     }
+
+    #[test]
+    fn blocks_that_seem_to_have_steps_are_looked_at_on_all_pixels() {
+        // Eight columns that are brighter in the middle half of each part, and darker in the rest of it, or bright from
+        // end to end.
+        let (width, height) = (128, 1024);
+        let columns_looked_at = |is_even: bool| {
+            let mut pixels = crate::simulate::gaussian_frame(width, height, 3, 10.0);
+            for (i, value) in pixels.iter_mut().enumerate() {
+                let (x, in_part) = (i % width, i / width % (height / PARTS));
+                let is_bright = is_even || (MOST_PX / 2..MOST_PX * 3 / 2).contains(&in_part);
+                let step = if is_bright { 5.0 } else { -5.0 };
+                *value += 1000.0 + if (64..72).contains(&x) { step } else { 0.0 };
+            }
+            let frame = crate::Frame::new(pixels, width, height).unwrap();
+            let mut backend = crate::backend::cpu::CpuBackend::default();
+            backend.prepare(width, height).unwrap();
+            backend.ingest(&frame).unwrap();
+            let (lines, blocks) = leave_dark_borders(&mut backend, width, height).unwrap();
+            let map =
+                crate::pipeline::background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap().unwrap();
+            assert!(blocks[0].without(&map).have_steps(), "to 64 pixels of each part");
+            with_steps(&mut backend, &map, &blocks, &lines).unwrap().map_or(0, |single| single.len())
+        };
+        assert_eq!(columns_looked_at(true), 1);
+        assert_eq!(columns_looked_at(false), 0);
+    }
 }
