@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example detect -- frames/*.fits --overlay pictures
 
+mod support;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, IsTerminal, Write};
@@ -12,9 +14,8 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use skystreak::export::{csv, json, mask, overlay, regions};
 use skystreak::io::fits::{self, HduChoice, ReadOptions};
-use skystreak::{
-    Detection, Detector, DetectorConfig, Device, FixedPattern, Frame, Kind, Reference, Report, Role, Sky, Tracking,
-};
+use skystreak::{Detection, Detector, FixedPattern, Frame, Kind, Reference, Report, Role, Sky};
+use support::{DetectorOptions, HeaderOptions};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -49,24 +50,13 @@ struct Options {
     /// Write one table of all detections.
     #[arg(long, value_name = "FILE", value_parser = table_path)]
     csv: Option<PathBuf>,
-    /// auto, cpu, gpu, or an adapter by (part of) its name.
-    #[arg(long, default_value = "auto")]
-    device: Device,
+    #[command(flatten)]
+    detector: DetectorOptions,
     /// List the devices and stop.
     #[arg(long)]
     list_devices: bool,
-    /// Gaussian width of the PSF, px, from 0.3 to 8; measured on each frame's stars when not given.
-    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
-    sigma: Option<f64>,
-    /// False alarms to expect per frame, from 1e-6 to 100 [default: 0.01].
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    false_alarms: Option<f64>,
-    /// Saturation level, ADU, where the header does not say it.
-    #[arg(long, value_name = "ADU", value_parser = above_zero, allow_negative_numbers = true)]
-    saturation: Option<f64>,
-    /// Gain, electrons per ADU, where the header does not say it.
-    #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero, allow_negative_numbers = true)]
-    gain: Option<f64>,
+    #[command(flatten)]
+    header: HeaderOptions,
     /// FITS files of the same pointing: their median, which stands still, is taken off every frame. After the frames.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     reference: Vec<PathBuf>,
@@ -74,20 +64,12 @@ struct Options {
     /// the frames.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     fixed_pattern: Vec<PathBuf>,
-    /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
-    #[arg(long, default_value = "auto")]
-    tracking: Tracking,
     /// HDU to read, by number from 0 or by name; the first image when not given.
     #[arg(long)]
     hdu: Option<HduChoice>,
     /// Plane of a cube to read, from 0.
     #[arg(long, value_name = "N")]
     plane: Option<usize>,
-}
-
-fn above_zero(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
-    if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
 }
 
 const FITS_ENDINGS: [&str; 3] = [".fits", ".fit", ".fts"];
@@ -126,7 +108,7 @@ fn run(options: &Options) -> AnyResult<usize> {
         list_devices();
         return Ok(0);
     }
-    let detector = Detector::new(configuration(options))?;
+    let detector = Detector::new(options.detector.config())?;
     let standing = Standing::read(options)?;
     let mut outputs = Outputs::create(options)?;
     let progress = progress_bar(options.frames.len());
@@ -169,14 +151,7 @@ impl Standing {
 
 fn read(path: &Path, options: &Options) -> AnyResult<Frame<'static>> {
     let choice = ReadOptions { hdu: options.hdu.clone(), plane: options.plane };
-    let mut frame = fits::read_frame_with(path, &choice)?;
-    if let (None, Some(level)) = (frame.saturation(), options.saturation) {
-        frame = frame.with_saturation(level);
-    }
-    if let (None, Some(gain)) = (frame.gain_e_per_adu(), options.gain) {
-        frame = frame.with_gain(gain)?;
-    }
-    Ok(frame)
+    Ok(options.header.fill_in(fits::read_frame_with(path, &choice)?)?)
 }
 
 /// Gives the text for one frame, and writes the files asked for.
@@ -207,19 +182,6 @@ fn process(
     } else {
         describe(&name, &report, options.rejected)
     })
-}
-
-fn configuration(options: &Options) -> DetectorConfig {
-    let mut config = DetectorConfig {
-        device: options.device.clone(),
-        psf_sigma_px: options.sigma,
-        tracking: options.tracking,
-        ..DetectorConfig::default()
-    };
-    if let Some(n) = options.false_alarms {
-        config.false_alarms_per_frame = n;
-    }
-    config
 }
 
 fn list_devices() {

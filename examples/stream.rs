@@ -1,5 +1,7 @@
 //! Frames in a stream: a folder of FITS files, watched if wanted, or a simulated camera.
 
+mod support;
+
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,9 +12,8 @@ use std::{fs, thread};
 use clap::Parser;
 use skystreak::export::json;
 use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
-use skystreak::{
-    Detector, DetectorConfig, Device, Frame, Report, Result, Role, Segment, StreamConfig, StreamSummary, Tracking, io,
-};
+use skystreak::{Detector, Frame, Report, Result, Role, Segment, StreamConfig, StreamSummary, io};
+use support::{DetectorOptions, HeaderOptions};
 
 /// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
 #[derive(Parser)]
@@ -33,24 +34,10 @@ struct Options {
     /// Stars per million pixels of the simulated camera's frames
     #[arg(long, default_value_t = 1200.0)]
     stars: f64,
-    /// Device: auto, cpu, gpu, or an adapter by (part of) its name
-    #[arg(long, default_value = "auto")]
-    device: Device,
-    /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG
-    #[arg(long, default_value = "auto")]
-    tracking: Tracking,
-    /// Gaussian width of the PSF, px, from 0.3 to 8; measured on each frame's stars when not given
-    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
-    sigma: Option<f64>,
-    /// False alarms to expect per frame, from 1e-6 to 100 [default: 0.01]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    false_alarms: Option<f64>,
-    /// Gain, electrons per ADU, of files whose headers do not say it
-    #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero, requires = "folder", allow_negative_numbers = true)]
-    gain: Option<f64>,
-    /// Saturation level, ADU, of files whose headers do not say it
-    #[arg(long, value_name = "ADU", value_parser = above_zero, requires = "folder", allow_negative_numbers = true)]
-    saturation: Option<f64>,
+    #[command(flatten)]
+    detector: DetectorOptions,
+    #[command(flatten)]
+    header: Option<HeaderOptions>,
     /// Frames in flight at most
     #[arg(long)]
     in_flight: Option<usize>,
@@ -73,11 +60,6 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
 
-fn above_zero(text: &str) -> std::result::Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
-    if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
-}
-
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(0) => ExitCode::SUCCESS,
@@ -91,14 +73,7 @@ fn main() -> ExitCode {
 
 /// Returns how many frames failed.
 fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>> {
-    let mut config = DetectorConfig {
-        device: options.device.clone(),
-        tracking: options.tracking,
-        psf_sigma_px: options.sigma,
-        ..DetectorConfig::default()
-    };
-    config.false_alarms_per_frame = options.false_alarms.unwrap_or(config.false_alarms_per_frame);
-    let detector = Detector::new(config)?;
+    let detector = Detector::new(options.detector.config())?;
     let mut config = StreamConfig::default();
     config.frames_in_flight = options.in_flight.unwrap_or(config.frames_in_flight);
     config.memory_limit_bytes = options.memory.map_or(config.memory_limit_bytes, |mib| mib << 20);
@@ -122,6 +97,7 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
             options.print_memory(&summary);
             Ok(summary.failed)
         }
+        None if options.header.is_some() => Err("--gain and --saturation are for the files of a folder".into()),
         None => {
             options.say(&about);
             Ok(simulate_camera(&detector, &config, options)?)
@@ -228,13 +204,10 @@ fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options
 
 impl Options {
     fn read(&self, path: &Path) -> Result<Frame<'static>> {
-        let mut frame = io::fits::read_frame(path)?;
-        if let (None, Some(level)) = (frame.saturation(), self.saturation) {
-            frame = frame.with_saturation(level);
-        }
-        match (frame.gain_e_per_adu(), self.gain) {
-            (None, Some(gain)) => frame.with_gain(gain),
-            _ => Ok(frame),
+        let frame = io::fits::read_frame(path)?;
+        match &self.header {
+            Some(header) => header.fill_in(frame),
+            None => Ok(frame),
         }
     }
 

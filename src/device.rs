@@ -115,3 +115,17 @@ impl Engine {
         Ok(Timed::new(inner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_from_text() {
+        for (text, device) in [("auto", Device::Auto), ("CPU", Device::Cpu), ("gpu", Device::Gpu)] {
+            assert_eq!(text.parse::<Device>().unwrap(), device);
+        }
+        assert_eq!("RTX 4090".parse::<Device>().unwrap(), Device::Named("RTX 4090".to_owned()));
+        assert!(matches!("".parse::<Device>(), Err(Error::Config(_))));
+    }
+}

@@ -10,7 +10,7 @@ use crate::detection::TrackingMode;
 use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin, Search};
-use crate::pipeline::strip::{REACH_SIGMAS, Source, Strip};
+use crate::pipeline::strip::{BINS_AT_ONCE, REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 use crate::pipeline::turns::next_turn;
 
@@ -51,9 +51,6 @@ const ROUNDS: usize = 2;
 
 /// Stars tried for one trail, at most.
 const MOST_STARS: usize = 40;
-
-/// Bins of strips that are looked at together, but for one strip alone: each takes some 20 bytes.
-const MOST_BINS: usize = 1 << 21;
 
 /// A blend runs along the stars' direction to this, rad: the diagonal of two trails side by side.
 const MOST_ANGLE_RAD: f64 = 0.5;
@@ -273,8 +270,8 @@ fn take_stars(strip: &mut Strip, price: f64) -> (Vec<Source>, f64) {
 #[derive(Debug, Clone, Copy)]
 struct Area {
     middle: Point,
-    /// The middle along the stars' direction, and across.
-    turned_middle: [f64; 2],
+    /// Cosine and sine of that direction.
+    direction: (f64, f64),
     half_length_px: f64,
     half_width_px: f64,
     sigma_px: f64,
@@ -288,7 +285,7 @@ impl Area {
         let (s, c) = motion.angle_rad.sin_cos();
         Self {
             middle,
-            turned_middle: [middle.x * c + middle.y * s, middle.y * c - middle.x * s],
+            direction: (c, s),
             half_length_px: (u - 0.5).abs() + 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px,
             half_width_px: v.abs() + REACH_SIGMAS * sigma_px,
             sigma_px,
@@ -296,7 +293,9 @@ impl Area {
     }
 
     fn is_apart(&self, other: &Self, by_px: f64) -> bool {
-        let [along, across] = [0, 1].map(|k| (self.turned_middle[k] - other.turned_middle[k]).abs());
+        let (x, y) = (other.middle.x - self.middle.x, other.middle.y - self.middle.y);
+        let (c, s) = self.direction;
+        let (along, across) = ((x * c + y * s).abs(), (y * c - x * s).abs());
         along > self.half_length_px + other.half_length_px + by_px
             || across > self.half_width_px + other.half_width_px + by_px
     }
@@ -321,14 +320,14 @@ fn strips_in(backend: &mut dyn Backend, areas: &[Area], motion: &StarMotion) -> 
     areas.iter().map(strip).collect()
 }
 
-/// Parts of a list, each with no more than [`MOST_BINS`] or of one alone.
+/// Parts of a list, each with no more than [`BINS_AT_ONCE`] or of one alone.
 fn some_at_once(all: &[usize], n_bins: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
     let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut sum = 0;
     for &k in all {
         sum += n_bins(k);
         match parts.last_mut() {
-            Some(part) if sum <= MOST_BINS => part.push(k),
+            Some(part) if sum <= BINS_AT_ONCE => part.push(k),
             _ => {
                 parts.push(vec![k]);
                 sum = n_bins(k);
@@ -385,7 +384,7 @@ mod tests {
 
     #[test]
     fn parts_hold_no_more_than_fits() {
-        let n_bins = |k: usize| [MOST_BINS / 2, MOST_BINS / 2, 1, 2 * MOST_BINS, 7][k];
+        let n_bins = |k: usize| [BINS_AT_ONCE / 2, BINS_AT_ONCE / 2, 1, 2 * BINS_AT_ONCE, 7][k];
         assert_eq!(some_at_once(&[0, 1, 2, 3, 4], n_bins), [vec![0, 1], vec![2], vec![3], vec![4]]);
         assert!(some_at_once(&[], n_bins).is_empty());
     }

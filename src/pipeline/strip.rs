@@ -26,7 +26,7 @@ const SPREAD_SIGMAS: f64 = 6.0;
 /// Places with less of a star's usual S/N² than this on usable pixels tell nothing.
 const MIN_COVERAGE: f64 = 0.05;
 
-/// Bins asked of a backend at once: what they need there stays below a few tens of MB.
+/// Bins asked of a backend at once, or looked at in strips: what they need stays below a few tens of MB.
 pub(crate) const BINS_AT_ONCE: usize = 1 << 20;
 
 /// Light on tracks side by side. `u` runs along them, `v` across, both from the strip's middle.
