@@ -28,6 +28,9 @@ const BRIGHT_SNR: f64 = 20.0;
 /// it rows of stars pass for targets in most frames of a dense field.
 const CLEAR_SNR: f64 = 11.0;
 
+/// What is fainter than this part of it at first never gets there: it need not be looked for.
+const FIRST_SHARE: f64 = 0.8;
+
 /// Bright stars are looked for again with the PSF width that they tell, so often at most, until it changes by less than
 /// this part.
 const WIDTH_ROUNDS: usize = 4;
@@ -118,7 +121,7 @@ impl RateFrame<'_> {
         let clear = report::clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
         let (sky, stars) = self.find_bright(&measured_trails(&clear))?;
         self.backend.add_trails(&measured_trails(&clear), 1.0)?;
-        let (_, found) = self.search(sky, &stars)?;
+        let (_, found) = self.search(sky, &stars, FIRST_SHARE * CLEAR_SNR)?;
         let bright = believed_trails(&stars.trails);
         let sigma = effective_sigma(stars.psf_sigma_px);
         let targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
@@ -159,8 +162,8 @@ impl RateFrame<'_> {
         self.backend.add_trails(without, -1.0)
     }
 
-    /// Streaks in what the stars leave: what is round in it is weighed out as in any frame.
-    fn search(&mut self, sky: BackgroundMap, stars: &StarTrails) -> Result<(StarField, Found)> {
+    /// Streaks of some S/N and more in what the stars leave: what is round in it is weighed out as in any frame.
+    fn search(&mut self, sky: BackgroundMap, stars: &StarTrails, least_snr: f64) -> Result<(StarField, Found)> {
         let Self { detector, backend, frame, first, setting } = self;
         let config = &detector.config;
         backend.weigh_out(&stars.hidden())?;
@@ -173,6 +176,7 @@ impl RateFrame<'_> {
         let weighed = detector.weigh(*backend, sky, &field)?;
         let look = Look::AmongTrails(stars.motion, stars.scatter);
         let mut search = detector.begin_search(*backend, frame, weighed, &field, look)?;
+        search.thresholds = search.thresholds.at_least(least_snr);
         let trails: Vec<Believed> = search.find_trails()?;
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
@@ -183,7 +187,7 @@ impl RateFrame<'_> {
 
     /// The search in what all stars leave.
     fn search_last(&mut self, sky: BackgroundMap, stars: &StarTrails) -> Result<LastLook> {
-        let (field, found) = self.search(sky, stars)?;
+        let (field, found) = self.search(sky, stars, 0.0)?;
         let share_of_points = 1.0 - Look::AmongTrails(stars.motion, 1.0).share();
         let excess = found.thresholds.noise_excess;
         let points_snr = threshold::for_points(

@@ -28,6 +28,9 @@ const MOST_FAINT_SEEDS: usize = 100;
 /// finds it, in a crowd as well.
 const FAINT_CORE_SNR: f64 = 0.5 * BRIGHT_SNR;
 
+/// So many of the brightest cores are enough to tell whether the stars are trails, and with what vector.
+const ENOUGH_CORES: usize = 100;
+
 /// While the trails together grow by this factor their ends are looked for again, so often at most.
 const GROWTH: f64 = 1.2;
 const MOST_ROUNDS: usize = 4;
@@ -42,19 +45,43 @@ impl Search<'_> {
         // Where the stars may be trails their cores say little, cut by neighbours and by saturation.
         let few = self.elongated.len() < MOST_CORES_OF_FEW || !self.trails_are_many;
         let from_cores = if self.places.is_none() && few { self.follow_cores()? } else { None };
-        let fits = match from_cores {
-            Some(fits) => fits,
-            None => {
-                let mut candidates = self.find_candidates(Some(BRIGHT_RECALL))?;
-                self.leave_chains(&mut candidates)?;
-                candidates.truncate(self.most_candidates());
-                self.refine(&candidates)?
-            }
+        let mut believed = match from_cores {
+            Some(fits) => self.believe_bright(fits, &[])?,
+            None => self.search_for_bright()?,
         };
-        let mut believed = self.believe_bright(fits, &[])?;
         self.fit_neighbours_again(&mut believed)?;
         self.leave_found_places(&believed);
         Ok(believed)
+    }
+
+    /// Bright streaks by the transform. The brightest may tell that the stars are trails, among which thousands of fainter
+    /// peaks need not be looked at.
+    fn search_for_bright(&mut self) -> Result<Vec<Believed>> {
+        let mut least_snr = if self.is_first_look { self.snr_of_brightest() } else { 0.0 };
+        let mut believed = self.search_above(least_snr.max(BRIGHT_RECALL), &[])?;
+        while least_snr > BRIGHT_RECALL && self.mode_of(&believed) == TrackingMode::Sidereal {
+            least_snr *= 0.5;
+            self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
+            let fainter = self.search_above(least_snr.max(BRIGHT_RECALL), &believed)?;
+            believed.extend(fainter);
+        }
+        Ok(believed)
+    }
+
+    /// One search for bright streaks, by peaks above some S/N.
+    fn search_above(&mut self, least_snr: f64, before: &[Believed]) -> Result<Vec<Believed>> {
+        let mut candidates = self.find_candidates(Some(least_snr))?;
+        self.leave_chains(&mut candidates)?;
+        candidates.truncate(self.most_candidates());
+        let fits = self.refine(&candidates)?;
+        self.believe_bright(fits, before)
+    }
+
+    /// S/N that trails of the brightest cores exceed: a trail has more light than its core. But one has several cores.
+    fn snr_of_brightest(&self) -> f64 {
+        let mut cores: Vec<f64> = self.elongated.iter().map(|e| e.snr).collect();
+        cores.sort_unstable_by(|a, b| b.total_cmp(a));
+        0.5 * cores.get(ENOUGH_CORES).copied().unwrap_or(0.0)
     }
 
     /// The trails that the brightest elongated cores are parts of; none where these may be the stars'.

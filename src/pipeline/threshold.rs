@@ -50,6 +50,12 @@ impl Thresholds {
         Self { per_octave: (0..octaves).map(threshold).collect(), noise_excess }
     }
 
+    /// The same where these are no lower than `least_snr`, and that elsewhere.
+    pub(crate) fn at_least(mut self, least_snr: f64) -> Self {
+        self.per_octave.iter_mut().for_each(|t| *t = t.max(least_snr));
+        self
+    }
+
     /// The threshold for a streak of this length.
     pub(crate) fn for_length(&self, length_px: f64) -> f64 {
         let octave = (length_px / FIRST_OCTAVE_PX).log2().floor().clamp(0.0, self.per_octave.len() as f64 - 1.0);
