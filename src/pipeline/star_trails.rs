@@ -319,8 +319,10 @@ pub(crate) fn noise_of_light(trails: impl Iterator<Item = Trail>, place: Point, 
 /// Takes stars out of a strip, the brightest of every neighbourhood first, and points that would pass for stars.
 fn take_out(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>) {
     let apart = APART_SIGMAS * strip.sigma_px;
+    let mut of_tracks = Vec::new();
     for _ in 0..MOST_ROUNDS {
-        let mut peaks = strip.peaks(least_snr, doubt);
+        strip.look_for_peaks(least_snr, doubt, &mut of_tracks);
+        let mut peaks: Vec<Source> = of_tracks.iter().flatten().copied().collect();
         peaks.sort_by(|a, b| {
             b.snr.total_cmp(&a.snr).then(a.across_px.total_cmp(&b.across_px)).then(a.begin_px.total_cmp(&b.begin_px))
         });

@@ -57,6 +57,8 @@ struct Track {
     power: Vec<f32>,
     /// Bins whose signal has changed since the stars' light was summed.
     changed: Range<usize>,
+    /// Its light was summed anew since peaks were looked for.
+    summed_again: bool,
 }
 
 /// A source in a strip: a star's trail, or a point where it has no length.
@@ -132,24 +134,8 @@ impl Strip {
         sigma_px: f64,
         motion: &StarMotion,
     ) -> Result<Self> {
-        let (s, c) = motion.angle_rad.sin_cos();
-        let rows = (half_width_px / step_px).ceil() as i32;
-        let offsets: Vec<f64> = (-rows..=rows).map(|row| f64::from(row) * step_px).collect();
-        let segment = |offset: &f64| {
-            let centre = Point::new(middle.x - s * offset, middle.y + c * offset);
-            Segment::around(centre, 2.0 * half_length_px, motion.angle_rad)
-        };
-        let segments: Vec<Segment> = offsets.iter().map(segment).collect();
-        let at_once = (BINS_AT_ONCE as f64 / (2.0 * half_length_px)).max(1.0) as usize;
-        let mut tracks = Vec::with_capacity(segments.len());
-        let mut bin_px = 1.0;
-        for (some, across) in segments.chunks(at_once).zip(offsets.chunks(at_once)) {
-            for (profile, across_px) in backend.profiles(some, sigma_px as f32)?.into_iter().zip(across) {
-                bin_px = profile.bin_px;
-                tracks.push(Track::new(*across_px, half_length_px, profile));
-            }
-        }
-        Ok(Self::new(tracks, middle, (c, s), bin_px, step_px, sigma_px, motion.length_px))
+        let along = |_: f64| Some((-half_length_px, half_length_px));
+        Self::of_tracks(backend, middle, half_width_px, step_px, sigma_px, motion, along)
     }
 
     /// The whole frame, with what of a star's trail the border cuts.
@@ -162,10 +148,52 @@ impl Strip {
     ) -> Result<Self> {
         let (s, c) = motion.angle_rad.sin_cos();
         let (w, h) = (0.5 * width as f64, 0.5 * height as f64);
-        let half_length_px = w * c.abs() + h * s.abs() + motion.length_px + 2.0 * REACH_SIGMAS * sigma_px;
-        let half_width_px = w * s.abs() + h * c.abs();
+        let beyond_px = motion.length_px + 2.0 * REACH_SIGMAS * sigma_px;
+        let half_length_px = w.hypot(h) + 2.0 * beyond_px;
         let middle = Point::new(w - 0.5, h - 0.5);
-        Self::around(backend, middle, half_length_px, half_width_px, FRAME_STEP_SIGMAS * sigma_px, sigma_px, motion)
+        let along = |across_px: f64| {
+            let centre = Point::new(middle.x - s * across_px, middle.y + c * across_px);
+            let track = Segment::around(centre, 2.0 * half_length_px, motion.angle_rad);
+            let inside = track.clipped_near(width, height, beyond_px)?;
+            let u = |p: Point| (p.x - centre.x) * c + (p.y - centre.y) * s;
+            Some((u(inside.start), u(inside.end)))
+        };
+        let half_width_px = w * s.abs() + h * c.abs();
+        Self::of_tracks(backend, middle, half_width_px, FRAME_STEP_SIGMAS * sigma_px, sigma_px, motion, along)
+    }
+
+    /// Tracks within `half_width_px` of a place, each from where to where `along` says for how far across it lies.
+    fn of_tracks(
+        backend: &mut dyn Backend,
+        middle: Point,
+        half_width_px: f64,
+        step_px: f64,
+        sigma_px: f64,
+        motion: &StarMotion,
+        along: impl Fn(f64) -> Option<(f64, f64)>,
+    ) -> Result<Self> {
+        let (s, c) = motion.angle_rad.sin_cos();
+        let rows = (half_width_px / step_px).ceil() as i32;
+        let offsets = (-rows..=rows).map(|row| f64::from(row) * step_px);
+        let places: Vec<(f64, f64, Segment)> = offsets
+            .filter_map(|across_px| {
+                let (from, to) = along(across_px)?;
+                let at = |u: f64| Point::new(middle.x - s * across_px + u * c, middle.y + c * across_px + u * s);
+                Some((across_px, from, Segment::new(at(from), at(to))))
+            })
+            .collect();
+        let longest_px = places.iter().map(|(.., segment)| segment.length_px()).fold(1.0, f64::max);
+        let at_once = (BINS_AT_ONCE as f64 / longest_px).max(1.0) as usize;
+        let mut tracks = Vec::with_capacity(places.len());
+        let mut bin_px = 1.0;
+        for some in places.chunks(at_once) {
+            let segments: Vec<Segment> = some.iter().map(|(.., segment)| *segment).collect();
+            let profiles = backend.profiles(&segments, sigma_px as f32)?;
+            bin_px = profiles.first().map_or(bin_px, |p| p.bin_px);
+            let new = some.par_iter().zip(profiles).map(|((across_px, from, _), p)| Track::new(*across_px, *from, p));
+            tracks.par_extend(new);
+        }
+        Ok(Self::new(tracks, middle, (c, s), bin_px, step_px, sigma_px, motion.length_px))
     }
 
     fn new(
@@ -212,24 +240,43 @@ impl Strip {
 
     /// Places where a star has more S/N than beside them, of at least `least_snr`.
     pub(crate) fn peaks(&mut self, least_snr: f64, doubt: &Doubt) -> Vec<Source> {
+        let mut of_tracks = Vec::new();
+        self.look_for_peaks(least_snr, doubt, &mut of_tracks);
+        of_tracks.into_iter().flatten().collect()
+    }
+
+    /// The same, track by track. Where some are known already, tracks are looked at whose light has changed since, or a
+    /// neighbour's.
+    pub(crate) fn look_for_peaks(&mut self, least_snr: f64, doubt: &Doubt, of_tracks: &mut Vec<Vec<Source>>) {
         self.sum_again();
-        let of_track = |t: usize| -> Vec<Source> {
-            let track = &self.tracks[t];
-            // Most places are dark, which is told without a root.
-            let least2 = (GRID_LOSS * least_snr).powi(2) as f32;
-            let is_lit = |b: &usize| {
-                let (light, power) = (track.light[*b], track.power[*b]);
-                light > 0.0 && light * light >= least2 * power && f64::from(power) > MIN_COVERAGE * self.usual_power
-            };
-            let is_peak = |b: &usize| {
-                let snr = self.snr_at((t, *b));
-                self.neighbours((t, *b)).all(|n| self.snr_at(n) <= snr)
-            };
-            let lit = (0..track.light.len()).filter(is_lit);
-            let peaks = lit.filter(is_peak).map(|b| self.between_cells((t, b), doubt));
-            peaks.filter(|s| s.snr >= least_snr).collect()
+        let (n, all) = (self.tracks.len(), of_tracks.is_empty());
+        of_tracks.resize_with(n, Vec::new);
+        let strip = &*self;
+        let is_new = |t: usize| all || strip.tracks[t.saturating_sub(1)..(t + 2).min(n)].iter().any(|t| t.summed_again);
+        of_tracks.par_iter_mut().with_min_len(TRACKS_AT_ONCE / 4).enumerate().filter(|(t, _)| is_new(*t)).for_each(
+            |(t, peaks)| {
+                peaks.clear();
+                peaks.extend(strip.peaks_of(t, least_snr, doubt));
+            },
+        );
+        self.tracks.iter_mut().for_each(|track| track.summed_again = false);
+    }
+
+    fn peaks_of(&self, t: usize, least_snr: f64, doubt: &Doubt) -> impl Iterator<Item = Source> {
+        let track = &self.tracks[t];
+        // Most places are dark, which is told without a root.
+        let least2 = (GRID_LOSS * least_snr).powi(2) as f32;
+        let is_lit = move |b: &usize| {
+            let (light, power) = (track.light[*b], track.power[*b]);
+            light > 0.0 && light * light >= least2 * power && f64::from(power) > MIN_COVERAGE * self.usual_power
         };
-        (0..self.tracks.len()).into_par_iter().flat_map_iter(of_track).collect()
+        let is_peak = move |b: &usize| {
+            let snr = self.snr_at((t, *b));
+            self.neighbours((t, *b)).all(|n| self.snr_at(n) <= snr)
+        };
+        let lit = (0..track.light.len()).filter(is_lit);
+        let peaks = lit.filter(is_peak).map(move |b| self.between_cells((t, b), doubt));
+        peaks.filter(move |s| s.snr >= least_snr)
     }
 
     /// The best place for a star within a PSF width or two of one.
@@ -366,14 +413,17 @@ impl Strip {
         self.sum_again();
         let strip = &*self;
         let every = (strip.shape.len() / 2).max(1);
-        let places = strip.tracks.iter().enumerate().flat_map(|(t, track)| {
-            let is_whole = move |b: &usize| f64::from(track.power[*b]) > 0.5 * strip.usual_power;
-            (0..track.light.len()).step_by(every).filter(is_whole).map(move |b| strip.snr_at((t, b)).abs())
-        });
-        let mut snrs: Vec<f64> = places.collect();
-        snrs.sort_unstable_by(f64::total_cmp);
+        let of_track = |(t, track): (usize, &Track)| -> Vec<f64> {
+            let is_whole = |b: &usize| f64::from(track.power[*b]) > 0.5 * strip.usual_power;
+            (0..track.light.len()).step_by(every).filter(is_whole).map(|b| strip.snr_at((t, b)).abs()).collect()
+        };
+        let mut snrs: Vec<f64> = strip.tracks.par_iter().enumerate().flat_map_iter(of_track).collect();
+        if snrs.is_empty() {
+            return 1.0;
+        }
+        let middle = snrs.len() / 2;
         // Median of |x| of the unit normal distribution.
-        snrs.get(snrs.len() / 2).map_or(1.0, |median| median / 0.6745)
+        *snrs.select_nth_unstable_by(middle, f64::total_cmp).1 / 0.6745
     }
 
     fn snr_at(&self, (t, b): (usize, usize)) -> f64 {
@@ -493,11 +543,21 @@ const GRID_LOSS: f64 = 0.9;
 const STRAY_SIGMAS: f64 = 1.5;
 
 impl Track {
-    fn new(across_px: f64, half_length_px: f64, profile: TrackProfile) -> Self {
+    fn new(across_px: f64, from_px: f64, profile: TrackProfile) -> Self {
         let TrackProfile { first_px, signal, variance, .. } = profile;
         let taken = vec![0.0; signal.len()];
         let (light, power) = (Vec::new(), Vec::new());
-        Self { across_px, first_px: first_px - half_length_px, signal, variance, taken, light, power, changed: 0..0 }
+        Self {
+            across_px,
+            first_px: from_px + first_px,
+            signal,
+            variance,
+            taken,
+            light,
+            power,
+            changed: 0..0,
+            summed_again: true,
+        }
     }
 
     /// The bin nearest to `u`; the first where it lies before all.
@@ -509,6 +569,7 @@ impl Track {
         let changed = std::mem::take(&mut self.changed);
         let to = changed.end.min(self.light.len());
         let from = changed.start.saturating_sub(shape.len() - 1).min(to);
+        self.summed_again |= from < to;
         light::correlate(shape, &self.signal[from..], &mut self.light[from..to]);
     }
 }
