@@ -520,6 +520,8 @@ impl Detector {
         let thresholds = Thresholds::new(false_alarms, width, height, field.psf_sigma_px, excess);
         let segments_sigma = segments.kernel.sigma_eff_px;
         let is_first_look = look == Look::First && self.config.tracking != Tracking::Sidereal;
+        let stars_are_out = matches!(look, Look::AmongTrails(..));
+        let trails_are_many = !stars_are_out && field.elongated.len() as f64 > MANY_TRAILS * field.n_sources as f64;
         let (places, tracking) = match look {
             Look::First => (None, self.config.tracking),
             Look::At(places) => (Some(places), self.config.tracking),
@@ -536,7 +538,7 @@ impl Detector {
             uneven,
             noise_excess: excess,
             elongated: field.elongated.clone(),
-            trails_are_many: field.elongated.len() as f64 > MANY_TRAILS * field.n_sources as f64,
+            trails_are_many,
             config: &self.config.search,
             tracking,
             is_first_look,
