@@ -210,7 +210,8 @@ impl RateFrame<'_> {
         all.filter(|m| !m.may_be_row(&stars.motion, covered)).map(Measured::as_believed).collect()
     }
 
-    /// Stars, targets and points have shared some light: each is found or fitted again without the others'.
+    /// Stars, targets and points have shared some light: each is found or fitted again without the others'. Where there are
+    /// stars alone, they are found again once: the better models of the bright ones leave less.
     fn share_light(&mut self, last: &LastLook, stars: &mut StarTrails, targets: &mut [Believed]) -> Result<()> {
         let without = believed_trails(targets);
         self.find_stars(stars, &last.found.sky, &without)?;
@@ -222,6 +223,10 @@ impl RateFrame<'_> {
         stars.fit_targets_again(self.backend, targets, Shape::Trail)?;
 
         let without = [believed_trails(targets), believed_trails(&points)].concat();
+        if without.is_empty() {
+            self.begin_anew(&last.found.sky, &[])?;
+            return self.backend.add_trails(&believed_trails(&stars.trails), -1.0);
+        }
         self.find_stars(stars, &last.found.sky, &without)?;
         stars.part_from(self.backend, &mut points)
     }
