@@ -5,7 +5,7 @@
 use crate::Result;
 use crate::detection::TrackingMode;
 use crate::geometry::Segment;
-use crate::pipeline::measure::TrailFit;
+use crate::pipeline::measure::{Trail, TrailFit};
 use crate::pipeline::merge::{BRIGHT_RECALL, BRIGHT_SNR, Believed, Search};
 use crate::pipeline::search::{Peak, sort_peaks, suppress};
 use crate::pipeline::stars::Elongated;
@@ -54,18 +54,36 @@ impl Search<'_> {
         Ok(believed)
     }
 
-    /// Bright streaks by the transform. The brightest may tell that the stars are trails, among which thousands of fainter
-    /// peaks need not be looked at.
+    /// Bright streaks by the transform.
     fn search_for_bright(&mut self) -> Result<Vec<Believed>> {
-        let mut least_snr = if self.is_first_look { self.snr_of_brightest() } else { 0.0 };
-        let mut believed = self.search_above(least_snr.max(BRIGHT_RECALL), &[])?;
-        while least_snr > BRIGHT_RECALL && self.mode_of(&believed) == TrackingMode::Sidereal {
-            least_snr *= 0.5;
-            self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
-            let fainter = self.search_above(least_snr.max(BRIGHT_RECALL), &believed)?;
-            believed.extend(fainter);
+        let stars = if self.is_first_look { self.look_for_star_trails()? } else { None };
+        match stars {
+            Some(stars) => Ok(stars),
+            None => self.search_above(BRIGHT_RECALL, &[]),
         }
-        Ok(believed)
+    }
+
+    /// The brightest streaks, if they tell that the stars are trails: thousands of fainter peaks need not be looked at then.
+    /// Where they do not, fainter ones are asked as well, and in the end the image is as it was.
+    fn look_for_star_trails(&mut self) -> Result<Option<Vec<Believed>>> {
+        let mut least_snr = self.snr_of_brightest();
+        let mut believed: Vec<Believed> = Vec::new();
+        while least_snr > BRIGHT_RECALL {
+            let fainter = self.search_above(least_snr, &believed)?;
+            believed.extend(fainter);
+            if self.mode_of(&believed) != TrackingMode::Sidereal {
+                return Ok(Some(believed));
+            }
+            self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
+            least_snr *= 0.5;
+        }
+        if !believed.is_empty() {
+            let trails: Vec<Trail> = believed.iter().map(Believed::trail).collect();
+            self.backend.add_trails(&trails, 1.0)?;
+            self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
+            self.sky_is_current = true;
+        }
+        Ok(None)
     }
 
     /// One search for bright streaks, by peaks above some S/N.
