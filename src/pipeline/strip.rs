@@ -233,9 +233,9 @@ impl Strip {
     /// The best place for a star where nothing is in doubt.
     pub(crate) fn best_star(&mut self) -> Option<Source> {
         self.sum_again();
-        let cells = self.tracks.iter().enumerate().flat_map(|(t, track)| (0..track.light.len()).map(move |b| (t, b)));
-        let best = cells.map(|cell| (cell, self.snr_at(cell))).max_by(|a, b| a.1.total_cmp(&b.1))?;
-        (best.1 > 0.0).then(|| self.star_at(best.0, &Doubt::NONE))
+        let bests = self.tracks.iter().enumerate().filter_map(|(t, track)| Some((t, light::largest(&track.light, &track.power)?)));
+        let (t, (b, squared)) = bests.max_by(|a, b| a.1.1.total_cmp(&b.1.1))?;
+        (squared > 0.0).then(|| self.star_at((t, b), &Doubt::NONE))
     }
 
     /// Places where a star has more S/N than beside them, of at least `least_snr`.

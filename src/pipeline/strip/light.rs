@@ -26,6 +26,43 @@ pub(super) fn correlate(shape: &[f32], values: &[f32], out: &mut [f32]) {
     Arch::new().dispatch(Correlate { shape, values, out });
 }
 
+/// The largest `light |light| / power`, which rises as the S/N does, and the last place that has it; none where no power is.
+pub(super) fn largest(light: &[f32], power: &[f32]) -> Option<(usize, f32)> {
+    let largest = Arch::new().dispatch(Largest { light, power });
+    let last = light.iter().zip(power).rposition(|(light, power)| squared(*light, *power) == largest);
+    last.filter(|_| largest > f32::NEG_INFINITY).map(|place| (place, largest))
+}
+
+/// Signed square of a S/N.
+#[inline(always)]
+fn squared(light: f32, power: f32) -> f32 {
+    if power > 0.0 { light * light.abs() / power } else { f32::NEG_INFINITY }
+}
+
+struct Largest<'a> {
+    light: &'a [f32],
+    power: &'a [f32],
+}
+
+impl NullaryFnOnce for Largest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        let (light, light_rest) = self.light.as_chunks::<TOGETHER>();
+        let (power, power_rest) = self.power.as_chunks::<TOGETHER>();
+        let mut largest = [f32::NEG_INFINITY; TOGETHER];
+        for (light, power) in light.iter().zip(power) {
+            for ((largest, light), power) in largest.iter_mut().zip(light).zip(power) {
+                let here = squared(*light, *power);
+                *largest = if here > *largest { here } else { *largest };
+            }
+        }
+        let rest = light_rest.iter().zip(power_rest).map(|(light, power)| squared(*light, *power));
+        largest.into_iter().chain(rest).fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
 /// In PSF widths.
 struct Along<'a> {
     light: &'a mut [f32],
@@ -103,6 +140,22 @@ mod tests {
         }
         let point = along(-10.25, 0.5, 50, 0.0, sigma_px);
         assert!((point.iter().sum::<f32>() * 0.5 - 1.0).abs() < 1e-5, "all of its light is there");
+    }
+
+    #[test]
+    fn the_largest_snr_is_found_where_it_is() {
+        let noise = crate::simulate::gaussian_frame(75, 2, 3, 1.0);
+        let (light, power) = noise.split_at(75);
+        let mut power: Vec<f32> = power.iter().map(|p| p * p + 0.1).collect();
+        let snr = |k: usize| light[k] / power[k].sqrt();
+        let best = (0..75).max_by(|a, b| snr(*a).total_cmp(&snr(*b))).unwrap();
+        let (place, squared) = largest(light, &power).unwrap();
+        assert_eq!(place, best);
+        assert!((squared.sqrt() - snr(best)).abs() < 1e-5);
+        power[best] = 0.0;
+        assert_ne!(largest(light, &power).unwrap().0, best, "no power, no S/N");
+        assert_eq!(largest(light, &[0.0; 75]), None);
+        assert!(largest(&[-1.0, -2.0], &[1.0, 1.0]).is_some_and(|(place, squared)| place == 0 && squared == -1.0));
     }
 
     #[test]
