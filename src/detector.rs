@@ -602,7 +602,7 @@ const MANY_TRAILS: f64 = 0.25;
 
 /// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
 /// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.
-const LEAST_MASKED: f64 = 0.1;
+const LEAST_MASKED: f64 = 0.2;
 
 /// Unresolved star trails raise the thresholds by this factor at most: where long ones cover the frame their scatter
 /// says how much light there is, not how often it makes a line of another kind.

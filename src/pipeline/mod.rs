@@ -14,6 +14,7 @@ pub(crate) mod elongated;
 pub(crate) mod empty;
 pub(crate) mod ends;
 pub(crate) mod errors;
+pub(crate) mod extended;
 pub(crate) mod hidden;
 pub(crate) mod in_line;
 pub(crate) mod judge;

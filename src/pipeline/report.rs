@@ -6,7 +6,6 @@ use crate::detection::{Detection, Flags, FrameFlag, PsfSource, RejectReason, Rej
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::bundles;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
 use crate::pipeline::last_fits::{self, Measured};
@@ -17,6 +16,7 @@ use crate::pipeline::stars::StarField;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
 use crate::pipeline::uneven::UnevenSky;
+use crate::pipeline::{bundles, extended};
 
 /// How the trails of a frame say that the telescope moved.
 pub(crate) fn tracking_of(tracking: Tracking, measured: &[Measured]) -> TrackingMode {
@@ -202,6 +202,7 @@ impl<'a> Findings<'a> {
             }
         }
         self.reject_bundles();
+        self.reject_extended();
         let seen: Vec<Seen> = self.detections.iter().map(last_fits::as_seen).collect();
         self.tracking = mode.unwrap_or_else(|| tracking::decide(self.config.tracking, &seen));
         for (detection, seen) in self.detections.iter_mut().zip(&seen) {
@@ -227,6 +228,21 @@ impl<'a> Findings<'a> {
                 self.detections.push(d);
             }
         }
+    }
+
+    /// Targets that are parts of what makes lines in other directions as well.
+    fn reject_extended(&mut self) {
+        let is_poor = |r: &&Rejected| matches!(r.reason, RejectReason::PoorFit | RejectReason::Extended);
+        let rejected = self.rejected.iter().filter(is_poor).map(|r| (r.segment, r.snr));
+        let is_doubtful = |d: &&Detection| d.role == Role::Target && d.flags.contains(Flags::POOR_FIT);
+        let doubtful = self.detections.iter().filter(is_doubtful).map(|d| (d.segment, d.snr));
+        let poor: Vec<(Segment, f64)> = rejected.chain(doubtful).collect();
+        let is_part = |d: &Detection| d.role == Role::Target && extended::is_part(&d.segment, d.snr, &poor);
+        let (parts, others): (Vec<Detection>, Vec<Detection>) =
+            std::mem::take(&mut self.detections).into_iter().partition(is_part);
+        self.detections = others;
+        let rejected = |d: Detection| Rejected { segment: d.segment, snr: d.snr, reason: RejectReason::Extended };
+        self.rejected.extend(parts.into_iter().map(rejected));
     }
 
     /// Charge that had spilled in the first look, but for that of stars which are known otherwise.

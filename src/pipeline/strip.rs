@@ -233,7 +233,11 @@ impl Strip {
     /// The best place for a star where nothing is in doubt.
     pub(crate) fn best_star(&mut self) -> Option<Source> {
         self.sum_again();
-        let bests = self.tracks.iter().enumerate().filter_map(|(t, track)| Some((t, light::largest(&track.light, &track.power)?)));
+        let bests = self
+            .tracks
+            .iter()
+            .enumerate()
+            .filter_map(|(t, track)| Some((t, light::largest(&track.light, &track.power)?)));
         let (t, (b, squared)) = bests.max_by(|a, b| a.1.1.total_cmp(&b.1.1))?;
         (squared > 0.0).then(|| self.star_at((t, b), &Doubt::NONE))
     }
