@@ -21,7 +21,7 @@ type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Find streaks in FITS frames.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 struct Options {
     /// FITS files: plain, gzipped or tile-compressed.
     #[arg(required_unless_present = "list_devices")]

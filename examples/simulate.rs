@@ -15,7 +15,7 @@ use skystreak::simulate::{RandomStreaks, SceneConfig, simulate};
 
 /// Simulates frames with known contents: `<out>/<name>.fits` and `<out>/<name>.truth.json`.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 struct Options {
     /// Folder to write to; made when it is not there.
     out: PathBuf,
@@ -54,7 +54,7 @@ struct Options {
     #[arg(long)]
     trail_length: Option<f64>,
     /// With --kind rate: angle of the star trails, degrees from +x towards +y. Default: 17.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     trail_angle_deg: Option<f64>,
     /// Number of streaks.
     #[arg(short, long, default_value_t = 4)]

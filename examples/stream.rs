@@ -17,13 +17,13 @@ use support::{DetectorOptions, HeaderOptions};
 
 /// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
 #[derive(Parser)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 struct Options {
     /// Folder of FITS files (.fits, .fit, .fts, also with .fz or .gz behind), but for those that `detect` writes beside
     /// them (.mask.fits, .level.fits, .noise.fits); without one a camera is simulated
     folder: Option<PathBuf>,
     /// Go on until no new file has come for this many seconds; one that grows once it was read is read again
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     watch: Option<Duration>,
     /// Frames of the simulated camera
     #[arg(long, default_value_t = 16)]

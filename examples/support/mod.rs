@@ -10,10 +10,10 @@ pub(crate) struct DetectorOptions {
     #[arg(long, default_value = "auto")]
     device: Device,
     /// Gaussian width of the PSF, px, from 0.3 to 8; measured on each frame's stars when not given.
-    #[arg(long, value_name = "PX", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PX")]
     sigma: Option<f64>,
     /// False alarms to expect per frame, from 1e-6 to 100 [default: 0.01].
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     false_alarms: Option<f64>,
     /// auto, sidereal, or rate: length and angle of the star trails as rate:LENGTH_PX,ANGLE_DEG.
     #[arg(long, default_value = "auto")]
@@ -39,10 +39,10 @@ impl DetectorOptions {
 #[derive(Args)]
 pub(crate) struct HeaderOptions {
     /// Saturation level, ADU, where the header does not say it.
-    #[arg(long, value_name = "ADU", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, value_name = "ADU", value_parser = above_zero)]
     saturation: Option<f64>,
     /// Gain, electrons per ADU, where the header does not say it.
-    #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero, allow_negative_numbers = true)]
+    #[arg(long, value_name = "E_PER_ADU", value_parser = above_zero)]
     gain: Option<f64>,
 }
 
