@@ -28,7 +28,8 @@ const BRIGHT_SNR: f64 = 20.0;
 /// it rows of stars pass for targets in most frames of a dense field.
 const CLEAR_SNR: f64 = 11.0;
 
-/// What is fainter than this part of it at first does not get there: it is left to the last search.
+/// What is fainter than this part of it at first does not get there: it is left to the last search, as is what has less than
+/// that beside stars on its track.
 const FIRST_SHARE: f64 = 0.7;
 
 /// Bright stars are looked for again with the PSF width that they tell, so often at most, until it changes by less than

@@ -6,10 +6,10 @@ use crate::Result;
 use crate::detection::TrackingMode;
 use crate::geometry::Segment;
 use crate::pipeline::measure::{Trail, TrailFit};
-use crate::pipeline::merge::{BRIGHT_RECALL, BRIGHT_SNR, Believed, Search};
+use crate::pipeline::merge::{BRIGHT_RECALL, BRIGHT_SNR, Believed, HIDING_SNR, Search};
 use crate::pipeline::search::{Peak, sort_peaks, suppress};
 use crate::pipeline::stars::Elongated;
-use crate::pipeline::tracking::{self, Seen};
+use crate::pipeline::tracking::{self, Seen, StarMotion};
 use crate::pipeline::weigh::Footprint;
 
 /// A core is followed in directions that differ by an eighth of a half turn.
@@ -28,8 +28,14 @@ const MOST_FAINT_SEEDS: usize = 100;
 /// finds it, in a crowd as well.
 const FAINT_CORE_SNR: f64 = 0.5 * BRIGHT_SNR;
 
-/// So many of the brightest cores are enough to tell whether the stars are trails, and with what vector.
+/// More of the brightest cores than this are enough to tell whether the stars are trails, and with what vector.
 const ENOUGH_CORES: usize = 100;
+
+/// They are asked at this S/N, half of it, and so on, so often at most.
+const MOST_LEVELS: i32 = 8;
+
+/// A coarse peak of a trail that hides others holds so much.
+const HIDING_RECALL: f64 = 0.7 * HIDING_SNR;
 
 /// While the trails together grow by this factor their ends are looked for again, so often at most.
 const GROWTH: f64 = 1.2;
@@ -57,38 +63,56 @@ impl Search<'_> {
     /// Bright streaks by the transform.
     fn search_for_bright(&mut self) -> Result<Vec<Believed>> {
         let stars = if self.is_first_look { self.look_for_star_trails()? } else { None };
-        match stars {
-            Some(stars) => Ok(stars),
-            None => self.search_above(BRIGHT_RECALL, &[]),
+        let Some((mut believed, least_snr)) = stars else { return self.search_above(BRIGHT_RECALL, &[], None) };
+        if least_snr > HIDING_RECALL {
+            // Fainter stars need not be known yet. Bright targets do: stars would be made of them.
+            self.filter_anew()?;
+            let motion = StarMotion::of(&self.mode_of(&believed));
+            let targets = self.search_above(HIDING_RECALL, &believed, motion)?;
+            believed.extend(targets);
         }
+        Ok(believed)
     }
 
-    /// The brightest streaks, if they tell that the stars are trails: thousands of fainter peaks need not be looked at then.
-    /// Where they do not, fainter ones are asked as well, and in the end the image is as it was.
-    fn look_for_star_trails(&mut self) -> Result<Option<Vec<Believed>>> {
-        let mut least_snr = self.snr_of_brightest();
+    /// The brightest streaks, if they tell that the stars are trails, and the S/N of the peaks that were looked at for
+    /// that: of fainter ones there are hundreds of thousands. Where no vector is seen fainter ones are asked as well, and in
+    /// the end all is put back.
+    fn look_for_star_trails(&mut self) -> Result<Option<(Vec<Believed>, f64)>> {
         let mut believed: Vec<Believed> = Vec::new();
-        while least_snr > BRIGHT_RECALL {
-            let fainter = self.search_above(least_snr, &believed)?;
+        let brightest = self.snr_of_brightest();
+        let levels = (0..MOST_LEVELS).map(|k| brightest * 0.5_f64.powi(k)).take_while(|snr| *snr > BRIGHT_RECALL);
+        for (k, least_snr) in levels.enumerate() {
+            if k > 0 {
+                self.filter_anew()?;
+            }
+            let fainter = self.search_above(least_snr, &believed, None)?;
             believed.extend(fainter);
             if self.mode_of(&believed) != TrackingMode::Sidereal {
-                return Ok(Some(believed));
+                return Ok(Some((believed, least_snr)));
             }
-            self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
-            least_snr *= 0.5;
         }
         if !believed.is_empty() {
             let trails: Vec<Trail> = believed.iter().map(Believed::trail).collect();
             self.backend.add_trails(&trails, 1.0)?;
-            self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)?;
+            self.filter_anew()?;
             self.sky_is_current = true;
         }
         Ok(None)
     }
 
-    /// One search for bright streaks, by peaks above some S/N.
-    fn search_above(&mut self, least_snr: f64, before: &[Believed]) -> Result<Vec<Believed>> {
+    fn filter_anew(&mut self) -> Result<()> {
+        self.backend.filter(&self.segments.kernel, self.config.clip_sigmas as f32, false)
+    }
+
+    /// One search for bright streaks, by peaks above some S/N; only for those that are clearly no stars of some motion.
+    fn search_above(
+        &mut self,
+        least_snr: f64,
+        before: &[Believed],
+        stars: Option<StarMotion>,
+    ) -> Result<Vec<Believed>> {
         let mut candidates = self.find_candidates(Some(least_snr))?;
+        candidates.retain(|c| stars.is_none_or(|motion| tracking::is_distinct(&c.segment, &motion)));
         self.leave_chains(&mut candidates)?;
         candidates.truncate(self.most_candidates());
         let fits = self.refine(&candidates)?;

@@ -121,7 +121,7 @@ pub(crate) const BRIGHT_SNR: f64 = 20.0;
 
 /// Trails of this S/N and more hide fainter streaks, and lift the sky around them: the frame is searched again without
 /// them.
-const HIDING_SNR: f64 = 40.0;
+pub(crate) const HIDING_SNR: f64 = 40.0;
 
 /// A coarse peak holds at least 0.7 of the S/N of its trail, but for what the limit takes: while bright ones are looked for,
 /// lesser peaks need no refinement.

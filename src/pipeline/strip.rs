@@ -249,8 +249,8 @@ impl Strip {
         of_tracks.into_iter().flatten().collect()
     }
 
-    /// The same, track by track. Where some are known already, tracks are looked at whose light has changed since, or a
-    /// neighbour's.
+    /// The same, track by track. Where they are known already, for the same S/N and doubt and from the last look, tracks are
+    /// looked at whose light has changed since, or a neighbour's.
     pub(crate) fn look_for_peaks(&mut self, least_snr: f64, doubt: &Doubt, of_tracks: &mut Vec<Vec<Source>>) {
         self.sum_again();
         let (n, all) = (self.tracks.len(), of_tracks.is_empty());
@@ -635,6 +635,25 @@ mod tests {
         let star = peaks.iter().max_by(|a, b| a.snr.total_cmp(&b.snr)).unwrap();
         assert!((star.begin_px - begin).abs() < 0.2 && (star.across_px - across).abs() < 0.05, "{star:?}");
         assert!((star.density - 3.0).abs() < 0.05, "{star:?}");
+    }
+
+    #[test]
+    fn known_peaks_are_those_that_a_fresh_look_finds() {
+        let stars: Vec<(f64, f64, f64)> =
+            (0..9).map(|k| (10.0 + 7.3 * f64::from(k % 5), -55.0 + 13.7 * f64::from(k), 2.0 + f64::from(k))).collect();
+        let mut strip = super::sample::strip_of(45, &stars);
+        let mut known = Vec::new();
+        for _ in 0..stars.len() {
+            strip.look_for_peaks(8.0, &Doubt::NONE, &mut known);
+            let fresh: Vec<Source> = (0..strip.tracks.len())
+                .flat_map(|t| strip.peaks_of(t, 8.0, &Doubt::NONE).collect::<Vec<_>>())
+                .collect();
+            let known: Vec<Source> = known.iter().flatten().copied().collect();
+            assert_eq!(known, fresh);
+            let Some(brightest) = fresh.into_iter().max_by(|a, b| a.snr.total_cmp(&b.snr)) else { break };
+            strip.add(&brightest, -1.0);
+        }
+        assert!(known.iter().flatten().all(|s| s.snr < 30.0), "the bright ones are gone: {known:?}");
     }
 
     #[test]
