@@ -374,24 +374,27 @@ impl Detector {
             Err(flag) => return Ok(self.empty_report(frame, flag, clock)),
         };
 
-        let given = config.psf_sigma_px.or(psf.map(|(sigma, _)| sigma));
-        let mut field = stars::survey(backend, sky.mesh, given, &config.weigh)?;
-        if let Some((_, source)) = psf {
-            field.psf_source = source;
-        }
+        let given = psf.or(config.psf_sigma_px.map(|sigma| (sigma, PsfSource::Given)));
+        let mut field = self.survey(backend, &sky, given)?;
         let weighed = self.weigh(backend, sky.clone(), &field)?;
         clock.stage("weigh");
 
-        let mut found = self.search(backend, frame, weighed, &field, places)?;
-        let on_even_sky = found.on_even_sky();
-        let mode = report::tracking_of(config.tracking, &on_even_sky);
+        let look = places.map_or(Look::First, |places| Look::At(places.to_vec()));
+        let mut found = self.search(backend, frame, weighed, &field, look)?;
+        let mode = report::tracking_of(config.tracking, &found.on_even_sky());
         if let (Some(motion), None) = (StarMotion::of(&mode), places) {
             clock.stage("first_look");
             let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.measured, false);
-            let psf_sigma_px = given.or(from_trails.map(|(sigma, _)| sigma)).unwrap_or(field.psf_sigma_px);
+            let known = given.map(|(sigma, _)| sigma).or(from_trails.map(|(sigma, _)| sigma));
+            let psf_sigma_px = known.unwrap_or(field.psf_sigma_px);
             let saturated = saturated::find(frame, &sky, &motion, psf_sigma_px);
             let first = FirstLook { sky, lines, field, psf_sigma_px, found, saturated, motion };
             return self.run_among_trails(backend, frame, first, clock);
+        }
+        let look = places.map_or(Look::AmongPoints, |places| Look::At(places.to_vec()));
+        if !found.is_complete {
+            // Bright trails seemed to be the stars', and are not: they run beyond the frame, or the sky explains them.
+            (field, found) = self.search_anew(backend, frame, (&sky, &lines), given, look.clone())?;
         }
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {
             // No stars to measure the PSF on, but maybe bright trails: search again with their width. One too narrow cuts a
@@ -399,11 +402,8 @@ impl Detector {
             for turn in 0..MOST_PSF_SEARCHES {
                 let from_trails = stars::psf_from_trails(field.psf_sigma_px, &found.on_even_sky(), turn > 0);
                 let Some((sigma, count)) = from_trails else { break };
-                normalise_anew(backend, frame, &sky, &lines)?;
-                field = stars::survey(backend, sky.mesh, Some(sigma), &config.weigh)?;
-                field.psf_source = PsfSource::Trails { count };
-                let weighed = self.weigh(backend, sky.clone(), &field)?;
-                found = self.search(backend, frame, weighed, &field, places)?;
+                let told = Some((sigma, PsfSource::Trails { count }));
+                (field, found) = self.search_anew(backend, frame, (&sky, &lines), told, look.clone())?;
             }
         }
         clock.stage("search");
@@ -448,6 +448,18 @@ impl Detector {
         Ok(sky.map(|map| (map, lines)))
     }
 
+    /// The compact sources, by a PSF whose width may be known.
+    fn survey(
+        &self,
+        backend: &mut dyn Backend,
+        sky: &BackgroundMap,
+        psf: Option<(f64, PsfSource)>,
+    ) -> Result<StarField> {
+        let mut field = stars::survey(backend, sky.mesh, psf.map(|(sigma, _)| sigma), &self.config.weigh)?;
+        field.psf_source = psf.map_or(field.psf_source, |(_, source)| source);
+        Ok(field)
+    }
+
     /// Weighs out the sources of the field, and measures the sky without them.
     fn weigh(&self, backend: &mut dyn Backend, sky: BackgroundMap, field: &StarField) -> Result<Weighed> {
         backend.weigh_out(&field.footprints)?;
@@ -470,13 +482,12 @@ impl Detector {
         frame: &Frame<'_>,
         weighed: Weighed,
         field: &StarField,
-        places: Option<&[Segment]>,
+        look: Look,
     ) -> Result<Found> {
-        let look = places.map_or(Look::First, |places| Look::At(places.to_vec()));
         let mut search = self.begin_search(backend, frame, weighed, field, look)?;
         let trails = search.find_trails()?;
         let longest_px = search.segments.longest_px();
-        let Search { sky, thresholds, chains, uneven, .. } = search;
+        let Search { sky, thresholds, chains, uneven, is_complete, .. } = search;
         let measured = last_fits::measure_trails(
             backend,
             frame,
@@ -486,7 +497,23 @@ impl Detector {
             trails,
             last_fits::Among::All,
         )?;
-        Ok(Found { measured, sky, thresholds, chains, longest_px, uneven })
+        Ok(Found { measured, is_complete, sky, thresholds, chains, longest_px, uneven })
+    }
+
+    /// The same from the frame as it was taken in, its sky known, with a PSF width that may be given.
+    fn search_anew(
+        &self,
+        backend: &mut dyn Backend,
+        frame: &Frame<'_>,
+        (sky, lines): (&BackgroundMap, &Lines),
+        psf: Option<(f64, PsfSource)>,
+        look: Look,
+    ) -> Result<(StarField, Found)> {
+        normalise_anew(backend, frame, sky, lines)?;
+        let field = self.survey(backend, sky, psf)?;
+        let weighed = self.weigh(backend, sky.clone(), &field)?;
+        let found = self.search(backend, frame, weighed, &field, look)?;
+        Ok((field, found))
     }
 
     /// Filters what has not been weighed out, and sets the thresholds.
@@ -524,6 +551,7 @@ impl Detector {
         let trails_are_many = !stars_are_out && field.elongated.len() as f64 > MANY_TRAILS * field.n_sources as f64;
         let (places, tracking) = match look {
             Look::First => (None, self.config.tracking),
+            Look::AmongPoints => (None, Tracking::Sidereal),
             Look::At(places) => (Some(places), self.config.tracking),
             Look::AmongTrails(motion, _) => (None, motion.tracking()),
         };
@@ -542,6 +570,7 @@ impl Detector {
             config: &self.config.search,
             tracking,
             is_first_look,
+            is_complete: true,
             weighted: masked > LEAST_MASKED,
             photon_variance: frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g),
         })
@@ -601,7 +630,7 @@ const MOST_TURNS: usize = 4;
 const MANY_TRAILS: f64 = 0.25;
 
 /// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
-/// refinement makes good; with more the transform of the weights, which takes twice the time, is worth it.
+/// refinement makes good; with more the transform of the weights, which takes four times as long, is worth it.
 const LEAST_MASKED: f64 = 0.2;
 
 /// Unresolved star trails raise the thresholds by this factor at most: where long ones cover the frame their scatter
@@ -627,6 +656,8 @@ struct Weighed {
 enum Look {
     /// All trails, or those that tell that the stars are trails.
     First,
+    /// All trails: the stars are points.
+    AmongPoints,
     /// These places alone.
     At(Vec<Segment>),
     /// What is left when the stars' trails are taken out, with the scatter that unresolved ones leave.
@@ -643,6 +674,8 @@ impl Look {
 /// What the search of one frame brings back.
 struct Found {
     measured: Vec<last_fits::Measured>,
+    /// These are not only the bright ones that seem to tell that the stars are trails.
+    is_complete: bool,
     /// As last measured, without the trails.
     sky: BackgroundMap,
     thresholds: Thresholds,

@@ -9,7 +9,9 @@ use std::thread;
 use skystreak::simulate::{
     Bounds, Brightness, SceneConfig, StreakSpec, add_streak, cramer_rao, gaussian_frame, simulate, unit_stamp,
 };
-use skystreak::{Detection, Detector, DetectorConfig, Device, Flags, FluxUnit, Frame, Kind, Point, Report, Segment};
+use skystreak::{
+    Detection, Detector, DetectorConfig, Device, Flags, FluxUnit, Frame, Kind, Point, Report, Segment, TrackingMode,
+};
 use tracks::{across_px, end_scale_px, ends_along_px, on_track};
 
 const SNR: f64 = 20.0;
@@ -211,6 +213,35 @@ fn crossing_streaks_are_two() {
             assert!(across_px(found_once(&report, truth), truth) < 0.5, "{degrees:?}: {:?}", report.detections);
         }
         assert_eq!(report.detections.len(), 2, "{degrees:?}: {:?}", report.detections);
+    }
+}
+
+#[test]
+fn bright_trails_through_the_whole_frame_are_no_stars_and_hide_nothing() {
+    // Six satellites side by side: of one length and angle, as far as the frame shows them.
+    let across =
+        |k: i32| Segment::from_coordinates(-40.0, 30.0 + 70.0 * f64::from(k), 560.0, 36.0 + 70.0 * f64::from(k));
+    let bright = (0..6).map(|k| StreakSpec { segment: across(k), brightness: Brightness::Snr(300.0) });
+    let faint = Segment::around(Point::new(250.0, 240.0), 60.0, 1.2);
+    let streaks = bright.chain([StreakSpec { segment: faint, brightness: Brightness::Snr(14.0) }]).collect();
+    let scene = SceneConfig { width: 512, height: 480, seed: 4, streaks, ..SceneConfig::default() };
+    let config = DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() };
+    let report = Detector::new(config).unwrap().detect(&simulate(&scene).unwrap().frame).unwrap();
+    assert_eq!(report.tracking, TrackingMode::Sidereal);
+    assert_eq!(report.detections.len(), 7, "{:?}", report.detections);
+    found_once(&report, &faint);
+}
+
+#[test]
+fn many_bright_streaks_of_all_directions_are_all_found() {
+    // Their cores outnumber the points, as those of stars that trail do.
+    let place = |k: i32| Point::new(32.0 + 64.0 * f64::from(k % 8), 32.0 + 64.0 * f64::from(k / 8));
+    let streaks: Vec<Segment> = (0..64).map(|k| Segment::around(place(k), 40.0, 2.4 * f64::from(k))).collect();
+    let report = detector(1.5, FALSE_ALARMS).detect(&noisy(512, 512, 23, &streaks, 250.0, 1.5)).unwrap();
+    assert_eq!(report.tracking, TrackingMode::Sidereal);
+    assert_eq!(report.detections.len(), streaks.len(), "{:?}", report.detections);
+    for streak in &streaks {
+        found_once(&report, streak);
     }
 }
 

@@ -183,7 +183,7 @@ impl RateFrame<'_> {
         let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured =
             last_fits::measure_trails(*backend, frame, &field, &chains, config.tracking, trails, Among::Left)?;
-        Ok((field, Found { measured, sky, thresholds, chains, longest_px, uneven }))
+        Ok((field, Found { measured, is_complete: true, sky, thresholds, chains, longest_px, uneven }))
     }
 
     /// The search in what all stars leave.

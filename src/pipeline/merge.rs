@@ -52,6 +52,8 @@ pub(crate) struct Search<'a> {
     pub(crate) trails_are_many: bool,
     /// Where bright trails say that the stars are trails, the search ends: it is done again without the stars.
     pub(crate) is_first_look: bool,
+    /// It did not end that way.
+    pub(crate) is_complete: bool,
     /// So many pixels have weight zero that the search has to know.
     pub(crate) weighted: bool,
     /// Variance per unit of flux from the source's own photons.
@@ -161,8 +163,8 @@ impl Search<'_> {
     pub(crate) fn find_trails(&mut self) -> Result<Vec<Believed>> {
         let mut believed = self.find_elongated()?;
         let looked_for_trails = self.is_first_look && !self.elongated.is_empty();
-        let leave_the_rest = looked_for_trails && self.mode_of(&believed) != TrackingMode::Sidereal;
-        if !leave_the_rest {
+        self.is_complete = !(looked_for_trails && self.mode_of(&believed) != TrackingMode::Sidereal);
+        if self.is_complete {
             self.find_the_rest(&mut believed)?;
         }
         if !believed.is_empty() {
