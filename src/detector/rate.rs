@@ -154,6 +154,12 @@ impl RateFrame<'_> {
         stars.find_all(self.backend, &self.setting, without)
     }
 
+    /// The stars as they are known, out of the residual image.
+    fn leave_stars(&mut self, stars: &StarTrails, sky: &BackgroundMap) -> Result<()> {
+        self.begin_anew(sky, &[])?;
+        self.backend.add_trails(&believed_trails(&stars.trails), -1.0)
+    }
+
     /// The residual image as at first, but for defects, and for some trails that are taken out.
     fn begin_anew(&mut self, sky: &BackgroundMap, without: &[Trail]) -> Result<()> {
         normalise_anew(self.backend, self.frame, sky, &self.first.lines)?;
@@ -225,8 +231,7 @@ impl RateFrame<'_> {
 
         let without = [believed_trails(targets), believed_trails(&points)].concat();
         if without.is_empty() {
-            self.begin_anew(&last.found.sky, &[])?;
-            return self.backend.add_trails(&believed_trails(&stars.trails), -1.0);
+            return self.leave_stars(stars, &last.found.sky);
         }
         self.find_stars(stars, &last.found.sky, &without)?;
         stars.part_from(self.backend, &mut points)

@@ -217,32 +217,34 @@ impl<'a> Findings<'a> {
     /// Targets that the sky's structure drew.
     fn reject_bundles(&mut self) {
         let line = |d: &Detection| bundles::Line { segment: d.segment, angle_err_rad: d.angle_err_rad(), snr: d.snr };
-        let (targets, stars): (Vec<Detection>, Vec<Detection>) =
-            std::mem::take(&mut self.detections).into_iter().partition(|d| d.role == Role::Target);
-        self.detections = stars;
-        let lines: Vec<bundles::Line> = targets.iter().map(line).collect();
-        for (d, is_bundled) in targets.into_iter().zip(bundles::are_bundled(&lines)) {
-            if is_bundled {
-                self.rejected.push(Rejected { segment: d.segment, snr: d.snr, reason: RejectReason::UnevenSky });
-            } else {
-                self.detections.push(d);
-            }
-        }
+        let are_bundled = |targets: &[Detection]| bundles::are_bundled(&targets.iter().map(line).collect::<Vec<_>>());
+        self.reject_targets(RejectReason::UnevenSky, are_bundled);
     }
 
     /// Targets that are parts of what makes lines in other directions as well.
     fn reject_extended(&mut self) {
         let is_poor = |r: &&Rejected| matches!(r.reason, RejectReason::PoorFit | RejectReason::Extended);
-        let rejected = self.rejected.iter().filter(is_poor).map(|r| (r.segment, r.snr));
-        let is_doubtful = |d: &&Detection| d.role == Role::Target && d.flags.contains(Flags::POOR_FIT);
-        let doubtful = self.detections.iter().filter(is_doubtful).map(|d| (d.segment, d.snr));
-        let poor: Vec<(Segment, f64)> = rejected.chain(doubtful).collect();
-        let is_part = |d: &Detection| d.role == Role::Target && extended::is_part(&d.segment, d.snr, &poor);
-        let (parts, others): (Vec<Detection>, Vec<Detection>) =
-            std::mem::take(&mut self.detections).into_iter().partition(is_part);
-        self.detections = others;
-        let rejected = |d: Detection| Rejected { segment: d.segment, snr: d.snr, reason: RejectReason::Extended };
-        self.rejected.extend(parts.into_iter().map(rejected));
+        let mut poor: Vec<(Segment, f64)> = self.rejected.iter().filter(is_poor).map(|r| (r.segment, r.snr)).collect();
+        self.reject_targets(RejectReason::Extended, |targets| {
+            let doubtful = targets.iter().filter(|d| d.flags.contains(Flags::POOR_FIT));
+            poor.extend(doubtful.map(|d| (d.segment, d.snr)));
+            targets.iter().map(|d| extended::is_part(&d.segment, d.snr, &poor)).collect()
+        });
+    }
+
+    /// Rejects some of the targets, which are told together.
+    fn reject_targets(&mut self, reason: RejectReason, which: impl FnOnce(&[Detection]) -> Vec<bool>) {
+        let (targets, stars): (Vec<Detection>, Vec<Detection>) =
+            std::mem::take(&mut self.detections).into_iter().partition(|d| d.role == Role::Target);
+        self.detections = stars;
+        let are_rejected = which(&targets);
+        for (d, is_rejected) in targets.into_iter().zip(are_rejected) {
+            if is_rejected {
+                self.rejected.push(Rejected { segment: d.segment, snr: d.snr, reason });
+            } else {
+                self.detections.push(d);
+            }
+        }
     }
 
     /// Charge that had spilled in the first look, but for that of stars which are known otherwise.

@@ -14,7 +14,7 @@ use crate::pipeline::measure::{FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SI
 use crate::pipeline::merge::Believed;
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::saturated::SaturatedSource;
-use crate::pipeline::strip::{Doubt, Source, Strip};
+use crate::pipeline::strip::{Doubt, Peaks, Source, Strip};
 use crate::pipeline::tracking::{self, MeasuredTrail, StarMotion};
 use crate::pipeline::turns::again;
 use crate::pipeline::weigh::Footprint;
@@ -319,10 +319,9 @@ pub(crate) fn noise_of_light(trails: impl Iterator<Item = Trail>, place: Point, 
 /// Takes stars out of a strip, the brightest of every neighbourhood first, and points that would pass for stars.
 fn take_out(strip: &mut Strip, least_snr: f64, doubt: &Doubt, sources: &mut Vec<Source>) {
     let apart = APART_SIGMAS * strip.sigma_px;
-    let mut of_tracks = Vec::new();
+    let mut places = Peaks::new(least_snr, *doubt);
     for _ in 0..MOST_ROUNDS {
-        strip.look_for_peaks(least_snr, doubt, &mut of_tracks);
-        let mut peaks: Vec<Source> = of_tracks.iter().flatten().copied().collect();
+        let mut peaks = places.of(strip);
         peaks.sort_by(|a, b| {
             b.snr.total_cmp(&a.snr).then(a.across_px.total_cmp(&b.across_px)).then(a.begin_px.total_cmp(&b.begin_px))
         });

@@ -5,17 +5,19 @@
 //! docs/algorithm.md, "Stars that trail".
 
 mod light;
+mod places;
 mod slabs;
+mod tracks;
+
+pub(crate) use places::Peaks;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::Result;
-use crate::backend::{Backend, TrackProfile};
+use crate::backend::TrackProfile;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::Trail;
-use crate::pipeline::tracking::StarMotion;
 
 /// A template reaches so many PSF widths beyond its ends.
 pub(crate) const REACH_SIGMAS: f64 = 3.0;
@@ -23,8 +25,8 @@ pub(crate) const REACH_SIGMAS: f64 = 3.0;
 /// The light of a source is taken out to so many PSF widths: the two profiles' product is 1e-4 of its maximum there.
 const SPREAD_SIGMAS: f64 = 6.0;
 
-/// Places with less of a star's usual S/N² than this on usable pixels tell nothing.
-const MIN_COVERAGE: f64 = 0.05;
+/// How far a star is moved when its neighbours have been taken out, in PSF widths.
+const STRAY_SIGMAS: f64 = 1.5;
 
 /// Bins asked of a backend at once, or looked at in strips: what they need stays below a few tens of MB.
 pub(crate) const BINS_AT_ONCE: usize = 1 << 20;
@@ -57,8 +59,8 @@ struct Track {
     power: Vec<f32>,
     /// Bins whose signal has changed since the stars' light was summed.
     changed: Range<usize>,
-    /// Its light was summed anew since peaks were looked for.
-    summed_again: bool,
+    /// Goes up by one with every change of what a star is measured by.
+    version: u32,
 }
 
 /// A source in a strip: a star's trail, or a point where it has no length.
@@ -124,78 +126,6 @@ impl Doubt {
 }
 
 impl Strip {
-    /// The tracks, `step_px` apart, within `half_length` and `half_width` of a place.
-    pub(crate) fn around(
-        backend: &mut dyn Backend,
-        middle: Point,
-        half_length_px: f64,
-        half_width_px: f64,
-        step_px: f64,
-        sigma_px: f64,
-        motion: &StarMotion,
-    ) -> Result<Self> {
-        let along = |_: f64| Some((-half_length_px, half_length_px));
-        Self::of_tracks(backend, middle, half_width_px, step_px, sigma_px, motion, along)
-    }
-
-    /// The whole frame, with what of a star's trail the border cuts.
-    pub(crate) fn over_frame(
-        backend: &mut dyn Backend,
-        width: usize,
-        height: usize,
-        sigma_px: f64,
-        motion: &StarMotion,
-    ) -> Result<Self> {
-        let (s, c) = motion.angle_rad.sin_cos();
-        let (w, h) = (0.5 * width as f64, 0.5 * height as f64);
-        let beyond_px = motion.length_px + 2.0 * REACH_SIGMAS * sigma_px;
-        let half_length_px = w.hypot(h) + 2.0 * beyond_px;
-        let middle = Point::new(w - 0.5, h - 0.5);
-        let along = |across_px: f64| {
-            let centre = Point::new(middle.x - s * across_px, middle.y + c * across_px);
-            let track = Segment::around(centre, 2.0 * half_length_px, motion.angle_rad);
-            let inside = track.clipped_near(width, height, beyond_px)?;
-            let u = |p: Point| (p.x - centre.x) * c + (p.y - centre.y) * s;
-            Some((u(inside.start), u(inside.end)))
-        };
-        let half_width_px = w * s.abs() + h * c.abs();
-        Self::of_tracks(backend, middle, half_width_px, FRAME_STEP_SIGMAS * sigma_px, sigma_px, motion, along)
-    }
-
-    /// Tracks within `half_width_px` of a place, each from where to where `along` says for how far across it lies.
-    fn of_tracks(
-        backend: &mut dyn Backend,
-        middle: Point,
-        half_width_px: f64,
-        step_px: f64,
-        sigma_px: f64,
-        motion: &StarMotion,
-        along: impl Fn(f64) -> Option<(f64, f64)>,
-    ) -> Result<Self> {
-        let (s, c) = motion.angle_rad.sin_cos();
-        let rows = (half_width_px / step_px).ceil() as i32;
-        let offsets = (-rows..=rows).map(|row| f64::from(row) * step_px);
-        let places: Vec<(f64, f64, Segment)> = offsets
-            .filter_map(|across_px| {
-                let (from, to) = along(across_px)?;
-                let at = |u: f64| Point::new(middle.x - s * across_px + u * c, middle.y + c * across_px + u * s);
-                Some((across_px, from, Segment::new(at(from), at(to))))
-            })
-            .collect();
-        let longest_px = places.iter().map(|(.., segment)| segment.length_px()).fold(1.0, f64::max);
-        let at_once = (BINS_AT_ONCE as f64 / longest_px).max(1.0) as usize;
-        let mut tracks = Vec::with_capacity(places.len());
-        let mut bin_px = 1.0;
-        for some in places.chunks(at_once) {
-            let segments: Vec<Segment> = some.iter().map(|(.., segment)| *segment).collect();
-            let profiles = backend.profiles(&segments, sigma_px as f32)?;
-            bin_px = profiles.first().map_or(bin_px, |p| p.bin_px);
-            let new = some.par_iter().zip(profiles).map(|((across_px, from, _), p)| Track::new(*across_px, *from, p));
-            tracks.par_extend(new);
-        }
-        Ok(Self::new(tracks, middle, (c, s), bin_px, step_px, sigma_px, motion.length_px))
-    }
-
     fn new(
         mut tracks: Vec<Track>,
         middle: Point,
@@ -228,89 +158,6 @@ impl Strip {
             Point::new(self.middle.x + u * c - v * s, self.middle.y + u * s + v * c)
         };
         Segment::new(at(source.begin_px), at(source.begin_px + source.length_px))
-    }
-
-    /// The best place for a star where nothing is in doubt.
-    pub(crate) fn best_star(&mut self) -> Option<Source> {
-        self.sum_again();
-        let bests = self
-            .tracks
-            .iter()
-            .enumerate()
-            .filter_map(|(t, track)| Some((t, light::largest(&track.light, &track.power)?)));
-        let (t, (b, squared)) = bests.max_by(|a, b| a.1.1.total_cmp(&b.1.1))?;
-        (squared > 0.0).then(|| self.star_at((t, b), &Doubt::NONE))
-    }
-
-    /// Places where a star has more S/N than beside them, of at least `least_snr`.
-    pub(crate) fn peaks(&mut self, least_snr: f64, doubt: &Doubt) -> Vec<Source> {
-        let mut of_tracks = Vec::new();
-        self.look_for_peaks(least_snr, doubt, &mut of_tracks);
-        of_tracks.into_iter().flatten().collect()
-    }
-
-    /// The same, track by track. Where they are known already, for the same S/N and doubt and from the last look, tracks are
-    /// looked at whose light has changed since, or a neighbour's.
-    pub(crate) fn look_for_peaks(&mut self, least_snr: f64, doubt: &Doubt, of_tracks: &mut Vec<Vec<Source>>) {
-        self.sum_again();
-        let (n, all) = (self.tracks.len(), of_tracks.is_empty());
-        of_tracks.resize_with(n, Vec::new);
-        let strip = &*self;
-        let is_new = |t: usize| all || strip.tracks[t.saturating_sub(1)..(t + 2).min(n)].iter().any(|t| t.summed_again);
-        of_tracks.par_iter_mut().with_min_len(TRACKS_AT_ONCE / 4).enumerate().filter(|(t, _)| is_new(*t)).for_each(
-            |(t, peaks)| {
-                peaks.clear();
-                peaks.extend(strip.peaks_of(t, least_snr, doubt));
-            },
-        );
-        self.tracks.iter_mut().for_each(|track| track.summed_again = false);
-    }
-
-    fn peaks_of(&self, t: usize, least_snr: f64, doubt: &Doubt) -> impl Iterator<Item = Source> {
-        let track = &self.tracks[t];
-        // Most places are dark, which is told without a root.
-        let least2 = (GRID_LOSS * least_snr).powi(2) as f32;
-        let is_lit = move |b: &usize| {
-            let (light, power) = (track.light[*b], track.power[*b]);
-            light > 0.0 && light * light >= least2 * power && f64::from(power) > MIN_COVERAGE * self.usual_power
-        };
-        let is_peak = move |b: &usize| {
-            let snr = self.snr_at((t, *b));
-            self.neighbours((t, *b)).all(|n| self.snr_at(n) <= snr)
-        };
-        let lit = (0..track.light.len()).filter(is_lit);
-        let peaks = lit.filter(is_peak).map(move |b| self.between_cells((t, b), doubt));
-        peaks.filter(move |s| s.snr >= least_snr)
-    }
-
-    /// The best place for a star within a PSF width or two of one.
-    pub(crate) fn best_near(&self, star: &Source, doubt: &Doubt) -> Option<Source> {
-        let reach = (STRAY_SIGMAS * self.sigma_px / self.bin_px).ceil() as usize;
-        let cells = self.tracks_near(star.across_px, STRAY_SIGMAS).flat_map(|t| {
-            let bin = self.tracks[t].bin_at(star.begin_px - REACH_SIGMAS * self.sigma_px, self.bin_px);
-            (bin.saturating_sub(reach)..(bin + reach + 1).min(self.tracks[t].light.len())).map(move |b| (t, b))
-        });
-        let best = cells.map(|cell| (cell, self.measure(cell, doubt).1)).max_by(|a, b| a.1.total_cmp(&b.1))?;
-        (best.1 > 0.0).then(|| self.between_cells(best.0, doubt))
-    }
-
-    /// The best place for a point on a star's trail.
-    pub(crate) fn best_point_on(&self, star: &Source, doubt: &Doubt) -> Option<Source> {
-        let half = (REACH_SIGMAS * self.sigma_px / self.bin_px).ceil() as usize;
-        let shape = light::along(-(half as f64) * self.bin_px, self.bin_px, 2 * half + 1, 0.0, self.sigma_px);
-        let points = self.tracks_near(star.across_px, 1.0).flat_map(|t| {
-            let track = &self.tracks[t];
-            let last = track.signal.len().saturating_sub(half + 1);
-            let from = track.bin_at(star.begin_px, self.bin_px).max(half);
-            let to = track.bin_at(star.begin_px + star.length_px, self.bin_px).min(last);
-            let shape = &shape;
-            (from..=to).map(move |b| {
-                let (density, snr) = self.matched(track, shape, b - half, doubt);
-                let begin_px = track.first_px + b as f64 * self.bin_px;
-                Source { begin_px, across_px: track.across_px, length_px: 0.0, density, snr }
-            })
-        });
-        points.max_by(|a, b| a.snr.total_cmp(&b.snr))
     }
 
     /// What a star explains that has been taken out: how much its light would add to the sum of squares.
@@ -380,6 +227,7 @@ impl Strip {
     pub(crate) fn doubt_about(&mut self, source: &Source) {
         self.spread(source, 1.0, |track, bins, light| {
             track.taken[bins].iter_mut().zip(light).for_each(|(taken, light)| *taken += light);
+            track.version += 1;
         });
     }
 
@@ -435,39 +283,6 @@ impl Strip {
         if power > 0.0 { f64::from(self.tracks[t].light[b]) / power.sqrt() } else { 0.0 }
     }
 
-    fn star_at(&self, cell: (usize, usize), doubt: &Doubt) -> Source {
-        let (density, snr) = self.measure(cell, doubt);
-        let track = &self.tracks[cell.0];
-        Source {
-            begin_px: track.first_px + cell.1 as f64 * self.bin_px + REACH_SIGMAS * self.sigma_px,
-            across_px: track.across_px,
-            length_px: self.star_px,
-            density,
-            snr,
-        }
-    }
-
-    /// A star at a cell, moved to where a parabola through the S/N around has its top.
-    fn between_cells(&self, (t, b): (usize, usize), doubt: &Doubt) -> Source {
-        let star = self.star_at((t, b), doubt);
-        let u = self.tracks[t].first_px + b as f64 * self.bin_px;
-        let snr = |cell: Option<(usize, usize)>| cell.map_or(0.0, |cell| self.measure(cell, doubt).1);
-        let across = |t: Option<usize>| snr(t.and_then(|t| self.cell_on(t, u)));
-        let (across_by, across_gain) = top(across(t.checked_sub(1)), star.snr, across(Some(t + 1)));
-        // Along the track the S/N falls slowly: bins a PSF width apart.
-        let apart = (self.sigma_px / self.bin_px).round().max(1.0) as usize;
-        let along = |b: Option<usize>| snr(b.filter(|b| *b < self.tracks[t].light.len()).map(|b| (t, b)));
-        let (along_by, along_gain) = top(along(b.checked_sub(apart)), star.snr, along(Some(b + apart)));
-        let gain = across_gain * along_gain;
-        Source {
-            begin_px: star.begin_px + along_by * apart as f64 * self.bin_px,
-            across_px: star.across_px + across_by * self.step_px,
-            density: star.density * gain,
-            snr: star.snr * gain,
-            ..star
-        }
-    }
-
     /// Density and S/N of a star at a cell.
     fn measure(&self, (t, b): (usize, usize), doubt: &Doubt) -> (f64, f64) {
         self.matched(&self.tracks[t], &self.shape, b, doubt)
@@ -499,25 +314,6 @@ impl Strip {
         move |variance, taken| 1.0 + variance * (photons * taken.abs() + wrong * taken * taken)
     }
 
-    /// The eight cells around one.
-    fn neighbours(&self, (t, b): (usize, usize)) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let u = self.tracks[t].first_px + b as f64 * self.bin_px;
-        let tracks = t.saturating_sub(1)..(t + 2).min(self.tracks.len());
-        let around = tracks.filter_map(move |other| self.cell_on(other, u));
-        around
-            .flat_map(move |(other, bin)| {
-                (bin.saturating_sub(1)..(bin + 2).min(self.tracks[other].light.len())).map(move |bin| (other, bin))
-            })
-            .filter(move |cell| *cell != (t, b))
-    }
-
-    /// The cell of a track at `u`.
-    fn cell_on(&self, t: usize, u: f64) -> Option<(usize, usize)> {
-        let track = self.tracks.get(t)?;
-        let bin = track.bin_at(u, self.bin_px);
-        (bin < track.light.len()).then_some((t, bin))
-    }
-
     /// The track nearest to `v`; the first or the last where it lies beyond.
     fn nearest_track(&self, across_px: f64) -> usize {
         let first = self.tracks.first().map_or(0.0, |t| t.across_px);
@@ -537,15 +333,6 @@ impl Strip {
 /// Fewer tracks are not worth waking another core for.
 const TRACKS_AT_ONCE: usize = 64;
 
-/// Distance of a frame's tracks, in PSF widths: a star half way between two has 0.94 of its S/N on either.
-const FRAME_STEP_SIGMAS: f64 = 1.0;
-
-/// Least part of a star's S/N at the nearest cell of the grid.
-const GRID_LOSS: f64 = 0.9;
-
-/// How far a star is moved when its neighbours have been taken out, in PSF widths.
-const STRAY_SIGMAS: f64 = 1.5;
-
 impl Track {
     fn new(across_px: f64, from_px: f64, profile: TrackProfile) -> Self {
         let TrackProfile { first_px, signal, variance, .. } = profile;
@@ -560,7 +347,7 @@ impl Track {
             light,
             power,
             changed: 0..0,
-            summed_again: true,
+            version: 0,
         }
     }
 
@@ -573,24 +360,9 @@ impl Track {
         let changed = std::mem::take(&mut self.changed);
         let to = changed.end.min(self.light.len());
         let from = changed.start.saturating_sub(shape.len() - 1).min(to);
-        self.summed_again |= from < to;
+        self.version += u32::from(from < to);
         light::correlate(shape, &self.signal[from..], &mut self.light[from..to]);
     }
-}
-
-/// Where the top of a parabola through the logarithms of three equidistant values lies, in steps from the middle one,
-/// and how much higher it is.
-fn top(before: f64, at: f64, after: f64) -> (f64, f64) {
-    if before <= 0.0 || after <= 0.0 || at < before.max(after) {
-        return (0.0, 1.0);
-    }
-    let (a, b, c) = (before.ln(), at.ln(), after.ln());
-    let bend = a - 2.0 * b + c;
-    if bend >= 0.0 {
-        return (0.0, 1.0);
-    }
-    let by = (0.5 * (a - c) / bend).clamp(-0.5, 0.5);
-    (by, (-0.25 * (a - c) * by).exp())
 }
 
 #[cfg(test)]
@@ -629,34 +401,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_between_cells_is_placed() {
-        let (begin, across) = (40.3, 0.6);
-        let peaks = strip(&[(begin, across, 3.0)]).peaks(10.0, &Doubt::NONE);
-        let star = peaks.iter().max_by(|a, b| a.snr.total_cmp(&b.snr)).unwrap();
-        assert!((star.begin_px - begin).abs() < 0.2 && (star.across_px - across).abs() < 0.05, "{star:?}");
-        assert!((star.density - 3.0).abs() < 0.05, "{star:?}");
-    }
-
-    #[test]
-    fn known_peaks_are_those_that_a_fresh_look_finds() {
-        let stars: Vec<(f64, f64, f64)> =
-            (0..9).map(|k| (10.0 + 7.3 * f64::from(k % 5), -55.0 + 13.7 * f64::from(k), 2.0 + f64::from(k))).collect();
-        let mut strip = super::sample::strip_of(45, &stars);
-        let mut known = Vec::new();
-        for _ in 0..stars.len() {
-            strip.look_for_peaks(8.0, &Doubt::NONE, &mut known);
-            let fresh: Vec<Source> = (0..strip.tracks.len())
-                .flat_map(|t| strip.peaks_of(t, 8.0, &Doubt::NONE).collect::<Vec<_>>())
-                .collect();
-            let known: Vec<Source> = known.iter().flatten().copied().collect();
-            assert_eq!(known, fresh);
-            let Some(brightest) = fresh.into_iter().max_by(|a, b| a.snr.total_cmp(&b.snr)) else { break };
-            strip.add(&brightest, -1.0);
-        }
-        assert!(known.iter().flatten().all(|s| s.snr < 30.0), "the bright ones are gone: {known:?}");
-    }
-
-    #[test]
     fn what_is_taken_out_leaves_nothing_but_doubt() {
         let mut strip = strip(&[(40.5, 0.0, 30.0)]);
         let star = strip.best_star().unwrap();
@@ -688,16 +432,5 @@ mod tests {
         let turned = Segment::around(segment.midpoint(), STAR, 0.03);
         let trail = Trail { segment: turned, flux: 1.0, background: 0.0, sigma_eff_px: SIGMA };
         assert!((strip.source(&trail).across_px - 2.0).abs() < 1e-9, "where its middle lies");
-    }
-
-    #[test]
-    fn a_point_is_no_star() {
-        let mut strip = strip(&[]);
-        let point = Source { begin_px: 50.0, across_px: 0.0, length_px: 0.0, density: 40.0, snr: 0.0 };
-        strip.add(&point, 1.0);
-        let star = strip.best_star().unwrap();
-        let found = strip.best_point_on(&star, &Doubt::NONE).unwrap();
-        assert!(found.snr > 1.5 * star.snr && (found.begin_px - 50.0).abs() < 0.6, "{found:?} {star:?}");
-        assert!((found.density - 40.0).abs() < 2.0);
     }
 }
