@@ -78,3 +78,42 @@ impl Strip {
         Ok(Self::new(tracks, whole.midpoint(), (c, s), bin_px, step_px, sigma_px, motion.length_px))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::pipeline::background::{self, Mesh};
+    use crate::{Frame, simulate};
+
+    const SIGMA: f64 = 1.5;
+
+    #[test]
+    fn stars_are_found_wherever_they_touch_the_frame_and_no_track_is_longer_than_that() {
+        let (width, height, length_px) = (150, 110, 30.0);
+        for angle_rad in [0.0, 0.3, 0.785, 1.5708, 2.2] {
+            let motion = StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
+            for (x, y) in [(75.0, 55.0), (2.0, 60.0), (147.0, 3.0), (80.0, 108.0), (0.0, 0.0)] {
+                let star = Segment::around(Point::new(x, y), length_px, angle_rad);
+                let mut pixels = simulate::gaussian_frame(width, height, 7, 1.0);
+                simulate::add_streak(&mut pixels, width, &star, SIGMA, 600.0);
+                let mut backend = CpuBackend::default();
+                backend.prepare(width, height).unwrap();
+                backend.ingest(&Frame::new(&pixels, width, height).unwrap()).unwrap();
+                background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap().unwrap();
+                let mut strip = Strip::over_frame(&mut backend, width, height, SIGMA, &motion).unwrap();
+                let found = strip.best_star().unwrap();
+                // Of one that the border cuts its place along the track is known to what is cut off.
+                let (along, across) = star.along_across(strip.segment(&found).midpoint());
+                let off_px = along - 0.5 * length_px;
+                let most_px = if (x, y) == (75.0, 55.0) { 1.5 } else { 0.5 * length_px };
+                assert!(off_px.abs() < most_px, "{off_px} at ({x}, {y}), {angle_rad} rad");
+                assert!(across.abs() < 2.0, "{across} at ({x}, {y}), {angle_rad} rad");
+                let beyond_px = length_px + 2.0 * REACH_SIGMAS * SIGMA;
+                let most_px2 = (width as f64 + 2.0 * beyond_px) * (height as f64 + 2.0 * beyond_px);
+                let n_bins: usize = strip.tracks.iter().map(|track| track.signal.len()).sum();
+                assert!((n_bins as f64) * strip.bin_px * strip.step_px < most_px2, "{n_bins} at {angle_rad} rad");
+            }
+        }
+    }
+}
