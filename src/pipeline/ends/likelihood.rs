@@ -111,9 +111,17 @@ impl TrackLight {
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
         let window = self.around(0.5 * (first + last), 0.5 * (last - first) + STEP_WIDTHS * self.sigma_px);
         let stars = stars.map(|(brightness, chains)| (brightness, self.stretch(window.clone(), chains)));
+        // Of all bins from each on: beyond a step its height is 1.
+        let mut beyond = vec![End::default(); self.signal.len() + 1];
+        for b in (window.start..self.signal.len()).rev() {
+            let End { signal, weight, .. } = beyond[b + 1];
+            let (signal, weight) = (signal + self.signal[b], weight + self.weight[b]);
+            beyond[b] = End { signal, weight, power: weight, ..End::default() };
+        }
         let end = |at_px: &f64| {
-            let mut end = End::default();
-            for b in window.start..self.signal.len() {
+            let step = self.around(*at_px, STEP_WIDTHS * self.sigma_px + self.bin_px);
+            let mut end = beyond[step.end];
+            for b in step.start.max(window.start)..step.end {
                 let height = self.height(b, *at_px);
                 end.signal += height * self.signal[b];
                 end.weight += height * self.weight[b];

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn stars_are_found_wherever_they_touch_the_frame_and_no_track_is_longer_than_that() {
         let (width, height, length_px) = (150, 110, 30.0);
-        for angle_rad in [0.0, 0.3, 0.785, 1.5708, 2.2] {
+        for angle_rad in [0.0, 17.0, 45.0, 90.0, 126.0].map(f64::to_radians) {
             let motion = StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
             for (x, y) in [(75.0, 55.0), (2.0, 60.0), (147.0, 3.0), (80.0, 108.0), (0.0, 0.0)] {
                 let star = Segment::around(Point::new(x, y), length_px, angle_rad);
