@@ -14,7 +14,9 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use skystreak::export::{csv, json, mask, overlay, regions};
 use skystreak::io::fits::{self, HduChoice, ReadOptions};
-use skystreak::{Detection, Detector, FixedPattern, Frame, Kind, Reference, Report, Role, Sky};
+use skystreak::{
+    Detection, Detector, FixedPattern, Frame, FrameFlag, Kind, Reference, Report, Role, Sky, TrackingMode,
+};
 use support::{DetectorOptions, HeaderOptions};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
@@ -208,15 +210,15 @@ fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
         report.detections.iter().partition(|d| d.role == Role::Star);
     let stars = if of_stars.is_empty() { String::new() } else { format!("{} of stars, ", of_stars.len()) };
     let mut lines = vec![format!(
-        "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({} tracking, PSF sigma {:.2} px, threshold S/N {:.1})",
+        "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({}, PSF sigma {:.2} px, threshold S/N {:.1})",
         report.rejected.len(),
         report.total_ms,
         report.device,
-        report.tracking.name(),
+        describe_tracking(&report.tracking),
         report.psf_sigma_px,
         report.threshold_snr
     )];
-    lines.extend(report.flags.iter().map(|flag| format!("  note: {}", flag.name())));
+    lines.extend(report.flags.iter().map(|flag| format!("  note: {}", describe_flag(*flag))));
     lines.extend(targets.into_iter().chain(of_stars).map(describe_detection));
     if with_rejected {
         lines.extend(report.rejected.iter().map(|r| {
@@ -228,19 +230,49 @@ fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
     lines.join("\n") + "\n"
 }
 
+fn describe_tracking(tracking: &TrackingMode) -> String {
+    match tracking {
+        TrackingMode::Rate { star_length_px, star_angle_rad, .. } => {
+            format!("rate tracking, stars trail {star_length_px:.1} px at {:.2} deg", star_angle_rad.to_degrees())
+        }
+        _ => format!("{} tracking", tracking.name()),
+    }
+}
+
+fn describe_flag(flag: FrameFlag) -> String {
+    let meaning = match flag {
+        FrameFlag::NoUsablePixels => "all pixels are masked, saturated or missing",
+        FrameFlag::NoNoise => "all usable pixels are equal",
+        FrameFlag::TooSmall => "both sides are shorter than the shortest streak",
+        FrameFlag::PsfAssumed => "too few stars to measure the PSF width; --sigma gives it",
+        FrameFlag::StarVectorUnseen => "too few stars have the vector given with --tracking",
+        FrameFlag::EmptyAreas => "areas of one constant value were left out",
+        _ => return flag.name().to_owned(),
+    };
+    format!("{} ({meaning})", flag.name())
+}
+
+/// Errors are those of 68 %, of ends along the track.
 fn describe_detection(d: &Detection) -> String {
-    let (a, b) = (d.segment.start, d.segment.end);
+    let (a, b, along) = (d.segment.start, d.segment.end, d.along_68_px);
     let place = match d.kind {
         Kind::Streak => format!(
-            "streak ({:.2}, {:.2}) to ({:.2}, {:.2}), {:.1} px at {:.2} deg",
+            "streak ({:.2}, {:.2}) ± {:.1} to ({:.2}, {:.2}) ± {:.1}, {:.1} ± {:.1} px at {:.2} ± {:.2} deg",
             a.x,
             a.y,
+            along.start_px,
             b.x,
             b.y,
+            along.end_px,
             d.length_px(),
-            d.angle_rad().to_degrees()
+            along.length_px,
+            d.angle_rad().to_degrees(),
+            d.angle_err_rad().to_degrees()
         ),
-        Kind::Point => format!("point ({:.2}, {:.2})", a.x, a.y),
+        Kind::Point => {
+            let [x_err, y_err] = [0, 1].map(|k| d.covariance_px2[k][k].sqrt());
+            format!("point ({:.2} ± {x_err:.2}, {:.2} ± {y_err:.2})", a.x, a.y)
+        }
     };
     let star = if d.role == Role::Star { "star's " } else { "" };
     let flags: String = d.flags.names().map(|name| format!(", {name}")).collect();

@@ -479,6 +479,8 @@ pub enum FrameFlag {
     TooSmall,
     /// Too few stars to measure the PSF width: 1.5 px was assumed.
     PsfAssumed,
+    /// The stars' common vector was given, and too few stars have it to measure it: they may have another.
+    StarVectorUnseen,
     /// Areas of one constant value, 12 px wide or more, hold no data: they were left out, with 3 px around them.
     EmptyAreas,
 }
@@ -492,6 +494,7 @@ impl FrameFlag {
             Self::NoNoise => "no_noise",
             Self::TooSmall => "too_small",
             Self::PsfAssumed => "psf_assumed",
+            Self::StarVectorUnseen => "star_vector_unseen",
             Self::EmptyAreas => "empty_areas",
         }
     }

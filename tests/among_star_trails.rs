@@ -1,8 +1,8 @@
 //! Among star trails: targets that stars could explain, or hide, and stars that could pass for targets.
 
 use skystreak::{
-    Detection, Detector, DetectorConfig, Device, Frame, Kind, Point, Role, Segment, Tracking, simulate,
-    track_angle_difference,
+    Detection, Detector, DetectorConfig, Device, Frame, FrameFlag, Kind, Point, Report, Role, Segment, Tracking,
+    simulate, track_angle_difference,
 };
 
 const SIDE: usize = 360;
@@ -56,14 +56,17 @@ impl Sky {
     }
 
     fn detections(&self) -> Vec<Detection> {
+        self.report_told(self.star_px, STAR_DEG).detections
+    }
+
+    fn report_told(&self, star_length_px: f64, star_deg: f64) -> Report {
         let config = DetectorConfig {
             device: Device::Cpu,
             psf_sigma_px: Some(SIGMA_PX),
-            tracking: Tracking::Rate { star_length_px: self.star_px, star_angle_rad: STAR_DEG.to_radians() },
+            tracking: Tracking::Rate { star_length_px, star_angle_rad: star_deg.to_radians() },
             ..DetectorConfig::default()
         };
-        let detector = Detector::new(config).unwrap();
-        detector.detect(&Frame::new(&self.pixels, SIDE, SIDE).unwrap()).unwrap().detections
+        Detector::new(config).unwrap().detect(&Frame::new(&self.pixels, SIDE, SIDE).unwrap()).unwrap()
     }
 }
 
@@ -102,6 +105,13 @@ fn a_star_that_the_border_cuts_is_a_star() {
         assert!(has_point(&detections, point), "{seed}: {detections:?}");
         assert_eq!(detections.iter().filter(|d| d.role == Role::Target).count(), 1, "{seed}: {detections:?}");
     }
+}
+
+#[test]
+fn a_vector_that_no_star_has_is_told() {
+    let sky = Sky::with_stars(3, STAR_PX, None);
+    assert_eq!(sky.report_told(STAR_PX, STAR_DEG).flags, []);
+    assert_eq!(sky.report_told(2.0 * STAR_PX, STAR_DEG + 60.0).flags, [FrameFlag::StarVectorUnseen]);
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl Tracking {
         match *self {
             Self::Rate { star_length_px, star_angle_rad } if !(star_length_px > 0.0 && star_angle_rad.is_finite()) => {
                 Err(Error::Config(format!(
-                    "tracking: star trails of {star_length_px} px at {star_angle_rad} rad: the length must be positive, the angle finite"
+                    "tracking: star trails of {star_length_px} px at {:.3} deg: the length must be positive, the angle finite",
+                    star_angle_rad.to_degrees()
                 )))
             }
             _ => Ok(()),
