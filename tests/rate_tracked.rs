@@ -12,7 +12,7 @@ mod trailed;
 
 use scenes::frame_seed;
 use skystreak::simulate::{SceneConfig, StarTrail, simulate};
-use skystreak::{Detector, DetectorConfig, Device, PsfSource, Role};
+use skystreak::{Detector, DetectorConfig, Device, PsfSource, Role, TrackingMode};
 use trailed::{observe, scene};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -35,6 +35,32 @@ fn points_and_streaks_are_found_among_trailed_stars() {
     assert!(points > 38, "{points} of {} points", 4 * n_frames);
     assert!(streaks > 32, "{streaks} of {} streaks", 4 * n_frames);
     assert!(wrong < 8, "{wrong} false detections in {n_frames} frames");
+}
+
+#[test]
+fn trails_a_few_times_as_long_as_wide_are_trails() {
+    // Of 6.7 and 8 PSF widths: they would pass for round stars of a PSF 1.6 and 1.8 times as wide.
+    for (length_px, seed) in [(10.0, 1), (10.0, 2), (10.0, 3), (12.0, 4), (12.0, 5), (12.0, 6)] {
+        let scene = SceneConfig {
+            width: 400,
+            height: 400,
+            seed,
+            star_trail: Some(StarTrail { length_px, angle_rad: 0.2967 }),
+            stars_per_mpix: 1500.0,
+            ..SceneConfig::default()
+        };
+        let frame = simulate(&scene).unwrap().frame;
+        let report = Detector::new(DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() })
+            .unwrap()
+            .detect(&frame)
+            .unwrap();
+        let TrackingMode::Rate { star_length_px, star_angle_rad, .. } = report.tracking else {
+            panic!("{length_px} px, seed {seed}: {:?}", report.tracking)
+        };
+        assert!((star_length_px - length_px).abs() < 0.3, "{star_length_px} of {length_px}, seed {seed}");
+        assert!((star_angle_rad - 0.2967).abs() < 0.02, "{star_angle_rad}, seed {seed}");
+        assert!((report.psf_sigma_px / scene.psf_sigma_px - 1.0).abs() < 0.04, "{}, seed {seed}", report.psf_sigma_px);
+    }
 }
 
 #[test]

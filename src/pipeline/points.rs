@@ -19,7 +19,7 @@ use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 use crate::pipeline::turns::{again, fit_in_turns};
-use crate::pipeline::weigh::{SourceClass, WeighConfig};
+use crate::pipeline::weigh::{Field, SourceClass, WeighConfig};
 
 /// The points of a frame, and what was not believed.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +115,7 @@ impl PointSearch<'_> {
         let sigma = effective_sigma(self.field.psf_sigma_px);
         let least_snr = GRID_LOSS * self.threshold_snr;
         let sources = stars::find_sources(backend, self.field.psf_sigma_px, least_snr, self.weigh)?;
-        let classes = sources.iter().map(|s| s.classify(sigma, true));
+        let classes = sources.iter().map(|s| s.classify(sigma, Field::Crowded));
         let is_long: Vec<bool> =
             classes.map(|class| matches!(class, SourceClass::Elongated | SourceClass::Bleed)).collect();
         let last = final_settings(Shape::Point, self.field, self.frame);

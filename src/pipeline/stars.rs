@@ -3,7 +3,7 @@
 //! Method: docs/algorithm.md, "Weigh".
 
 use crate::Result;
-use crate::backend::{Backend, TileSource};
+use crate::backend::{Backend, TileSource, WALK_DIRECTIONS};
 use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::{Mesh, TileStatistics};
@@ -13,7 +13,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, UNCLIPPED_
 use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::spikes::BrightStar;
 use crate::pipeline::threshold::Scatter;
-use crate::pipeline::weigh::{CompactSource, Footprint, SourceClass, WeighConfig, is_crowded};
+use crate::pipeline::weigh::{CompactSource, Field, Footprint, SourceClass, WeighConfig, is_crowded};
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
 pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
@@ -73,7 +73,7 @@ pub(crate) fn survey(
     };
     let measured = if given.is_none() {
         let stars = find_filtered(backend, &kernel, PSF_STAR_SNR.max(config.source_snr), config)?;
-        measure_psf(backend, &stars, first_guess)?
+        measure_psf(backend, &stars, first_guess, mesh)?
     } else {
         None
     };
@@ -84,8 +84,14 @@ pub(crate) fn survey(
         let origin = if given.is_some() { PsfSource::Given } else { PsfSource::Assumed };
         (first_guess, origin, find_filtered(backend, &kernel, config.source_snr, config)?)
     };
-    let crowded = is_crowded(sources.len(), mesh.width * mesh.height);
-    let classify = |s: &CompactSource| s.classify_in(mesh.width, mesh.height, effective_sigma(sigma), crowded);
+    // Where short trails are the rule, a short core is no blend.
+    let trailed = are_trailed(&brightest(&sources, sigma), effective_sigma(sigma), mesh);
+    let kind = match is_crowded(sources.len(), mesh.width * mesh.height) {
+        _ if trailed => Field::Trailed,
+        true => Field::Crowded,
+        false => Field::Sparse,
+    };
+    let classify = |s: &CompactSource| s.classify_in(mesh.width, mesh.height, effective_sigma(sigma), kind);
     let classified: Vec<(CompactSource, SourceClass)> = sources.into_iter().map(|s| (s, classify(&s))).collect();
     let compact =
         || classified.iter().filter(|(_, c)| matches!(c, SourceClass::Star | SourceClass::Hot | SourceClass::Cut));
@@ -215,25 +221,68 @@ const PSF_TRAIL_SNR: f64 = 60.0;
 /// Effective width of the sharpest thing that counts as a star: a lone hot pixel fits at 0.3 to 0.4 px.
 const SHARPEST_STAR_PX: f64 = 0.5;
 
-/// Median width of the brightest unsaturated sources, and how many there were; none where there are too few.
-fn measure_psf(backend: &mut dyn Backend, sources: &[CompactSource], guess_px: f64) -> Result<Option<(f64, usize)>> {
+/// A few streaks have fewer sources than this in one direction, however often they are interrupted.
+const MIN_TRAILED_STARS: usize = 20;
+
+/// A band of spoiled rows has fewer in some quarter of the frame.
+const MIN_TRAILED_OF_QUARTER: usize = 4;
+
+/// Unsaturated sources that are bright enough to tell the PSF, brightest first.
+fn brightest(sources: &[CompactSource], sigma_px: f64) -> Vec<&CompactSource> {
+    let least = (PSF_STAR_SNR * PsfKernel::new(sigma_px).white_noise_sd()) as f32;
+    let mut bright: Vec<&CompactSource> = sources.iter().filter(|s| !s.saturated && s.peak > least).collect();
+    bright.sort_by(|a, b| b.peak.total_cmp(&a.peak));
+    bright
+}
+
+/// Whether most of the brightest sources are longer than wide, and in one direction: stars that trail, if only a little.
+fn are_trailed(bright: &[&CompactSource], sigma_eff_px: f64, mesh: Mesh) -> bool {
+    let asked = &bright[..bright.len().min(MAX_PSF_STARS)];
+    let half_turn = WALK_DIRECTIONS / 2;
+    let direction = |source: &CompactSource| {
+        (source.classify(sigma_eff_px, Field::Trailed) == SourceClass::Elongated).then(|| source.longest_direction())
+    };
+    let directions: Vec<Option<usize>> = asked.iter().map(|source| direction(source)).collect();
+    let is_along = |d: Option<usize>, k: usize| d.is_some_and(|d| (d + half_turn + 1 - k) % half_turn <= 2);
+    let n_along = |k: usize| directions.iter().filter(|d| is_along(**d, k)).count();
+    let common = (0..half_turn).max_by_key(|k| n_along(*k)).unwrap_or(0);
+    let are_many = |quarter: usize| {
+        let is_inside = |s: &CompactSource| {
+            quarter == usize::from(2 * s.x as usize > mesh.width) + 2 * usize::from(2 * s.y as usize > mesh.height)
+        };
+        let inside = || asked.iter().zip(&directions).filter(|(s, _)| is_inside(s));
+        let n_trailed = inside().filter(|(_, d)| is_along(**d, common)).count();
+        n_trailed >= MIN_TRAILED_OF_QUARTER && 3 * n_trailed > inside().count()
+    };
+    let n_trailed = n_along(common);
+    n_trailed >= MIN_TRAILED_STARS && 2 * n_trailed > asked.len() && (0..4).all(are_many)
+}
+
+/// Median width of the brightest unsaturated sources, across them where most are trails, and how many there were; none
+/// where there are too few.
+fn measure_psf(
+    backend: &mut dyn Backend,
+    sources: &[CompactSource],
+    guess_px: f64,
+    mesh: Mesh,
+) -> Result<Option<(f64, usize)>> {
     let sigma_eff = effective_sigma(guess_px);
-    let least = (PSF_STAR_SNR * PsfKernel::new(guess_px).white_noise_sd()) as f32;
-    let mut stars: Vec<&CompactSource> = sources
-        .iter()
-        .filter(|s| !s.saturated && s.peak > least && s.classify(sigma_eff, true) != SourceClass::Elongated)
-        .collect();
-    stars.sort_by(|a, b| b.peak.total_cmp(&a.peak));
+    let mut stars = brightest(sources, guess_px);
+    let trailed = are_trailed(&stars, sigma_eff, mesh);
+    stars.retain(|s| {
+        (s.classify(sigma_eff, if trailed { Field::Trailed } else { Field::Crowded }) == SourceClass::Elongated)
+            == trailed
+    });
     stars.truncate(MAX_PSF_STARS);
     let start = |s: &&CompactSource| Trail {
-        segment: Segment::new(s.position(), s.position()),
+        segment: if trailed { s.core() } else { Segment::new(s.position(), s.position()) },
         flux: 0.0,
         background: 0.0,
         sigma_eff_px: sigma_eff,
     };
     let requests: Vec<FitRequest> = stars.iter().map(|s| FitRequest { start: start(s), subtracted: false }).collect();
     let settings = FitSettings {
-        shape: Shape::Point,
+        shape: if trailed { Shape::Trail } else { Shape::Point },
         free_background: true,
         free_sigma: true,
         sigma_range: (0.25, 8.0),
@@ -277,4 +326,38 @@ pub(crate) fn psf_from_trails(psf_sigma_px: f64, measured: &[Measured], again: b
     let median = *widths.get(widths.len() / 2)?;
     let differs = (median / psf_sigma_px - 1.0).abs() > 0.08;
     (differs && (0.3..8.0).contains(&median)).then_some((median, widths.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESH: usize = 400;
+
+    /// A star at each place of a grid, as long as wide or longer in a direction.
+    fn are(n_side: u32, long_in: impl Fn(u32, u32) -> Option<usize>) -> bool {
+        let half_turn = WALK_DIRECTIONS / 2;
+        let star = |i: u32| {
+            let step = MESH as u32 / n_side;
+            let (x, y) = (step / 2 + step * (i % n_side), step / 2 + step * (i / n_side));
+            let mut core_reach = [4; WALK_DIRECTIONS];
+            if let Some(k) = long_in(x, y) {
+                (core_reach[k], core_reach[k + half_turn]) = (7, 7);
+            }
+            CompactSource { x, y, peak: 100.0, centre: 200.0, saturated: false, core_reach, wing_reach: core_reach }
+        };
+        let stars: Vec<CompactSource> = (0..n_side * n_side).map(star).collect();
+        are_trailed(&brightest(&stars, 1.5), 1.5, Mesh::new(MESH, MESH, 64))
+    }
+
+    #[test]
+    fn stars_trail_where_most_are_longer_than_wide_in_one_direction_everywhere() {
+        assert!(are(8, |_, _| Some(0)) && are(8, |_, _| Some(5)));
+        assert!(are(8, |x, y| Some((x + y) as usize % 3)), "the directions of the walk are coarse");
+        assert!(are(8, |x, _| (x % 200 > 60).then_some(2)), "some are round");
+        assert!(!are(8, |_, _| None) && !are(8, |x, _| (x % 200 > 140).then_some(2)), "most are");
+        assert!(!are(8, |x, y| Some((x / 50 + 3 * y / 50) as usize % 8)), "in all directions");
+        assert!(!are(4, |_, _| Some(0)), "few");
+        assert!(!are(10, |_, y| (y < 200).then_some(0)), "half of the frame");
+    }
 }

@@ -84,6 +84,28 @@ pub(crate) enum SourceClass {
     Cut,
 }
 
+/// What sources that are longer than wide are likely to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// Streaks, some of them short.
+    Sparse,
+    /// Blends of two stars, of which there are more than of bright short streaks.
+    Crowded,
+    /// Stars, which trail.
+    Trailed,
+}
+
+impl Field {
+    /// Of a core this wide that is longer than wide, px.
+    fn least_length(self, across_px: f64) -> f64 {
+        match self {
+            Self::Sparse => 1.5 * across_px + 1.0,
+            Self::Crowded => 1.8 * across_px + 2.0,
+            Self::Trailed => 1.3 * across_px + 1.0,
+        }
+    }
+}
+
 /// A disk of pixels to be weighed out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Footprint {
@@ -128,7 +150,7 @@ impl CompactSource {
     }
 
     /// In which the core is longest, of that half.
-    fn longest_direction(&self) -> usize {
+    pub(crate) fn longest_direction(&self) -> usize {
         (0..WALK_DIRECTIONS / 2).max_by_key(|k| self.diameter(*k)).unwrap_or(0)
     }
 
@@ -144,12 +166,10 @@ impl CompactSource {
 
     /// Tells stars from streaks by the core's elongation, and hot pixels by their sharpness.
     ///
-    /// In a crowded field, where blends of two stars outnumber bright short streaks, only the clearly long ones pass. A
-    /// saturated streak within some 7 degrees of the column cannot be told from spilled charge.
-    pub(crate) fn classify(&self, sigma_eff_px: f64, crowded: bool) -> SourceClass {
+    /// A saturated streak within some 7 degrees of the column cannot be told from spilled charge.
+    pub(crate) fn classify(&self, sigma_eff_px: f64, field: Field) -> SourceClass {
         let (longest, across) = self.core_diameters();
-        let (factor, more_px) = if crowded { (1.8, 2.0) } else { (1.5, 1.0) };
-        if f64::from(longest) >= factor * f64::from(across) + more_px {
+        if f64::from(longest) >= field.least_length(f64::from(across)) {
             let is_spilled = self.saturated && self.is_column(longest, sigma_eff_px);
             return if is_spilled { SourceClass::Bleed } else { SourceClass::Elongated };
         }
@@ -164,12 +184,12 @@ impl CompactSource {
 
     /// As in [`classify`](Self::classify), in a frame of a size: what is longest along a border on which it lies, and
     /// reaches further inwards than a streak is wide, is the light of a star that the border cuts, or of one beyond it.
-    pub(crate) fn classify_in(&self, width: usize, height: usize, sigma_eff_px: f64, crowded: bool) -> SourceClass {
+    pub(crate) fn classify_in(&self, width: usize, height: usize, sigma_eff_px: f64, field: Field) -> SourceClass {
         let [c, sin] = walk_direction(self.longest_direction()).map(f32::abs);
         let is_near = |at: u32, size: usize| at <= BORDER_PX || at + BORDER_PX + 1 >= size as u32;
         let is_cut = is_near(self.x, width) && sin > 2.0 * c || is_near(self.y, height) && c > 2.0 * sin;
         let is_broad = f64::from(self.across_longest(&self.core_reach)) > streak_reach_px(sigma_eff_px);
-        match self.classify(sigma_eff_px, crowded) {
+        match self.classify(sigma_eff_px, field) {
             SourceClass::Elongated if is_cut && is_broad => SourceClass::Cut,
             class => class,
         }
@@ -256,7 +276,7 @@ mod tests {
             core_reach,
             wing_reach: core_reach.map(|r| if r > 2 { r + 4 } else { r }),
         };
-        let class = source.classify_in(100, 80, 1.5, false);
+        let class = source.classify_in(100, 80, 1.5, Field::Sparse);
         (class, source.footprint(class, 1.5, 0.5))
     }
 
@@ -280,7 +300,7 @@ mod tests {
             let reach = core_reach;
             let source =
                 CompactSource { x: 50, y: 40, peak: 1e4, centre: 2e4, saturated, core_reach, wing_reach: reach };
-            source.classify(1.5, true)
+            source.classify(1.5, Field::Crowded)
         };
         let column = WALK_DIRECTIONS / 4;
         assert_eq!(

@@ -7,7 +7,7 @@ use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::search::{Peak, SearchRequest, suppress};
 use crate::pipeline::segments::SegmentSet;
-use crate::pipeline::weigh::{CompactSource, SourceClass};
+use crate::pipeline::weigh::{CompactSource, Field, SourceClass};
 use crate::simulate::{Brightness, Scene, SceneConfig, StreakSpec, simulate};
 use crate::{Detection, Detector, DetectorConfig, Device, Flags, Frame, Segment};
 
@@ -43,7 +43,7 @@ fn run(backend: &mut dyn Backend, frame: &Frame<'_>, track: Segment) -> Outcome 
     let sources = backend.find_compact(14.0 * unit, 0.5 * unit).unwrap();
     let spoilt: Vec<_> = sources
         .iter()
-        .map(|s| (s, s.classify(kernel.sigma_eff_px, false)))
+        .map(|s| (s, s.classify(kernel.sigma_eff_px, Field::Sparse)))
         .filter(|(_, class)| *class != SourceClass::Elongated)
         .map(|(s, class)| s.footprint(class, kernel.sigma_eff_px, 0.5))
         .collect();
