@@ -548,7 +548,7 @@ impl Detector {
         let segments_sigma = segments.kernel.sigma_eff_px;
         let is_first_look = look == Look::First && self.config.tracking != Tracking::Sidereal;
         let stars_are_out = matches!(look, Look::AmongTrails(..));
-        let trails_are_many = !stars_are_out && field.elongated.len() as f64 > MANY_TRAILS * field.n_sources as f64;
+        let trails_are_many = !stars_are_out && stars::may_be_trails(field.elongated.len(), field.n_sources);
         let (places, tracking) = match look {
             Look::First => (None, self.config.tracking),
             Look::AmongPoints => (None, Tracking::Sidereal),
@@ -625,9 +625,6 @@ const MOST_PSF_SEARCHES: usize = 4;
 
 /// How often jumps between lines are looked for.
 const MOST_TURNS: usize = 4;
-
-/// Where elongated sources are more than this part of the compact ones, the stars may be trails.
-const MANY_TRAILS: f64 = 0.25;
 
 /// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
 /// refinement makes good; with more the transform of the weights, which takes four times as long, is worth it.

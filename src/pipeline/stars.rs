@@ -84,17 +84,20 @@ pub(crate) fn survey(
         let origin = if given.is_some() { PsfSource::Given } else { PsfSource::Assumed };
         (first_guess, origin, find_filtered(backend, &kernel, config.source_snr, config)?)
     };
-    // Where short trails are the rule, a short core is no blend.
-    let trailed = are_trailed(&brightest(&sources, sigma), effective_sigma(sigma), mesh);
-    let kind = match is_crowded(sources.len(), mesh.width * mesh.height) {
-        _ if trailed => Field::Trailed,
-        true => Field::Crowded,
-        false => Field::Sparse,
+    let classes_in = |field: Field| -> Vec<SourceClass> {
+        sources.iter().map(|s| s.classify_in(mesh.width, mesh.height, effective_sigma(sigma), field)).collect()
     };
-    let classify = |s: &CompactSource| s.classify_in(mesh.width, mesh.height, effective_sigma(sigma), kind);
-    let classified: Vec<(CompactSource, SourceClass)> = sources.into_iter().map(|s| (s, classify(&s))).collect();
-    let compact =
-        || classified.iter().filter(|(_, c)| matches!(c, SourceClass::Star | SourceClass::Hot | SourceClass::Cut));
+    let crowded = is_crowded(sources.len(), mesh.width * mesh.height);
+    let mut classes = classes_in(if crowded { Field::Crowded } else { Field::Sparse });
+    let n_elongated = classes.iter().filter(|class| **class == SourceClass::Elongated).count();
+    let n_compact = classes.iter().filter(|class| is_compact(**class)).count();
+    if !may_be_trails(n_elongated, n_compact) && are_trailed(&brightest(&sources, sigma), effective_sigma(sigma), mesh)
+    {
+        // Where short trails are the rule, a short core is no blend.
+        classes = classes_in(Field::Trailed);
+    }
+    let classified: Vec<(CompactSource, SourceClass)> = sources.into_iter().zip(classes).collect();
+    let compact = || classified.iter().filter(|(_, class)| is_compact(*class));
     let bleeds = || classified.iter().filter(|(_, class)| *class == SourceClass::Bleed).map(|(source, _)| source);
     let white_noise_sd = PsfKernel::new(sigma).white_noise_sd();
     let bright_peak = (BRIGHT_SNR * white_noise_sd) as f32;
@@ -233,6 +236,18 @@ fn brightest(sources: &[CompactSource], sigma_px: f64) -> Vec<&CompactSource> {
     let mut bright: Vec<&CompactSource> = sources.iter().filter(|s| !s.saturated && s.peak > least).collect();
     bright.sort_by(|a, b| b.peak.total_cmp(&a.peak));
     bright
+}
+
+/// Where elongated sources are more than this part of the compact ones, the stars may be trails.
+const MANY_TRAILS: f64 = 0.25;
+
+/// Whether so many sources are longer than wide that the stars may be trails.
+pub(crate) fn may_be_trails(n_elongated: usize, n_compact: usize) -> bool {
+    n_elongated as f64 > MANY_TRAILS * n_compact as f64
+}
+
+fn is_compact(class: SourceClass) -> bool {
+    matches!(class, SourceClass::Star | SourceClass::Hot | SourceClass::Cut)
 }
 
 /// Whether most of the brightest sources are longer than wide, and in one direction: stars that trail, if only a little.
