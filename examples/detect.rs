@@ -22,6 +22,9 @@ use support::{DetectorOptions, HeaderOptions};
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Find streaks in FITS frames.
+///
+/// In the text ± is the half-width of the 68 % interval, px: of the first and the second end along the track, and of the
+/// length. What an end of a large error, and each flag after the flux, means is in docs/conventions.md.
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
 struct Options {
@@ -245,7 +248,9 @@ fn describe_flag(flag: FrameFlag) -> String {
         FrameFlag::NoNoise => "all usable pixels are equal",
         FrameFlag::TooSmall => "both sides are shorter than the shortest streak",
         FrameFlag::PsfAssumed => "too few stars to measure the PSF width; --sigma gives it",
-        FrameFlag::StarVectorUnseen => "too few stars have the vector given with --tracking",
+        FrameFlag::StarVectorUnseen => {
+            "too few stars have the vector given with --tracking: most of what is listed may be stars; try --tracking auto"
+        }
         FrameFlag::EmptyAreas => "areas of one constant value were left out",
         _ => return flag.name().to_owned(),
     };

@@ -23,7 +23,7 @@ struct Options {
     #[arg(long, conflicts_with_all = ["kind", "width", "height", "sigma", "sky", "stars", "trail_length",
         "trail_angle_deg", "n", "length", "points", "snr"])]
     scene: Option<PathBuf>,
-    /// Name of the files; frames after the first get a number. Default: the scene's or the kind's.
+    /// Name of the files; where there are several each gets a number. Default: the scene's or the kind's.
     #[arg(long)]
     name: Option<String>,
     /// Number of frames; each has the seed of the one before plus one.
