@@ -23,8 +23,8 @@ type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Find streaks in FITS frames.
 ///
-/// In the text ± is the half-width of the 68 % interval, px: of the first and the second end along the track, and of the
-/// length. What an end of a large error, and each flag after the flux, means is in docs/conventions.md.
+/// In the text ± is the half-width of the 68 % interval: of the first and the second end along the track, of a length,
+/// an angle, a flux, and a point's x and y. Flags, and ends of large errors, are explained in docs/conventions.md.
 #[derive(Parser)]
 #[command(version, allow_negative_numbers = true)]
 struct Options {
@@ -262,7 +262,7 @@ fn describe_detection(d: &Detection) -> String {
     let (a, b, along) = (d.segment.start, d.segment.end, d.along_68_px);
     let place = match d.kind {
         Kind::Streak => format!(
-            "streak ({:.2}, {:.2}) ± {:.1} to ({:.2}, {:.2}) ± {:.1}, {:.1} ± {:.1} px at {:.2} ± {:.2} deg",
+            "streak ({:.2}, {:.2}) ± {:.2} to ({:.2}, {:.2}) ± {:.2}, {:.2} ± {:.2} px at {:.3} ± {:.3} deg",
             a.x,
             a.y,
             along.start_px,

@@ -262,7 +262,8 @@ impl Detector {
         let (frame, _) = &empty::leave_out(frame)?;
         self.on_backend(|backend| {
             let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(Vec::new()) };
-            let field = stars::survey(backend, sky.mesh, self.config.psf_sigma_px, &self.config.weigh)?;
+            let given = self.config.psf_sigma_px;
+            let field = stars::survey(backend, sky.mesh, given, self.stars_may_trail(), &self.config.weigh)?;
             let weighed = self.weigh(backend, sky, &field)?;
             let peaks = self.begin_search(backend, frame, weighed, &field, Look::First)?.find_candidates(Some(0.0))?;
             Ok(peaks.into_iter().map(|p| Candidate { segment: p.segment, snr: p.snr }).collect())
@@ -330,7 +331,7 @@ impl Detector {
         }
         let (frame, _) = &empty::leave_out(frame)?;
         let Ok((sky, _)) = self.measure_sky(backend, frame, &mut Clock::start())? else { return Ok(None) };
-        let field = stars::survey(backend, sky.mesh, None, &self.config.weigh)?;
+        let field = stars::survey(backend, sky.mesh, None, self.stars_may_trail(), &self.config.weigh)?;
         Ok((field.psf_source != PsfSource::Assumed).then_some((field.psf_sigma_px, field.psf_source)))
     }
 
@@ -375,7 +376,7 @@ impl Detector {
         };
 
         let given = psf.or(config.psf_sigma_px.map(|sigma| (sigma, PsfSource::Given)));
-        let mut field = self.survey(backend, &sky, given)?;
+        let mut field = self.survey(backend, &sky, given, self.stars_may_trail())?;
         let weighed = self.weigh(backend, sky.clone(), &field)?;
         clock.stage("weigh");
 
@@ -392,8 +393,9 @@ impl Detector {
             return self.run_among_trails(backend, frame, first, clock);
         }
         let look = places.map_or(Look::AmongPoints, |places| Look::At(places.to_vec()));
-        if !found.is_complete {
+        if !found.is_complete || (field.seem_to_trail && look == Look::AmongPoints) {
             // Bright trails seemed to be the stars', and are not: they run beyond the frame, or the sky explains them.
+            // Or the stars seemed to trail, and have no common vector.
             (field, found) = self.search_anew(backend, frame, (&sky, &lines), given, look.clone())?;
         }
         if stars::psf_is_doubtful(&field, mode != TrackingMode::Sidereal) {
@@ -448,14 +450,21 @@ impl Detector {
         Ok(sky.map(|map| (map, lines)))
     }
 
+    /// Unless they are said to be points.
+    fn stars_may_trail(&self) -> bool {
+        self.config.tracking != Tracking::Sidereal
+    }
+
     /// The compact sources, by a PSF whose width may be known.
     fn survey(
         &self,
         backend: &mut dyn Backend,
         sky: &BackgroundMap,
         psf: Option<(f64, PsfSource)>,
+        may_trail: bool,
     ) -> Result<StarField> {
-        let mut field = stars::survey(backend, sky.mesh, psf.map(|(sigma, _)| sigma), &self.config.weigh)?;
+        let given = psf.map(|(sigma, _)| sigma);
+        let mut field = stars::survey(backend, sky.mesh, given, may_trail, &self.config.weigh)?;
         field.psf_source = psf.map_or(field.psf_source, |(_, source)| source);
         Ok(field)
     }
@@ -510,7 +519,7 @@ impl Detector {
         look: Look,
     ) -> Result<(StarField, Found)> {
         normalise_anew(backend, frame, sky, lines)?;
-        let field = self.survey(backend, sky, psf)?;
+        let field = self.survey(backend, sky, psf, look != Look::AmongPoints && self.stars_may_trail())?;
         let weighed = self.weigh(backend, sky.clone(), &field)?;
         let found = self.search(backend, frame, weighed, &field, look)?;
         Ok((field, found))

@@ -59,14 +59,22 @@ impl Sky {
         self.report_told(self.star_px, STAR_DEG).detections
     }
 
+    fn frame(&self) -> Frame<'_> {
+        Frame::new(&self.pixels, SIDE, SIDE).unwrap()
+    }
+
     fn report_told(&self, star_length_px: f64, star_deg: f64) -> Report {
+        self.detector_told(star_length_px, star_deg).detect(&self.frame()).unwrap()
+    }
+
+    fn detector_told(&self, star_length_px: f64, star_deg: f64) -> Detector {
         let config = DetectorConfig {
             device: Device::Cpu,
             psf_sigma_px: Some(SIGMA_PX),
             tracking: Tracking::Rate { star_length_px, star_angle_rad: star_deg.to_radians() },
             ..DetectorConfig::default()
         };
-        Detector::new(config).unwrap().detect(&Frame::new(&self.pixels, SIDE, SIDE).unwrap()).unwrap()
+        Detector::new(config).unwrap()
     }
 }
 
@@ -112,6 +120,9 @@ fn a_vector_that_no_star_has_is_told() {
     let sky = Sky::with_stars(3, STAR_PX, None);
     assert_eq!(sky.report_told(STAR_PX, STAR_DEG).flags, []);
     assert_eq!(sky.report_told(2.0 * STAR_PX, STAR_DEG + 60.0).flags, [FrameFlag::StarVectorUnseen]);
+    // At given places nobody looks for stars.
+    let at_place = sky.detector_told(STAR_PX, STAR_DEG).detect_at(&sky.frame(), &[sky.star(Point::new(90.0, 90.0))]);
+    assert_eq!(at_place.unwrap().flags, []);
 }
 
 #[test]

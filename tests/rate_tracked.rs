@@ -12,7 +12,7 @@ mod trailed;
 
 use scenes::frame_seed;
 use skystreak::simulate::{SceneConfig, StarTrail, simulate};
-use skystreak::{Detector, DetectorConfig, Device, PsfSource, Role, TrackingMode};
+use skystreak::{Detector, DetectorConfig, Device, PsfSource, Role, Tracking, TrackingMode};
 use trailed::{observe, scene};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -60,6 +60,24 @@ fn trails_a_few_times_as_long_as_wide_are_trails() {
         assert!((star_length_px - length_px).abs() < 0.3, "{star_length_px} of {length_px}, seed {seed}");
         assert!((star_angle_rad - 0.2967).abs() < 0.02, "{star_angle_rad}, seed {seed}");
         assert!((report.psf_sigma_px / scene.psf_sigma_px - 1.0).abs() < 0.04, "{}, seed {seed}", report.psf_sigma_px);
+    }
+}
+
+#[test]
+fn where_it_is_told_that_stars_are_points_short_trails_are_no_targets() {
+    for (length_px, seed) in [(10.0, 1), (12.0, 4)] {
+        let scene = SceneConfig {
+            width: 400,
+            height: 400,
+            seed,
+            star_trail: Some(StarTrail { length_px, angle_rad: 0.2967 }),
+            stars_per_mpix: 1500.0,
+            ..SceneConfig::default()
+        };
+        let config = DetectorConfig { device: Device::Cpu, tracking: Tracking::Sidereal, ..DetectorConfig::default() };
+        let report = Detector::new(config).unwrap().detect(&simulate(&scene).unwrap().frame).unwrap();
+        // Some thirty of them are, where they count as parts of streaks.
+        assert!(report.detections.len() < 3, "{length_px} px: {} detections", report.detections.len());
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Clock, Detector, Found, Look, normalise_anew};
 use crate::Result;
 use crate::backend::Backend;
-use crate::detection::{PsfSource, Report};
+use crate::detection::{FrameFlag, PsfSource, Report};
 use crate::frame::Frame;
 use crate::pipeline::background::BackgroundMap;
 use crate::pipeline::last_fits::{self, Among, Measured};
@@ -175,7 +175,7 @@ impl RateFrame<'_> {
         let config = &detector.config;
         backend.weigh_out(&stars.hidden())?;
         backend.weigh_out(&stars.spoiled(setting.saturation))?;
-        let mut field = stars::survey(*backend, sky.mesh, Some(stars.psf_sigma_px), &config.weigh)?;
+        let mut field = stars::survey(*backend, sky.mesh, Some(stars.psf_sigma_px), false, &config.weigh)?;
         field.psf_source = match stars.n_widths {
             0 => first.field.psf_source,
             count => PsfSource::Trails { count },
@@ -290,7 +290,11 @@ impl RateFrame<'_> {
         let points = self.find_points(&field, noise, stars, &findings.trails)?;
         findings.add_points(points);
         clock.stage("measure");
-        Ok(findings.into_report(detector.device_name(), clock.stages, clock.begin))
+        let mut report = findings.into_report(detector.device_name(), clock.stages, clock.begin);
+        if stars.motion.n_stars == 0 {
+            report.flags.push(FrameFlag::StarVectorUnseen);
+        }
+        Ok(report)
     }
 }
 

@@ -20,13 +20,14 @@ use crate::pipeline::measure::Trail;
 use likelihood::{TrackLight, Which, log_likelihood};
 use marginal::{Marginal, ONE_SIGMA};
 
-/// Places tried for either end: so many of its standard errors apart, no fewer and no more than these.
+/// Places tried for either end: so many of its standard errors apart, no more than the second of these, and so many as the
+/// first where that leaves it.
 const STEP_ERRORS: f64 = 0.2;
 const PLACES: (f64, f64) = (61.0, 201.0);
 
 /// They reach so many standard errors to either side of the fitted end, where change points that far off are rare but not
-/// unheard of: less where the two ends would meet and at the border, and where that leaves less than the second the fitted
-/// ends stay.
+/// unheard of: outwards to the border at most, inwards until the two ends would meet; where that leaves less inwards than the
+/// second the fitted ends stay.
 const REACH_ERRORS: f64 = 10.0;
 const LEAST_REACH_ERRORS: f64 = 2.5;
 
@@ -77,7 +78,8 @@ pub(crate) struct EndSetting<'a> {
     pub(crate) photon_variance: f64,
 }
 
-/// Where the ends of those trails are to be expected that are faint enough or lie among stars, and well inside the frame.
+/// Where the ends of those trails are to be expected that are faint enough or lie among stars, and not within some PSF widths
+/// of the border.
 /// All other trails are out of the residual image.
 pub(crate) fn expected(
     backend: &mut dyn Backend,
@@ -282,7 +284,7 @@ impl EndSearch {
     fn places(&self) -> [Vec<f64>; 2] {
         let from_px = [self.fitted_px[0] - self.outwards_px[0], self.fitted_px[1] - self.inwards_px];
         [0, 1].map(|end| {
-            let n_places = ((self.outwards_px[end] + self.inwards_px) / self.step_px).round() as usize + 1;
+            let n_places = ((self.outwards_px[end] + self.inwards_px) / self.step_px) as usize + 1;
             (0..n_places).map(|k| from_px[end] + k as f64 * self.step_px).collect()
         })
     }
@@ -416,6 +418,44 @@ mod tests {
     }
 
     #[test]
+    fn nearer_to_the_border_than_errors_reach_ends_are_as_well_known() {
+        // Of a trail from 100 to 200 in an image that ends at 212: fewer places beyond the second end than beyond the first.
+        let fitted = Segment::from_coordinates(103.0, 50.0, 198.0, 50.0);
+        let chains = ChainPrior::new(0, 300 * 100, SIGMA, 1.0);
+        let ends_in = |width: usize| {
+            let search = EndSearch::of(&fitted, 10.0, SIGMA, width, 100, false).unwrap();
+            let light = |k: usize| profile(&search.track, 1.0, |_| 0.0).signal[k];
+            let n = search.track.length_px().floor() as usize;
+            let profile = TrackProfile {
+                bin_px: 1.0,
+                first_px: 0.0,
+                signal: (0..n).map(light).collect(),
+                variance: vec![1.0; n],
+            };
+            let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
+            (search.places().map(|places| places.len()), search.expected(track, &chains, 0.0).unwrap())
+        };
+        let ([first, last], at_border) = ends_in(213);
+        let ([_, all], inside) = ends_in(300);
+        assert!(last < first && last < all, "{first} {last} {all}");
+        for (one, other) in
+            [(at_border.segment.start, inside.segment.start), (at_border.segment.end, inside.segment.end)]
+        {
+            assert!(one.distance(other) < 0.3, "{one:?} {other:?}");
+        }
+        assert!((at_border.segment.end.x - 200.0).abs() < 0.5, "{at_border:?}");
+        let (near, far) = (at_border.along.half_68_px, inside.along.half_68_px);
+        for (near, far) in
+            [(near.end_px, far.end_px), (near.length_px, far.length_px), (near.midpoint_px, far.midpoint_px)]
+        {
+            assert!((near / far - 1.0).abs() < 0.1, "{near} {far}");
+        }
+        let [near, far] =
+            [at_border, inside].map(|ends| ends.along.covariance_px2[0][1] / ends.along.covariance_px2[0][0]);
+        assert!((near - far).abs() < 0.1, "{near} {far}");
+    }
+
+    #[test]
     fn a_doubtful_stretch_counts_in_part() {
         // Ten dark pixels 7 px before the end: the light beyond them may be noise.
         let fitted = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
@@ -445,8 +485,11 @@ mod tests {
         let middle = Segment::from_coordinates(100.0, 50.0, 200.0, 50.0);
         assert!(EndSearch::of(&middle, 10.0, SIGMA, 300, 100, false).is_some());
         assert_eq!(EndSearch::of(&middle, 200.0, SIGMA, 300, 100, false), None);
-        let at_border = Segment::from_coordinates(3.0, 50.0, 103.0, 50.0);
-        assert_eq!(EndSearch::of(&at_border, 10.0, SIGMA, 300, 100, false), None);
+        let at_border = |x: f64| {
+            let trail = Segment::from_coordinates(x, 50.0, x + 100.0, 50.0);
+            EndSearch::of(&trail, 10.0, SIGMA, 300, 100, false)
+        };
+        assert!(at_border(5.0).is_none() && at_border(7.0).is_some());
         let points = [[0.0; 2]; 2].map(|[x, y]| crate::Point::new(x, y));
         assert_eq!(EndSearch::of(&Segment::new(points[0], points[1]), 10.0, SIGMA, 300, 100, false), None);
         let short = Segment::from_coordinates(100.0, 50.0, 114.0, 50.0);

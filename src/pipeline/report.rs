@@ -279,9 +279,6 @@ impl<'a> Findings<'a> {
         if self.field.psf_source == PsfSource::Assumed {
             flags.push(FrameFlag::PsfAssumed);
         }
-        if matches!(self.tracking, TrackingMode::Rate { n_stars: 0, .. }) {
-            flags.push(FrameFlag::StarVectorUnseen);
-        }
         Report {
             width: self.frame.width(),
             height: self.frame.height(),

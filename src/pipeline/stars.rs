@@ -23,6 +23,9 @@ pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;
 pub(crate) struct StarField {
     pub(crate) psf_sigma_px: f64,
     pub(crate) psf_source: PsfSource,
+    /// Most of its brightest sources are longer than wide, in one direction: the PSF was measured across them, or short cores
+    /// were left to the search.
+    pub(crate) seem_to_trail: bool,
     /// Of the filtered frame, before anything was weighed out.
     pub(crate) scatter: Scatter,
     /// Half of the rows of the filtered image's tiles, before anything was weighed out.
@@ -51,11 +54,13 @@ pub(crate) struct Elongated {
     pub(crate) core: Segment,
 }
 
-/// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given.
+/// Finds the compact sources of the normalised frame, and measures the PSF on them where it is not given: across those that
+/// trail, where they may.
 pub(crate) fn survey(
     backend: &mut dyn Backend,
     mesh: Mesh,
     given: Option<f64>,
+    may_trail: bool,
     config: &WeighConfig,
 ) -> Result<StarField> {
     let first_guess = given.unwrap_or(ASSUMED_SIGMA_PX);
@@ -71,9 +76,13 @@ pub(crate) fn survey(
         source_snr: config.source_snr * scatter.excess,
         wing_sigmas: config.wing_sigmas * scatter.excess,
     };
+    let mut seem_to_trail = false;
     let measured = if given.is_none() {
         let stars = find_filtered(backend, &kernel, PSF_STAR_SNR.max(config.source_snr), config)?;
-        measure_psf(backend, &stars, first_guess, mesh)?
+        let bright = brightest(&stars, first_guess);
+        let direction = common_direction(&bright, effective_sigma(first_guess), mesh).filter(|_| may_trail);
+        seem_to_trail = direction.is_some();
+        measure_psf(backend, bright, first_guess, direction)?
     } else {
         None
     };
@@ -91,8 +100,9 @@ pub(crate) fn survey(
     let mut classes = classes_in(if crowded { Field::Crowded } else { Field::Sparse });
     let n_elongated = classes.iter().filter(|class| **class == SourceClass::Elongated).count();
     let n_compact = classes.iter().filter(|class| is_compact(**class)).count();
-    if !may_be_trails(n_elongated, n_compact) && are_trailed(&brightest(&sources, sigma), effective_sigma(sigma), mesh)
-    {
+    let is_told = !may_trail || may_be_trails(n_elongated, n_compact);
+    if !is_told && common_direction(&brightest(&sources, sigma), effective_sigma(sigma), mesh).is_some() {
+        seem_to_trail = true;
         // Where short trails are the rule, a short core is no blend.
         classes = classes_in(Field::Trailed);
     }
@@ -117,6 +127,7 @@ pub(crate) fn survey(
     Ok(StarField {
         psf_sigma_px: sigma,
         psf_source: origin,
+        seem_to_trail,
         filtered,
         scatter,
         elongated: classified
@@ -250,54 +261,57 @@ fn is_compact(class: SourceClass) -> bool {
     matches!(class, SourceClass::Star | SourceClass::Hot | SourceClass::Cut)
 }
 
-/// Whether most of the brightest sources are longer than wide, and in one direction: stars that trail, if only a little.
-fn are_trailed(bright: &[&CompactSource], sigma_eff_px: f64, mesh: Mesh) -> bool {
-    let asked = &bright[..bright.len().min(MAX_PSF_STARS)];
-    let half_turn = WALK_DIRECTIONS / 2;
-    let direction = |source: &CompactSource| {
-        (source.classify(sigma_eff_px, Field::Trailed) == SourceClass::Elongated).then(|| source.longest_direction())
-    };
-    let directions: Vec<Option<usize>> = asked.iter().map(|source| direction(source)).collect();
-    let is_along = |d: Option<usize>, k: usize| d.is_some_and(|d| (d + half_turn + 1 - k) % half_turn <= 2);
-    let n_along = |k: usize| directions.iter().filter(|d| is_along(**d, k)).count();
-    let common = (0..half_turn).max_by_key(|k| n_along(*k)).unwrap_or(0);
+/// The direction of the walk in which most of the brightest sources are longer than wide: stars that trail, if only a little.
+fn common_direction(bright: &[&CompactSource], sigma_eff_px: f64, mesh: Mesh) -> Option<usize> {
+    let is_hot = |s: &CompactSource| s.classify(sigma_eff_px, Field::Trailed) == SourceClass::Hot;
+    let asked: Vec<&CompactSource> = bright.iter().copied().filter(|s| !is_hot(s)).take(MAX_PSF_STARS).collect();
+    let along: Vec<Vec<bool>> = (0..WALK_DIRECTIONS / 2)
+        .map(|k| asked.iter().map(|source| is_long_along(source, sigma_eff_px, k)).collect())
+        .collect();
+    let n_along = |k: usize| along[k].iter().filter(|is_along| **is_along).count();
+    let common = (0..along.len()).max_by_key(|k| n_along(*k)).unwrap_or(0);
     let are_many = |quarter: usize| {
         let is_inside = |s: &CompactSource| {
             quarter == usize::from(2 * s.x as usize > mesh.width) + 2 * usize::from(2 * s.y as usize > mesh.height)
         };
-        let inside = || asked.iter().zip(&directions).filter(|(s, _)| is_inside(s));
-        let n_trailed = inside().filter(|(_, d)| is_along(**d, common)).count();
+        let inside = || asked.iter().zip(&along[common]).filter(|(s, _)| is_inside(s));
+        let n_trailed = inside().filter(|(_, is_along)| **is_along).count();
         n_trailed >= MIN_TRAILED_OF_QUARTER && 3 * n_trailed > inside().count()
     };
     let n_trailed = n_along(common);
-    n_trailed >= MIN_TRAILED_STARS && 2 * n_trailed > asked.len() && (0..4).all(are_many)
+    (n_trailed >= MIN_TRAILED_STARS && 2 * n_trailed > asked.len() && (0..4).all(are_many)).then_some(common)
 }
 
-/// Median width of the brightest unsaturated sources, across them where most are trails, and how many there were; none
-/// where there are too few.
+/// Longer than wide, in a direction of the walk or the next to it.
+fn is_long_along(source: &CompactSource, sigma_eff_px: f64, direction: usize) -> bool {
+    let half_turn = WALK_DIRECTIONS / 2;
+    let is_near = || (source.longest_direction() + half_turn + 1 - direction) % half_turn <= 2;
+    source.classify(sigma_eff_px, Field::Trailed) == SourceClass::Elongated && is_near()
+}
+
+/// Median width of the brightest of these sources, across them where most are trails, and how many there were; none where
+/// there are too few.
 fn measure_psf(
     backend: &mut dyn Backend,
-    sources: &[CompactSource],
+    mut stars: Vec<&CompactSource>,
     guess_px: f64,
-    mesh: Mesh,
+    trailed: Option<usize>,
 ) -> Result<Option<(f64, usize)>> {
     let sigma_eff = effective_sigma(guess_px);
-    let mut stars = brightest(sources, guess_px);
-    let trailed = are_trailed(&stars, sigma_eff, mesh);
-    stars.retain(|s| {
-        (s.classify(sigma_eff, if trailed { Field::Trailed } else { Field::Crowded }) == SourceClass::Elongated)
-            == trailed
+    stars.retain(|s| match trailed {
+        Some(direction) => is_long_along(s, sigma_eff, direction),
+        None => s.classify(sigma_eff, Field::Crowded) != SourceClass::Elongated,
     });
     stars.truncate(MAX_PSF_STARS);
     let start = |s: &&CompactSource| Trail {
-        segment: if trailed { s.core() } else { Segment::new(s.position(), s.position()) },
+        segment: if trailed.is_some() { s.core() } else { Segment::new(s.position(), s.position()) },
         flux: 0.0,
         background: 0.0,
         sigma_eff_px: sigma_eff,
     };
     let requests: Vec<FitRequest> = stars.iter().map(|s| FitRequest { start: start(s), subtracted: false }).collect();
     let settings = FitSettings {
-        shape: if trailed { Shape::Trail } else { Shape::Point },
+        shape: if trailed.is_some() { Shape::Trail } else { Shape::Point },
         free_background: true,
         free_sigma: true,
         sigma_range: (0.25, 8.0),
@@ -362,7 +376,7 @@ mod tests {
             CompactSource { x, y, peak: 100.0, centre: 200.0, saturated: false, core_reach, wing_reach: core_reach }
         };
         let stars: Vec<CompactSource> = (0..n_side * n_side).map(star).collect();
-        are_trailed(&brightest(&stars, 1.5), 1.5, Mesh::new(MESH, MESH, 64))
+        common_direction(&brightest(&stars, 1.5), 1.5, Mesh::new(MESH, MESH, 64)).is_some()
     }
 
     #[test]
@@ -373,6 +387,7 @@ mod tests {
         assert!(!are(8, |_, _| None) && !are(8, |x, _| (x % 200 > 140).then_some(2)), "most are");
         assert!(!are(8, |x, y| Some((x / 50 + 3 * y / 50) as usize % 8)), "in all directions");
         assert!(!are(4, |_, _| Some(0)), "few");
-        assert!(!are(10, |_, y| (y < 200).then_some(0)), "half of the frame");
+        assert!(!are(10, |_, y| (y < 240).then_some(0)), "one side of the frame");
+        assert!(!are(10, |x, y| (x < 200 || y < 200 || (y < 240 && x < 320)).then_some(0)), "three in one quarter");
     }
 }
