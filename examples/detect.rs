@@ -34,6 +34,10 @@ struct Options {
     /// Write JSON Lines, one object per frame.
     #[arg(long)]
     json: bool,
+    /// Leave out the stars of a frame in which these are trails: targets alone are listed, drawn and masked. A target within
+    /// some degrees of the stars' direction may have been taken for stars (docs/algorithm.md, "Stars that trail").
+    #[arg(long)]
+    targets: bool,
     /// Also list candidates that were not believed, and why.
     #[arg(long)]
     rejected: bool,
@@ -171,10 +175,15 @@ fn process(
     if let Some(pattern) = &standing.pattern {
         frame = pattern.left_out_of(frame)?;
     }
-    let report = match &standing.reference {
+    let mut report = match &standing.reference {
         Some(reference) => detector.detect_with(&frame, reference)?,
         None => detector.detect(&frame)?,
     };
+    let n_all = report.detections.len();
+    if options.targets {
+        report.detections.retain(|d| d.role == Role::Target);
+    }
+    let n_left_out = n_all - report.detections.len();
     let sky = if options.sky.is_some() { detector.sky(&frame)? } else { None };
     outputs.write(path, &frame, &report, sky)?;
     let name = path.display().to_string();
@@ -185,7 +194,7 @@ fn process(
             json::Include { rejected: options.rejected, light_curves: options.light_curves },
         ) + "\n"
     } else {
-        describe(&name, &report, options.rejected)
+        describe(&name, &report, n_left_out, options.rejected)
     })
 }
 
@@ -205,13 +214,17 @@ fn progress_bar(n_frames: usize) -> ProgressBar {
     }
 }
 
-/// A line for the frame, and one for each detection, those of stars last.
-fn describe(name: &str, report: &Report, with_rejected: bool) -> String {
+/// A line for the frame, and one for each detection, those of stars last, of which some have been left out.
+fn describe(name: &str, report: &Report, n_left_out: usize, with_rejected: bool) -> String {
     let n = report.detections.len();
     let noun = if n == 1 { "detection" } else { "detections" };
     let (of_stars, targets): (Vec<&Detection>, Vec<&Detection>) =
         report.detections.iter().partition(|d| d.role == Role::Star);
-    let stars = if of_stars.is_empty() { String::new() } else { format!("{} of stars, ", of_stars.len()) };
+    let stars = match (of_stars.len(), n_left_out) {
+        (0, 0) => String::new(),
+        (0, n) => format!("{n} of stars left out, "),
+        (n, _) => format!("{n} of stars, "),
+    };
     let mut lines = vec![format!(
         "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({}, PSF sigma {:.2} px, threshold S/N {:.1})",
         report.rejected.len(),

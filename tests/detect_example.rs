@@ -122,6 +122,21 @@ fn good_files_give_success() {
 }
 
 #[test]
+fn stars_are_left_out_where_targets_are_asked_for() {
+    let trails = FRAME.replace("sidereal_blank", "rate_trails");
+    let roles = |arguments: &[&str]| -> Option<Vec<String>> {
+        let output = detect(&[arguments, &["--json", &trails]].concat())?;
+        let line: Value = serde_json::from_str(text(&output.stdout).trim_end()).unwrap();
+        let detections = line["detections"].as_array().unwrap();
+        Some(detections.iter().map(|d| d["role"].as_str().unwrap().to_owned()).collect())
+    };
+    let (Some(mut all), Some(targets)) = (roles(&[]), roles(&["--targets"])) else { return };
+    assert!(all.iter().any(|role| role == "star"));
+    all.retain(|role| role == "target");
+    assert!(!targets.is_empty() && targets == all);
+}
+
+#[test]
 fn a_stream_writes_the_lines_of_detect() {
     let dir = TempDir::new();
     for name in ["a.fits", "b.fit", "b.mask.fits", "notes.txt"] {
