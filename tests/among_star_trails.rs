@@ -78,6 +78,13 @@ impl Sky {
     }
 }
 
+/// A segment some px to the left of another.
+fn beside(segment: &Segment, px: f64) -> Segment {
+    let (c, s) = segment.direction();
+    let moved = |p: Point| Point::new(p.x - px * s, p.y + px * c);
+    Segment::new(moved(segment.start), moved(segment.end))
+}
+
 fn has_point(detections: &[Detection], place: Point) -> bool {
     detections.iter().any(|d| d.kind == Kind::Point && d.segment.start.distance(place) < 1.0)
 }
@@ -217,6 +224,45 @@ fn bright_stars_that_share_light_are_each_reported_once() {
         }
         assert_eq!(near.len(), bright.len(), "{seed}");
     }
+}
+
+#[test]
+fn ends_on_stars_lie_within_their_errors() {
+    // A star on the last third of a target, or beside it, from less than half as bright to as bright.
+    let (mut found, mut far_off) = (0, Vec::new());
+    let (mut offs, mut errors) = (Vec::new(), Vec::new());
+    for seed in 0..16 {
+        let target = Segment::around(Point::new(180.0, 178.0), 70.0, (STAR_DEG + 9.0).to_radians());
+        let mut sky = Sky::with_stars(seed, STAR_PX, Some(target.midpoint()));
+        sky.add(target, 20.0);
+        let place = 0.7 + 0.04 * (seed % 8) as f64;
+        let star = beside(&sky.star(target.at(place)), if seed < 8 { 0.0 } else { 2.0 });
+        sky.add(star, 8.0 + 4.0 * (seed % 3) as f64);
+        let detections = sky.detections();
+        let is_target = |d: &&Detection| d.role == Role::Target && d.segment.distance_to(target.midpoint()) < 3.0;
+        let Some(d) = detections.iter().find(is_target) else { continue };
+        found += 1;
+        let (c, s) = d.segment.direction();
+        for (k, (end, truth)) in [(d.segment.start, target.start), (d.segment.end, target.end)].into_iter().enumerate()
+        {
+            let along = |i: usize, j: usize| d.covariance_px2[2 * k + i][2 * k + j];
+            let error = (c * c * along(0, 0) + 2.0 * c * s * along(0, 1) + s * s * along(1, 1)).sqrt();
+            let off = c * (end.x - truth.x) + s * (end.y - truth.y);
+            errors.push(error);
+            offs.push(off.abs());
+            if off.abs() > 4.0 * error {
+                far_off.push((seed, off, error));
+            }
+        }
+    }
+    // Of a star as faint as one of them the target is made longer.
+    assert!(found >= 15 && far_off.len() <= 1, "{found} {far_off:?}");
+    // The other end has no star, and is as well known as ever.
+    for values in [&mut offs, &mut errors] {
+        values.sort_by(f64::total_cmp);
+    }
+    let n = offs.len();
+    assert!(offs[n / 2] < 1.5 && errors[n / 2] < 2.0 && errors[n - 1] < 15.0, "{offs:?} {errors:?}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl RateFrame<'_> {
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured =
-            last_fits::measure_trails(*backend, frame, &field, &chains, config.tracking, trails, Among::Left)?;
+            last_fits::measure_trails(*backend, frame, &field, &chains, config.tracking, trails, Among::Left(None))?;
         Ok((field, Found { measured, is_complete: true, sky, thresholds, chains, longest_px, uneven }))
     }
 
@@ -273,8 +273,9 @@ impl RateFrame<'_> {
         self.backend.add_trails(&believed_trails(&stars.trails), -1.0)?;
         let spoiled = stars.spoiled(self.setting.saturation);
         self.backend.weigh_out(&[spoiled.clone(), stars.hidden()].concat())?;
+        let known = stars.known(believed_trails(&targets));
         stars.fit_targets_again(self.backend, &mut targets, Shape::Trail)?;
-        measured.extend(fit_last(self.backend, targets, Among::Left)?);
+        measured.extend(fit_last(self.backend, targets, Among::Left(Some(&known)))?);
 
         let config = &detector.config;
         let mut findings =

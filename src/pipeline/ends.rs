@@ -1,11 +1,12 @@
 //! Measure stage: where the ends of a trail are to be expected that is faint, or lies among stars.
 //!
 //! The end of a faint trail is a change point: its likelihood has several maxima, and the best of them may lie far
-//! off. So may that of a brighter one with a star beside it. The mean over the likelihood lies nearer to the truth on
-//! average, and its spread says how near. Method: docs/algorithm.md, "Measure".
+//! off. So may that of a brighter one with a star beside it, or the trail of one on it. The mean over the likelihood lies
+//! nearer to the truth on average, and its spread says how near. Method: docs/algorithm.md, "Measure".
 
 mod likelihood;
 mod marginal;
+mod shared;
 
 use rayon::prelude::*;
 
@@ -13,11 +14,12 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::detection::AlongIntervals;
 use crate::geometry::{Point, Segment};
-use crate::pipeline::along::Track;
+use crate::pipeline::along::{PHOTONS_ON_TRACK, Track};
 use crate::pipeline::chain::ChainPrior;
-use crate::pipeline::measure::Trail;
+use crate::pipeline::measure::{Trail, TrailFit};
+use crate::pipeline::strip::Doubt;
 
-use likelihood::{TrackLight, Which, log_likelihood};
+use likelihood::{TrackLight, Which};
 use marginal::{Marginal, ONE_SIGMA};
 
 /// Places tried for either end: so many of its standard errors apart, no more than the second of these, and so many as the
@@ -61,6 +63,8 @@ pub(crate) struct Subject {
     pub(crate) snr: f64,
     /// What of it has been taken out of the residual image.
     pub(crate) taken_out: Option<Trail>,
+    /// The same while the stars' trails were fitted.
+    pub(crate) out_of_stars: Option<Trail>,
 }
 
 /// The frame, as far as ends are concerned.
@@ -72,10 +76,30 @@ pub(crate) struct EndSetting<'a> {
     pub(crate) sigma_px: f64,
     /// The field's stars.
     pub(crate) chains: &'a ChainPrior,
-    /// They are points, and may lie at the ends of a trail.
-    pub(crate) stars_are_points: bool,
+    /// What may lie at the ends of a trail.
+    pub(crate) stars: Stars<'a>,
     /// Variance per unit of flux from a trail's own photons.
     pub(crate) photon_variance: f64,
+}
+
+/// What the stars of a frame may do to the ends of other trails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stars<'a> {
+    /// Nothing: no trail is any other's star.
+    Unknown,
+    /// As points they look like a bit of a trail's light.
+    Points,
+    /// Their trails, which have been taken out, may have taken a part of a trail's light.
+    Trails(&'a KnownStars),
+}
+
+/// Star trails that have been taken out of the residual image, and how well their light is known.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownStars {
+    pub(crate) fits: Vec<TrailFit>,
+    pub(crate) doubt: Doubt,
+    /// Trails that were out of the image while these were fitted.
+    pub(crate) without: Vec<Trail>,
 }
 
 /// Where the ends of those trails are to be expected that are faint enough or lie among stars, and not within some PSF widths
@@ -90,14 +114,17 @@ pub(crate) fn expected(
     Ok(found.into_iter().map(|found| found.map(|(_, ends)| ends)).collect())
 }
 
-/// The same roughly, for trails among stars: however far beyond its end a star has drawn a fit.
+/// The same roughly, for trails among stars: however far a star has drawn the end of a fit.
 pub(crate) fn drawn(
     backend: &mut dyn Backend,
     trails: &[Option<Subject>],
     setting: &EndSetting<'_>,
 ) -> Result<Vec<Option<ExpectedEnds>>> {
-    let mut looked_at = trails.to_vec();
     let mut ends = vec![None; trails.len()];
+    if let Stars::Unknown = setting.stars {
+        return Ok(ends);
+    }
+    let mut looked_at = trails.to_vec();
     for _ in 0..ROUNDS {
         for (i, found) in expected_near(backend, &looked_at, setting, PLACES.0)?.into_iter().enumerate() {
             let before = looked_at[i].take();
@@ -133,11 +160,13 @@ fn expected_near(
                 EndSearch::of(&trail.segment, *snr, setting.sigma_px, setting.width, setting.height, among_stars)
                     .map(|search| search.with_places(most_places))
             };
-            if setting.stars_are_points && setting.chains.has_stars() {
-                of(true).or_else(|| of(false))
-            } else {
-                of(false)
-            }
+            let among_stars = match setting.stars {
+                Stars::Unknown => None,
+                Stars::Points => of(true).filter(|_| setting.chains.has_stars()),
+                Stars::Trails(stars) => of(true)
+                    .filter(|search| shared::near(&search.track, setting.sigma_px, &stars.fits).next().is_some()),
+            };
+            among_stars.or_else(|| of(false))
         })
         .collect();
     let tracks: Vec<Segment> = searches.iter().flatten().map(|search| search.track).collect();
@@ -148,12 +177,17 @@ fn expected_near(
         .map(|(search, trail)| Some((search?, profiles.next()?, trail.as_ref()?)))
         .collect();
     let ends = with_profiles.into_par_iter().map(|seen| {
-        let (search, profile, Subject { trail, taken_out, .. }) = seen?;
-        // Photons are weighted by the square of the transverse profile: ∫G³ / (∫G²)² = 2/√3.
-        let photons = setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px() * 2.0 / 3_f64.sqrt();
+        let (search, profile, Subject { trail, taken_out, out_of_stars, .. }) = seen?;
+        let photons = PHOTONS_ON_TRACK * setting.photon_variance * trail.flux.max(0.0) / trail.segment.length_px();
         let (segment, taken_out) = (search.track, taken_out.as_ref());
         let track = Track { segment, profile: &profile, taken_out, sigma_px: setting.sigma_px };
-        Some((search, search.expected(track, setting.chains, photons)?))
+        let light = match setting.stars {
+            Stars::Trails(stars) if search.among_stars => {
+                TrackLight::among(&track, photons, stars, out_of_stars.as_ref(), &search.places())
+            }
+            _ => TrackLight::of(&track, photons),
+        };
+        Some((search, search.expected(light, setting.chains, setting.stars)?))
     });
     Ok(ends.collect())
 }
@@ -212,13 +246,14 @@ impl EndSearch {
         Self { step_px: self.step_px.max(longest / (most - 1.0)), ..self }
     }
 
-    /// Where the ends are to be expected. `photons_per_px` is the variance that the trail's own photons add to its light per
-    /// length, of a pixel's length. None where there is no light, or the fitted ends are as good.
-    fn expected(&self, track: Track<'_>, chains: &ChainPrior, photons_per_px: f64) -> Option<ExpectedEnds> {
-        let mut light = TrackLight::of(&track, photons_per_px);
-        let brightness =
-            self.among_stars.then(|| light.leave_out_stars_between(self.fitted_px, self.inwards_px, chains)).flatten();
-        if brightness.is_none() && !self.is_faint {
+    /// Where the ends are to be expected by the light on the track. None where there is none, or the fitted ends are as good.
+    fn expected(&self, mut light: TrackLight, chains: &ChainPrior, stars: Stars<'_>) -> Option<ExpectedEnds> {
+        let brightness = match stars {
+            Stars::Points if self.among_stars => light.leave_out_stars_between(self.fitted_px, self.inwards_px, chains),
+            _ => None,
+        };
+        let among_stars = brightness.is_some() || light.is_shared();
+        if !among_stars && !self.is_faint {
             return None;
         }
         let stars = brightness.map(|b| (b, chains));
@@ -226,8 +261,10 @@ impl EndSearch {
         let of_first = light.ends(&places[0], Which::First, stars);
         let of_last = light.ends(&places[1], Which::Last, stars);
         let excess2 = chains.noise_excess().powi(2);
-        let pairs: Vec<f64> =
-            of_first.iter().flat_map(|first| of_last.iter().map(|last| log_likelihood(first, last, excess2))).collect();
+        let pairs: Vec<f64> = of_first
+            .iter()
+            .flat_map(|first| of_last.iter().map(|last| light.log_likelihood(first, last, excess2)))
+            .collect();
         let best = pairs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if !best.is_finite() {
             return None;
@@ -254,7 +291,7 @@ impl EndSearch {
         let most = 0.95 * errors[0] * errors[1];
         let between = (0.25 * (sum - difference)).clamp(-most, most);
         Some(ExpectedEnds {
-            without_stars: brightness.is_some(),
+            among_stars,
             segment: self.segment([start, end]),
             along: AlongErrors {
                 covariance_px2: [[first, between], [between, last]],
@@ -293,8 +330,8 @@ impl EndSearch {
 /// The ends to be expected, and how well they are known along the track.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ExpectedEnds {
-    /// Stars have no part in the light between them, as they may have in what the fit took for the trail's.
-    pub(crate) without_stars: bool,
+    /// They are those of the trail without the light of stars, which may have drawn or cut the fit.
+    pub(crate) among_stars: bool,
     pub(crate) segment: Segment,
     pub(crate) along: AlongErrors,
 }
@@ -309,7 +346,7 @@ impl ExpectedEnds {
 
     /// The trail with these ends. Where stars may have drawn the fitted ones its light per length stays, else its flux.
     pub(crate) fn set_in(&self, trail: Trail) -> Trail {
-        let share = if self.without_stars { self.segment.length_px() / trail.segment.length_px() } else { 1.0 };
+        let share = if self.among_stars { self.segment.length_px() / trail.segment.length_px() } else { 1.0 };
         Trail { segment: self.segment, flux: share * trail.flux, ..trail }
     }
 }
@@ -362,7 +399,7 @@ mod tests {
         let search = EndSearch::of(fitted, 10.0, SIGMA, 300, 100, chains.has_stars()).unwrap();
         let profile = profile(&search.track, per_px, noise);
         let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
-        search.expected(track, &chains, 0.0).unwrap()
+        search.expected(TrackLight::of(&track, 0.0), &chains, Stars::Points).unwrap()
     }
 
     #[test]
@@ -391,7 +428,7 @@ mod tests {
         let light =
             |k: usize| [110.0, 130.0, 150.0, 170.0, 192.0].iter().map(|at| 4.0 * glint(k as f64 + from, *at)).sum();
         let ends = expected_among(10, &fitted, 3.0, light);
-        assert!(!ends.without_stars && (ends.segment.end.x - 200.0).abs() < 2.0, "{ends:?}");
+        assert!(!ends.among_stars && (ends.segment.end.x - 200.0).abs() < 2.0, "{ends:?}");
     }
 
     #[test]
@@ -403,7 +440,7 @@ mod tests {
         let noise = crate::simulate::gaussian_frame(search.track.length_px() as usize + 1, 1, 5, 1.0);
         let profile = profile(&search.track, 6.0, |k| f64::from(noise[k]));
         let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
-        let ends = search.expected(track, &chains, 0.0).unwrap();
+        let ends = search.expected(TrackLight::of(&track, 0.0), &chains, Stars::Points).unwrap();
         let errors = [0, 1].map(|k| ends.along.covariance_px2[k][k].sqrt());
         assert!(errors.iter().all(|e| *e < 1.0), "{errors:?}");
         assert!((ends.segment.end.x - 200.0).abs() < 1.2, "{ends:?}");
@@ -433,7 +470,10 @@ mod tests {
                 variance: vec![1.0; n],
             };
             let track = Track { segment: search.track, profile: &profile, taken_out: None, sigma_px: SIGMA };
-            (search.places().map(|places| places.len()), search.expected(track, &chains, 0.0).unwrap())
+            (
+                search.places().map(|places| places.len()),
+                search.expected(TrackLight::of(&track, 0.0), &chains, Stars::Points).unwrap(),
+            )
         };
         let ([first, last], at_border) = ends_in(213);
         let ([_, all], inside) = ends_in(300);

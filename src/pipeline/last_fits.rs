@@ -12,7 +12,7 @@ use crate::pipeline::blends;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::detected::{Reported, detection, seen_segment};
 use crate::pipeline::doubles::{self, DOUBLES};
-use crate::pipeline::ends::EndSetting;
+use crate::pipeline::ends::{EndSetting, KnownStars, Stars};
 use crate::pipeline::hidden;
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
@@ -132,8 +132,9 @@ pub(crate) fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>)
 pub(crate) enum Among<'a> {
     /// All of a frame.
     All,
-    /// What is left where the stars' trails have been taken out.
-    Left,
+    /// What is left where the stars' trails have been taken out. Where it was out when they were fitted, and only there, is it
+    /// known what of its light they may have.
+    Left(Option<&'a KnownStars>),
     /// Those stars.
     TheStars(&'a StarMotion),
 }
@@ -172,7 +173,11 @@ pub(crate) fn measure_trails(
     let fits: Vec<LastFit> = fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).collect();
     // In structured sky faint trails lie side by side: each has to stand out from the light of the others.
     let mode = tracking::decide(tracking, &trails.iter().map(Believed::as_seen).collect::<Vec<_>>());
-    let stars_are_points = mode == TrackingMode::Sidereal && matches!(among, Among::All);
+    let stars = match among {
+        Among::All if mode == TrackingMode::Sidereal => Stars::Points,
+        Among::Left(Some(stars)) => Stars::Trails(stars),
+        _ => Stars::Unknown,
+    };
     let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
     backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
     let beside: Vec<Segment> =
@@ -198,7 +203,7 @@ pub(crate) fn measure_trails(
         height: frame.height(),
         sigma_px: sigma_eff,
         chains,
-        stars_are_points,
+        stars,
         photon_variance: settings.photon_variance,
     };
     let ReportedFits { fits: reported, ends, flux_in_doubt } =

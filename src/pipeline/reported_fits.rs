@@ -1,11 +1,11 @@
-//! Measure stage: what is reported of trails among stars leaves these out.
+//! Measure stage: what is reported of trails among stars leaves these out, or knows that they share the light.
 //!
 //! Method: docs/algorithm.md, "Measure".
 
 use crate::Result;
 use crate::backend::Backend;
 use crate::pipeline::chain::ChainPrior;
-use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Subject};
+use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Stars, Subject};
 use crate::pipeline::hidden;
 use crate::pipeline::last_fits::LastFit;
 use crate::pipeline::measure::{FitRequest, Trail, TrailFit};
@@ -41,15 +41,20 @@ pub(crate) fn reported_fits(
     let subjects = |fits: &[LastFit]| -> Vec<Option<Subject>> {
         let subject = |i: usize| {
             let fit = &fits[i].fit;
-            let subject = Subject { trail: fit.trail, snr: trails[i].fit.snr, taken_out: taken_out(&requests[i]) };
+            let out_of_stars = match setting.stars {
+                Stars::Trails(stars) => stars.without.get(i).copied(),
+                _ => None,
+            };
+            let (snr, taken_out) = (trails[i].fit.snr, taken_out(&requests[i]));
+            let subject = Subject { trail: fit.trail, snr, taken_out, out_of_stars };
             (!held[i] && is_seen(fit)).then_some(subject)
         };
         (0..fits.len()).map(subject).collect()
     };
     let (mut fits, mut flux_in_doubt) = (fits.to_vec(), vec![0.0; fits.len()]);
-    if setting.stars_are_points {
-        let drawn = ends::drawn(backend, &subjects(&fits), setting)?;
-        let moved = fit_from_ends(backend, &mut fits, &drawn, requests, setting)?;
+    let drawn = ends::drawn(backend, &subjects(&fits), setting)?;
+    let moved = fit_from_ends(backend, &mut fits, &drawn, requests, setting)?;
+    if let Stars::Points = setting.stars {
         flux_in_doubt = fit_without_stars(backend, &mut fits, requests, trails, &moved, setting.chains)?;
     }
     let ends = ends::expected(backend, &subjects(&fits), setting)?;
@@ -61,8 +66,8 @@ pub(crate) fn reported_fits(
     Ok(ReportedFits { fits, ends, flux_in_doubt })
 }
 
-/// Fits those again from there that end elsewhere than their fits do: a star has drawn the fit along. Its pixels are given
-/// up. Returns which those are.
+/// Fits those again from there that end elsewhere than their fits do: a star has drawn the fit along, or taken a part of the
+/// trail. The pixels of one that is a point are given up. Returns which those are.
 fn fit_from_ends(
     backend: &mut dyn Backend,
     fits: &mut [LastFit],
@@ -74,10 +79,12 @@ fn fit_from_ends(
     for (i, (last, request)) in fits.iter_mut().zip(requests).enumerate() {
         let (fitted, taken_out) = (last.fit.trail, taken_out(request));
         let Some(found) = ends[i].filter(|e| e.are_elsewhere(&fitted.segment, setting.sigma_px)) else { continue };
-        let stars = with_light_of(backend, &taken_out, |backend| {
-            stars_on_trail::footprints_beyond(backend, &found.segment, &fitted.segment, setting.chains)
-        })?;
-        backend.weigh_out(&stars)?;
+        if let Stars::Points = setting.stars {
+            let stars = with_light_of(backend, &taken_out, |backend| {
+                stars_on_trail::footprints_beyond(backend, &found.segment, &fitted.segment, setting.chains)
+            })?;
+            backend.weigh_out(&stars)?;
+        }
         last.fit.trail = found.set_in(fitted);
         let again = fit_alone(backend, last, &taken_out)?;
         if again.is_lit() && !found.are_elsewhere(&again.fit.trail.segment, setting.sigma_px) {

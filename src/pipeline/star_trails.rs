@@ -9,6 +9,7 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::background::{self, BackgroundMap};
+use crate::pipeline::ends::KnownStars;
 use crate::pipeline::in_line;
 use crate::pipeline::measure::{FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
 use crate::pipeline::merge::Believed;
@@ -171,6 +172,11 @@ impl StarTrails {
         let width_px = std::f64::consts::TAU.sqrt() * self.sigma();
         let lit_px2 = self.trails.len() as f64 * self.motion.length_px * width_px;
         lit_px2 / (setting.width * setting.height) as f64
+    }
+
+    /// As far as other trails on them are concerned, which were out when the stars were found.
+    pub(crate) fn known(&self, without: Vec<Trail>) -> KnownStars {
+        KnownStars { fits: self.trails.iter().map(|star| star.fit).collect(), doubt: self.doubt, without }
     }
 
     pub(crate) fn sigma(&self) -> f64 {

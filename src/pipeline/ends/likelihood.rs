@@ -7,6 +7,10 @@ use crate::backend::TrackProfile;
 use crate::pipeline::along::Track;
 use crate::pipeline::chain::{ChainPrior, FoundStars, Stretch};
 use crate::pipeline::ends::STEP_WIDTHS;
+use crate::pipeline::measure::{Trail, TrailFit};
+
+use super::KnownStars;
+use super::shared::{self, Bins, MOST_FREE, SharedLight, variance_of};
 
 /// Stars in a band so many PSF widths wide around a trail's axis light its track.
 const BAND_WIDTHS: f64 = 4.0;
@@ -22,19 +26,54 @@ pub(super) struct TrackLight {
     /// Light per length times inverse variance.
     signal: Vec<f64>,
     weight: Vec<f64>,
+    /// What of it star trails may have a part in.
+    shared: SharedLight,
 }
 
 impl TrackLight {
+    /// `photons_per_px` is the variance that a trail's own photons add to its light per length, of a pixel's length.
     pub(super) fn of(track: &Track<'_>, photons_per_px: f64) -> Self {
+        Self::with_variance(track, photons_per_px, &vec![0.0; track.profile.signal.len()])
+    }
+
+    /// On a track that star trails lie on, which have been taken out of the image. The trail's ends may lie at these places.
+    pub(super) fn among(
+        track: &Track<'_>,
+        photons_per_px: f64,
+        stars: &KnownStars,
+        without: Option<&Trail>,
+        places: &[Vec<f64>; 2],
+    ) -> Self {
+        let near: Vec<&TrailFit> = shared::near(&track.segment, track.sigma_px, &stars.fits).collect();
+        let of_stars = variance_of(&near, track, &stars.doubt);
+        let light = Self::with_variance(track, photons_per_px, &of_stars);
+        let mut may_end = vec![false; light.signal.len()];
+        for places in places {
+            may_end[light.window(places)].fill(true);
+        }
+        let of_sky: Vec<f64> = track.profile.variance.iter().map(|w| f64::from(*w)).collect();
+        let bins = Bins { track, of_sky: &of_sky, weight: &light.weight, may_end: &may_end };
+        Self { shared: SharedLight::of(&near, &bins, without), ..light }
+    }
+
+    /// `more` adds to the variance of the light per length, bin by bin.
+    fn with_variance(track: &Track<'_>, photons_per_px: f64, more: &[f64]) -> Self {
         let TrackProfile { bin_px, first_px, signal, variance } = track.whole();
-        let seen = |w: f32| 1.0 / (1.0 + f64::from(w) * photons_per_px / bin_px);
+        let seen = |w: f32, more: f64| 1.0 / (1.0 + f64::from(w) * (photons_per_px / bin_px + more));
+        let seen: Vec<f64> = variance.iter().zip(more).map(|(w, more)| seen(*w, *more)).collect();
         Self {
             first_px,
             bin_px,
             sigma_px: track.sigma_px,
-            signal: signal.iter().zip(&variance).map(|(s, w)| f64::from(*s) * seen(*w)).collect(),
-            weight: variance.iter().map(|w| f64::from(*w) * seen(*w)).collect(),
+            signal: signal.iter().zip(&seen).map(|(s, seen)| f64::from(*s) * seen).collect(),
+            weight: variance.iter().zip(&seen).map(|(w, seen)| f64::from(*w) * seen).collect(),
+            shared: SharedLight::default(),
         }
+    }
+
+    /// Star trails may have a part in it.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.shared.is_empty()
     }
 
     fn stretch(&self, bins: Range<usize>, chains: &ChainPrior) -> Stretch {
@@ -108,15 +147,15 @@ impl TrackLight {
     /// What is seen of a trail that begins or ends at each of some places; with stars that explain most of what it leaves,
     /// where its brightness is given and they are at hand.
     pub(super) fn ends(&self, places: &[f64], which: Which, stars: Option<(f64, &ChainPrior)>) -> Vec<End> {
-        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
-        let window = self.around(0.5 * (first + last), 0.5 * (last - first) + STEP_WIDTHS * self.sigma_px);
+        let window = self.window(places);
         let stars = stars.map(|(brightness, chains)| (brightness, self.stretch(window.clone(), chains)));
         // Of all bins from each on: beyond a step its height is 1.
         let mut beyond = vec![End::default(); self.signal.len() + 1];
         for b in (window.start..self.signal.len()).rev() {
-            let End { signal, weight, .. } = beyond[b + 1];
+            let End { signal, weight, mut shared, .. } = beyond[b + 1];
             let (signal, weight) = (signal + self.signal[b], weight + self.weight[b]);
-            beyond[b] = End { signal, weight, power: weight, ..End::default() };
+            self.shared.add(&mut shared, b, 1.0);
+            beyond[b] = End { signal, weight, power: weight, shared, ..End::default() };
         }
         let end = |at_px: &f64| {
             let step = self.around(*at_px, STEP_WIDTHS * self.sigma_px + self.bin_px);
@@ -126,6 +165,7 @@ impl TrackLight {
                 end.signal += height * self.signal[b];
                 end.weight += height * self.weight[b];
                 end.power += height * height * self.weight[b];
+                self.shared.add(&mut end.shared, b, height);
             }
             let Some((brightness, stretch)) = &stars else { return end };
             let trail = |b: usize| match which {
@@ -145,6 +185,18 @@ impl TrackLight {
         places.iter().map(end).collect()
     }
 
+    /// Of a plateau between two steps, over all brightnesses.
+    pub(super) fn log_likelihood(&self, a: &End, b: &End, excess2: f64) -> f64 {
+        let (of_signal, of_power) = self.shared.part_in(a.shared.iter().zip(&b.shared).map(|(a, b)| a - b));
+        let signal = a.signal - b.signal - a.stars_signal - b.stars_signal - of_signal;
+        // The second step begins where the first is over: their product is the second.
+        let power = a.power + b.power - 2.0 * b.weight - of_power;
+        if power <= 0.0 || signal <= 0.0 {
+            return f64::NEG_INFINITY;
+        }
+        0.5 * (signal * signal / power + a.explained + b.explained) / excess2 - 0.5 * power.ln()
+    }
+
     /// Light in a bin of a step that begins at a place.
     fn height(&self, bin: usize, at_px: f64) -> f64 {
         let t = (self.first_px + bin as f64 * self.bin_px - at_px) / self.sigma_px;
@@ -155,6 +207,12 @@ impl TrackLight {
         } else {
             0.5 * (1.0 + libm::erf(t / std::f64::consts::SQRT_2))
         }
+    }
+
+    /// The bins in which a step at one of some places may have light.
+    fn window(&self, places: &[f64]) -> Range<usize> {
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return 0..0 };
+        self.around(0.5 * (first + last), 0.5 * (last - first) + STEP_WIDTHS * self.sigma_px)
     }
 
     fn around(&self, at_px: f64, reach_px: f64) -> Range<usize> {
@@ -176,19 +234,10 @@ pub(super) struct End {
     signal: f64,
     weight: f64,
     power: f64,
+    /// See [`SharedLight::add`].
+    shared: [f64; MOST_FREE],
     /// What of the signal of the trail is that of stars.
     stars_signal: f64,
     /// S/N² of the light that is there, less the price of the stars.
     explained: f64,
-}
-
-/// Of a plateau between two steps, over all brightnesses.
-pub(super) fn log_likelihood(a: &End, b: &End, excess2: f64) -> f64 {
-    let signal = a.signal - b.signal - a.stars_signal - b.stars_signal;
-    // The second step begins where the first is over: their product is the second.
-    let power = a.power + b.power - 2.0 * b.weight;
-    if power <= 0.0 || signal <= 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    0.5 * (signal * signal / power + a.explained + b.explained) / excess2 - 0.5 * power.ln()
 }
