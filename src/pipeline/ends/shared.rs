@@ -124,7 +124,9 @@ impl SharedLight {
 
     /// What of the signal `h·Wd` and of the power `h·Wh` is the stars'.
     pub(super) fn part_in(&self, sums: impl Iterator<Item = f64>) -> (f64, f64) {
-        sums.zip(&self.taken_out).fold((0.0, 0.0), |(signal, power), (v, m)| (signal + v * m, power + v * v))
+        sums.take(self.shapes.len())
+            .zip(&self.taken_out)
+            .fold((0.0, 0.0), |(signal, power), (v, m)| (signal + v * m, power + v * v))
     }
 }
 
