@@ -221,7 +221,7 @@ fn refuses_what_holds_no_image() {
         assert!(message.contains(words) && message.ends_with(&path.display().to_string()), "{words}: {message}");
     };
     check(&dir.path().join("missing.fits"), "cannot be read");
-    check(dir.path(), "not a regular file");
+    check(dir.path(), "a folder, not one of its files");
     check(&dir.file("empty.fits", b""), "the file is empty");
     check(&dir.file("notes.fits", b"These are notes about the night.\n"), "not readable as FITS");
     check(&dir.file("long.txt", &b"no FITS at all, only text\n".repeat(1000)), "not readable as FITS");

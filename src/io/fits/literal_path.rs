@@ -21,7 +21,8 @@ impl LiteralPath {
         let metadata = path.metadata().map_err(|e| Error::io(format!("cannot be read ({e})"), path))?;
         // A pipe would be waited for without end.
         if !metadata.is_file() {
-            return Err(Error::io("not a regular file", path));
+            let found = if metadata.is_dir() { "a folder, not one of its files" } else { "not a regular file" };
+            return Err(Error::io(found, path));
         }
         if metadata.len() == 0 {
             return Err(Error::io("the file is empty", path));
