@@ -1,7 +1,8 @@
 //! The stages that follow where the stars are trails: with their common vector all of them are found and taken out, and
 //! what is left is searched as any frame is.
 
-use super::{Clock, Detector, Found, Look, normalise_anew};
+use super::Detector;
+use super::stages::{Clock, Found, Look, normalise_anew};
 use crate::Result;
 use crate::backend::Backend;
 use crate::detection::{FrameFlag, PsfSource, Report};
