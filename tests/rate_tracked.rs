@@ -37,18 +37,23 @@ fn points_and_streaks_are_found_among_trailed_stars() {
     assert!(wrong < 8, "{wrong} false detections in {n_frames} frames");
 }
 
+/// With many stars, and no targets.
+fn small_scene(length_px: f64, seed: u64) -> SceneConfig {
+    SceneConfig {
+        width: 400,
+        height: 400,
+        seed,
+        star_trail: Some(StarTrail { length_px, angle_rad: 0.2967 }),
+        stars_per_mpix: 1500.0,
+        ..SceneConfig::default()
+    }
+}
+
 #[test]
 fn trails_a_few_times_as_long_as_wide_are_trails() {
     // Of 6.7 and 8 PSF widths: they would pass for round stars of a PSF 1.6 and 1.8 times as wide.
     for (length_px, seed) in [(10.0, 1), (10.0, 2), (10.0, 3), (12.0, 4), (12.0, 5), (12.0, 6)] {
-        let scene = SceneConfig {
-            width: 400,
-            height: 400,
-            seed,
-            star_trail: Some(StarTrail { length_px, angle_rad: 0.2967 }),
-            stars_per_mpix: 1500.0,
-            ..SceneConfig::default()
-        };
+        let scene = small_scene(length_px, seed);
         let frame = simulate(&scene).unwrap().frame;
         let report = Detector::new(DetectorConfig { device: Device::Cpu, ..DetectorConfig::default() })
             .unwrap()
@@ -66,14 +71,7 @@ fn trails_a_few_times_as_long_as_wide_are_trails() {
 #[test]
 fn where_it_is_told_that_stars_are_points_short_trails_are_no_targets() {
     for (length_px, seed) in [(10.0, 1), (12.0, 4)] {
-        let scene = SceneConfig {
-            width: 400,
-            height: 400,
-            seed,
-            star_trail: Some(StarTrail { length_px, angle_rad: 0.2967 }),
-            stars_per_mpix: 1500.0,
-            ..SceneConfig::default()
-        };
+        let scene = small_scene(length_px, seed);
         let config = DetectorConfig { device: Device::Cpu, tracking: Tracking::Sidereal, ..DetectorConfig::default() };
         let report = Detector::new(config).unwrap().detect(&simulate(&scene).unwrap().frame).unwrap();
         // Some thirty of them are, where they count as parts of streaks.

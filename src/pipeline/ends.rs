@@ -85,7 +85,7 @@ pub(crate) struct EndSetting<'a> {
 /// What the stars of a frame may do to the ends of other trails.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stars<'a> {
-    /// Nothing: no trail is any other's star.
+    /// It is not known; the trails may be those of stars themselves.
     Unknown,
     /// As points they look like a bit of a trail's light.
     Points,

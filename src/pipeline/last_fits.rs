@@ -132,8 +132,8 @@ pub(crate) fn final_settings(shape: Shape, field: &StarField, frame: &Frame<'_>)
 pub(crate) enum Among<'a> {
     /// All of a frame.
     All,
-    /// What is left where the stars' trails have been taken out. Where it was out when they were fitted, and only there, is it
-    /// known what of its light they may have.
+    /// What is left where the stars' trails have been taken out; with these where it was out itself while they were fitted:
+    /// then it is known what light they may share.
     Left(Option<&'a KnownStars>),
     /// Those stars.
     TheStars(&'a StarMotion),
