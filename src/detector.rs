@@ -156,7 +156,7 @@ impl Detector {
     /// Finds the streaks of one frame.
     ///
     /// A frame in which nothing can be found (no usable pixel, no noise, too small) gives an empty report with a
-    /// [`FrameFlag`] that says why.
+    /// [`FrameFlag`](crate::FrameFlag) that says why.
     ///
     /// # Errors
     ///
