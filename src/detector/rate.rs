@@ -123,7 +123,9 @@ impl RateFrame<'_> {
         let clear = report::clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
         let (sky, stars) = self.find_bright(&measured_trails(&clear))?;
         self.backend.add_trails(&measured_trails(&clear), 1.0)?;
-        let (_, found) = self.search(sky, &stars, FIRST_SHARE * CLEAR_SNR)?;
+        let motion = stars.motion;
+        let may_be_clear = |b: &Believed| report::may_be_clear_target(b, &motion, CLEAR_SNR);
+        let (_, found) = self.search(sky, &stars, FIRST_SHARE * CLEAR_SNR, may_be_clear)?;
         let bright = believed_trails(&stars.trails);
         let sigma = effective_sigma(stars.psf_sigma_px);
         let targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
@@ -170,8 +172,15 @@ impl RateFrame<'_> {
         self.backend.add_trails(without, -1.0)
     }
 
-    /// Streaks of some S/N and more in what the stars leave: what is round in it is weighed out as in any frame.
-    fn search(&mut self, sky: BackgroundMap, stars: &StarTrails, least_snr: f64) -> Result<(StarField, Found)> {
+    /// Streaks of some S/N and more in what the stars leave, those of them measured that are worth it: what is round in it
+    /// is weighed out as in any frame.
+    fn search(
+        &mut self,
+        sky: BackgroundMap,
+        stars: &StarTrails,
+        least_snr: f64,
+        is_worth_measuring: impl Fn(&Believed) -> bool,
+    ) -> Result<(StarField, Found)> {
         let Self { detector, backend, frame, first, setting } = self;
         let config = &detector.config;
         backend.weigh_out(&stars.hidden())?;
@@ -185,7 +194,8 @@ impl RateFrame<'_> {
         let look = Look::AmongTrails(stars.motion, stars.scatter);
         let mut search = detector.begin_search(*backend, frame, weighed, &field, look)?;
         search.thresholds = search.thresholds.at_least(least_snr);
-        let trails: Vec<Believed> = search.find_trails()?;
+        let mut trails = search.find_trails()?;
+        trails.retain(is_worth_measuring);
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured =
@@ -195,7 +205,7 @@ impl RateFrame<'_> {
 
     /// The search in what all stars leave.
     fn search_last(&mut self, sky: BackgroundMap, stars: &StarTrails) -> Result<LastLook> {
-        let (field, found) = self.search(sky, stars, 0.0)?;
+        let (field, found) = self.search(sky, stars, 0.0, |_| true)?;
         let share_of_points = 1.0 - Look::AmongTrails(stars.motion, 1.0).share();
         let excess = found.thresholds.noise_excess;
         let points_snr = threshold::for_points(

@@ -10,6 +10,7 @@ use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
 use crate::pipeline::last_fits::{self, Measured};
 use crate::pipeline::measure::Trail;
+use crate::pipeline::merge::Believed;
 use crate::pipeline::points::Points;
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
@@ -72,6 +73,16 @@ pub(crate) fn clear_targets(
                 }))
     };
     measured.into_iter().filter(is_clear).collect()
+}
+
+/// Whether a trail among bright stars may be one of [`clear_targets`] once it is measured: stars too faint to be known are
+/// ten times as many, and measuring them costs as much as finding them.
+pub(crate) fn may_be_clear_target(trail: &Believed, motion: &StarMotion, least_snr: f64) -> bool {
+    let segment = &trail.trail().segment;
+    trail.fit.snr >= least_snr
+        && (tracking::is_distinct(segment, motion)
+            || tracking::is_short_and_turned(segment, motion)
+            || trail.gain_over_star_trails.is_some_and(|gain| gain > CLEAR_GAIN))
 }
 
 /// A trail that explains so much more S/N² than stars in its place, prices included, is none of them; of a bright one this
