@@ -7,12 +7,12 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::backend::Backend;
 use crate::detection::TrackingMode;
-use crate::geometry::{Point, Segment, track_angle_difference};
+use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin, Search};
-use crate::pipeline::strip::{BINS_AT_ONCE, REACH_SIGMAS, Source, Strip};
+use crate::pipeline::strip::{BINS_AT_ONCE, Crossing, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
-use crate::pipeline::turns::next_turn;
+use crate::pipeline::turns::{in_order, met_before};
 
 /// S/N² that a star must win: what its three parameters win of noise, twice. That two lie on a line is no rare thing.
 const STAR_PRICE: f64 = 6.0;
@@ -86,19 +86,19 @@ impl Search<'_> {
         let suspects: Vec<usize> = (0..believed.len()).filter(|&i| could_be_blend(&believed[i])).collect();
         let trails: Vec<Trail> = suspects.iter().map(|&i| believed[i].trail()).collect();
         let areas: Vec<Area> = trails.iter().map(|trail| Area::around(trail, &motion)).collect();
-        let reach_px = 2.0 * self.peel_settings().reach_px;
+        let near_px = 2.0 * self.peel_settings().reach_px;
         let mut verdicts = vec![Verdict::default(); suspects.len()];
-        let mut waiting: Vec<usize> = (0..suspects.len()).collect();
-        while !waiting.is_empty() {
-            let (now, later) = next_turn(&waiting, |i, j| !areas[i].is_apart(&areas[j], reach_px));
-            for some in some_at_once(&now, |k| areas[k].n_bins()) {
+        let reach_px = areas.iter().map(|area| near_px + 2.0 * area.crossing.reach_px()).fold(0.0, f64::max);
+        let segments: Vec<Segment> = trails.iter().map(|t| t.segment).collect();
+        let met = met_before(&segments, reach_px, |i, j| !areas[i].is_apart(&areas[j], near_px));
+        for turn in in_order(&met) {
+            for some in some_at_once(&turn, |k| areas[k].n_bins()) {
                 let wholes: Vec<Believed> = some.iter().map(|&k| believed[suspects[k]]).collect();
                 let areas: Vec<Area> = some.iter().map(|&k| areas[k]).collect();
                 for (&k, verdict) in some.iter().zip(self.trails_or_stars(&wholes, &areas, &motion)?) {
                     verdicts[k] = verdict;
                 }
             }
-            waiting = later;
         }
         let mut parted = Vec::new();
         for (i, Verdict { in_place, are_stars }) in suspects.into_iter().zip(verdicts) {
@@ -266,38 +266,29 @@ fn take_stars(strip: &mut Strip, price: f64) -> (Vec<Source>, f64) {
     (stars, power)
 }
 
-/// What stars may cover in whose place a trail may be: a rectangle along the stars' direction.
+/// Where the stars may lie in whose place a trail may be.
 #[derive(Debug, Clone, Copy)]
 struct Area {
-    middle: Point,
-    /// Cosine and sine of that direction.
+    crossing: Crossing,
+    /// Cosine and sine of the stars' direction.
     direction: (f64, f64),
-    half_length_px: f64,
-    half_width_px: f64,
     sigma_px: f64,
 }
 
 impl Area {
     fn around(trail: &Trail, motion: &StarMotion) -> Self {
         let sigma_px = trail.sigma_eff_px;
-        let middle = trail.segment.midpoint();
-        let (u, v) = Segment::around(middle, 1.0, motion.angle_rad).along_across(trail.segment.start);
         let (s, c) = motion.angle_rad.sin_cos();
-        Self {
-            middle,
-            direction: (c, s),
-            half_length_px: (u - 0.5).abs() + 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px,
-            half_width_px: v.abs() + REACH_SIGMAS * sigma_px,
-            sigma_px,
-        }
+        Self { crossing: Crossing::new(&trail.segment, sigma_px, motion), direction: (c, s), sigma_px }
     }
 
     fn is_apart(&self, other: &Self, by_px: f64) -> bool {
-        let (x, y) = (other.middle.x - self.middle.x, other.middle.y - self.middle.y);
+        let (a, b) = (&self.crossing, &other.crossing);
+        let (x, y) = (b.middle.x - a.middle.x, b.middle.y - a.middle.y);
         let (c, s) = self.direction;
         let (along, across) = ((x * c + y * s).abs(), (y * c - x * s).abs());
-        along > self.half_length_px + other.half_length_px + by_px
-            || across > self.half_width_px + other.half_width_px + by_px
+        along > a.half_length_px() + b.half_length_px() + by_px
+            || across > a.half_width_px() + b.half_width_px() + by_px
     }
 
     fn step_px(&self) -> f64 {
@@ -306,18 +297,13 @@ impl Area {
 
     /// Bins of its strip, of a pixel each.
     fn n_bins(&self) -> usize {
-        let n_tracks = 2.0 * self.half_width_px / self.step_px() + 1.0;
-        (2.0 * self.half_length_px * n_tracks) as usize
+        self.crossing.n_px(self.step_px())
     }
 }
 
 /// The light in some areas.
 fn strips_in(backend: &mut dyn Backend, areas: &[Area], motion: &StarMotion) -> Result<Vec<Strip>> {
-    let strip = |area: &Area| {
-        let Area { middle, half_length_px, half_width_px, sigma_px, .. } = *area;
-        Strip::around(backend, middle, half_length_px, half_width_px, area.step_px(), sigma_px, motion)
-    };
-    areas.iter().map(strip).collect()
+    areas.iter().map(|a| Strip::crossed(backend, &a.crossing, a.step_px(), a.sigma_px, motion)).collect()
 }
 
 /// Parts of a list, each with no more than [`BINS_AT_ONCE`] or of one alone.
@@ -340,7 +326,8 @@ fn some_at_once(all: &[usize], n_bins: impl Fn(usize) -> usize) -> Vec<Vec<usize
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::strip::sample;
+    use crate::geometry::Point;
+    use crate::pipeline::strip::{REACH_SIGMAS, sample};
 
     #[test]
     fn stars_side_by_side_are_told_apart() {

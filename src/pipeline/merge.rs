@@ -4,6 +4,7 @@
 //! image, and only what is still significant in what is left is believed next. Neighbours are fitted again together,
 //! collinear pieces joined. Method: docs/algorithm.md, "Merge".
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -20,13 +21,13 @@ use crate::pipeline::pieces::MIN_JOINT_POWER;
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::scan::{Scanned, lit_parts};
 use crate::pipeline::search::{
-    Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
+    FAR_WIDTHS, Peak, SAME_CORRELATION, SearchConfig, SearchRequest, sort_peaks, suppress, template_correlation,
 };
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::stars::Elongated;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
-use crate::pipeline::turns::{fit_in_turns, next_turn};
+use crate::pipeline::turns::{fit_in_turns, in_order, met_before};
 use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::weigh::Footprint;
 
@@ -463,14 +464,11 @@ impl Search<'_> {
     /// Believes the refined candidates best first, those that cannot disturb each other together.
     fn peel(&mut self, refined: &[TrailFit]) -> Result<Vec<Believed>> {
         let settings = self.peel_settings();
-        let near = 2.0 * settings.reach_px;
-        let are_near = |i: usize, j: usize| are_near(&refined[i].trail.segment, &refined[j].trail.segment, near);
-        let mut waiting: Vec<usize> = (0..refined.len()).collect();
+        let near = near_to_each_other(&refined.iter().map(|f| f.trail.segment).collect::<Vec<_>>(), &settings);
         let mut believed = Vec::new();
-        while !waiting.is_empty() {
-            let (now, later) = next_turn(&waiting, are_near);
+        for turn in in_order(&near) {
             let requests: Vec<FitRequest> =
-                now.iter().map(|&i| FitRequest { start: refined[i].trail, subtracted: false }).collect();
+                turn.iter().map(|&i| FitRequest { start: refined[i].trail, subtracted: false }).collect();
             let fits = self.backend.fit(&requests, &settings)?;
             let fits = self.fit_to_ends(fits, &settings)?;
             let good: Vec<TrailFit> = fits.into_iter().filter(|f| self.is_promising(f)).collect();
@@ -478,7 +476,6 @@ impl Search<'_> {
             self.backend.add_trails(&trails, -1.0)?;
             self.sky_is_current &= trails.is_empty();
             believed.extend(good.into_iter().map(|fit| Believed::new(fit, Origin::Found)));
-            waiting = later;
         }
         Ok(believed)
     }
@@ -512,11 +509,10 @@ impl Search<'_> {
 
     /// Fits trails with near neighbours again, each with the others taken out.
     pub(crate) fn fit_neighbours_again(&mut self, believed: &mut [Believed]) -> Result<()> {
-        let near = 2.0 * self.peel_settings().reach_px;
         let segments: Vec<Segment> = believed.iter().map(|b| b.trail().segment).collect();
-        let crowded: Vec<usize> = (0..believed.len())
-            .filter(|&i| (0..segments.len()).any(|j| j != i && are_near(&segments[i], &segments[j], near)))
-            .collect();
+        let near = near_to_each_other(&segments, &self.peel_settings());
+        let pairs = near.iter().enumerate().flat_map(|(i, before)| before.iter().flat_map(move |&j| [i, j]));
+        let crowded: Vec<usize> = pairs.collect::<BTreeSet<_>>().into_iter().collect();
         self.fit_again(believed, &crowded)?;
         self.fit_again(believed, &crowded)
     }
@@ -525,7 +521,8 @@ impl Search<'_> {
     pub(crate) fn fit_again(&mut self, believed: &mut [Believed], which: &[usize]) -> Result<()> {
         let mut fits: Vec<TrailFit> = which.iter().map(|&i| believed[i].fit).collect();
         let (settings, sigma) = (self.peel_settings(), self.sigma());
-        fit_in_turns(self.backend, &mut fits, &settings, |a, b| share_light(a, b, sigma), |_, _| true)?;
+        let reach_px = FAR_WIDTHS * sigma;
+        fit_in_turns(self.backend, &mut fits, &settings, reach_px, |a, b| share_light(a, b, sigma), |_, _| true)?;
         which.iter().zip(fits).for_each(|(&i, fit)| believed[i].fit = fit);
         Ok(())
     }
@@ -549,6 +546,12 @@ fn share_light(a: &Segment, b: &Segment, sigma_eff_px: f64) -> bool {
     template_correlation(a, b, sigma_eff_px).max(template_correlation(b, a, sigma_eff_px)) > SHARED_LIGHT
 }
 
+/// For each of some trails, in their order, those before it in whose fits its light would be.
+fn near_to_each_other(segments: &[Segment], settings: &FitSettings) -> Vec<Vec<usize>> {
+    let near_px = 2.0 * settings.reach_px;
+    met_before(segments, near_px, |i, j| are_near(&segments[j], &segments[i], near_px))
+}
+
 fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {
     // Along a's own length the nearest point of b is an end, or they cross.
     let ends = [a.distance_to(b.start), a.distance_to(b.end), b.distance_to(a.start), b.distance_to(a.end)];
@@ -558,7 +561,7 @@ fn are_near(a: &Segment, b: &Segment, distance_px: f64) -> bool {
 
 /// Width for which a template correlation reaches to `distance_px`.
 fn sigma_for(distance_px: f64) -> f64 {
-    distance_px / 6.0
+    distance_px / FAR_WIDTHS
 }
 
 /// How far beyond either end of a candidate its true end is looked for, in units of its length.

@@ -27,16 +27,18 @@ impl Search<'_> {
     /// it may follow another one, but is no piece of it.
     fn join_pieces(&mut self, believed: &mut Vec<Believed>, mode: &TrackingMode) -> Result<()> {
         let settings = self.peel_settings();
+        let is_star = |b: &Believed| b.origin == Origin::Parted || tracking::is_star(mode, &b.as_seen());
         let mut refused: Vec<(Segment, Segment)> = Vec::new();
         'search: loop {
-            for i in 0..believed.len() {
-                for j in i + 1..believed.len() {
+            let others: Vec<usize> = (0..believed.len()).filter(|&i| !is_star(&believed[i])).collect();
+            for (n, &i) in others.iter().enumerate() {
+                for &j in &others[n + 1..] {
                     let (a, b) = (believed[i].trail(), believed[j].trail());
-                    let is_star = |b: &Believed| b.origin == Origin::Parted || tracking::is_star(mode, &b.as_seen());
-                    let star = is_star(&believed[i]) || is_star(&believed[j]);
-                    let apart = star || refused.contains(&(a.segment, b.segment));
                     let snrs = [believed[i].fit.snr, believed[j].fit.snr];
-                    let Some(span) = (!apart).then(|| joint_span([&a, &b], snrs)).flatten() else { continue };
+                    let Some(span) = joint_span([&a, &b], snrs) else { continue };
+                    if refused.contains(&(a.segment, b.segment)) {
+                        continue;
+                    }
                     self.backend.add_trails(&[a, b], 1.0)?;
                     let start = Trail { segment: span, flux: a.flux + b.flux, ..a };
                     let fit = self.backend.fit(&[FitRequest { start, subtracted: false }], &settings)?[0];

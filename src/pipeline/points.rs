@@ -223,7 +223,7 @@ impl PointSearch<'_> {
         backend.add_trails(&trails(&fits), -1.0)?;
         // The photon noise of each fit is that of the flux before.
         for _ in 0..FREE_ROUNDS {
-            fit_in_turns(backend, &mut fits, last, share_light, |_, _| true)?;
+            fit_in_turns(backend, &mut fits, last, near_px, share_light, |_, _| true)?;
         }
         let sigma = effective_sigma(self.field.psf_sigma_px);
         let core = FitSettings { reach_px: CORE_SIGMAS * sigma, max_iterations: 0, ..*last };

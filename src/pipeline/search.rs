@@ -220,7 +220,7 @@ impl Middles {
 }
 
 /// Tracks further apart than this many PSF widths have nothing in common.
-const FAR_WIDTHS: f64 = 6.0;
+pub(crate) const FAR_WIDTHS: f64 = 6.0;
 
 /// Correlation of two unit-norm trail templates, ends taken as square:
 /// `∫ exp(−v²/4σ²) dl / √(La Lb)` over the part of `b` that lies beside `a`.

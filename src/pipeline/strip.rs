@@ -10,6 +10,7 @@ mod slabs;
 mod tracks;
 
 pub(crate) use places::Peaks;
+pub(crate) use tracks::Crossing;
 
 use std::ops::Range;
 

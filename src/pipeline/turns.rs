@@ -5,41 +5,71 @@ use crate::backend::Backend;
 use crate::geometry::Segment;
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
 
-/// Some trails, in their order, each in the first group in which none shares light with it.
-pub(crate) fn in_turns(
-    trails: impl IntoIterator<Item = usize>,
-    share_light: impl Fn(usize, usize) -> bool,
-) -> Vec<Vec<usize>> {
-    let mut turns: Vec<Vec<usize>> = Vec::new();
-    for i in trails {
-        match turns.iter_mut().find(|turn| !turn.iter().any(|&j| share_light(i, j))) {
-            Some(turn) => turn.push(i),
-            None => turns.push(vec![i]),
+/// For each of some segments, in their order, those before it that it meets. None meet that are further apart than
+/// `reach_px`; of the others `meet` tells, asked for one and one before it.
+pub(crate) fn met_before(segments: &[Segment], reach_px: f64, meet: impl Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
+    // In a crowded frame there are thousands, most of them far from each other: their boxes are swept through.
+    let boxes: Vec<[(f64, f64); 2]> = segments.iter().map(|s| bounds(s, 0.5 * reach_px)).collect();
+    let mut from_the_left: Vec<usize> = (0..segments.len()).collect();
+    from_the_left.sort_unstable_by(|&i, &j| boxes[i][0].0.total_cmp(&boxes[j][0].0));
+    let mut met = vec![Vec::new(); segments.len()];
+    for (n, &i) in from_the_left.iter().enumerate() {
+        let [x, y] = boxes[i];
+        let beside = from_the_left[n + 1..].iter().take_while(|&&j| boxes[j][0].0 <= x.1);
+        for &j in beside.filter(|&&j| boxes[j][1].0 <= y.1 && y.0 <= boxes[j][1].1) {
+            let (before, after) = (i.min(j), i.max(j));
+            if meet(after, before) {
+                met[after].push(before);
+            }
         }
     }
-    turns
+    met
 }
 
-/// Of some that wait in their order, those that none before them reaches, and the others: done turn by turn they are as
-/// if done one by one.
-pub(crate) fn next_turn(waiting: &[usize], reach: impl Fn(usize, usize) -> bool) -> (Vec<usize>, Vec<usize>) {
-    let is_reached = |n: usize| waiting[..n].iter().any(|&before| reach(before, waiting[n]));
-    let reached: Vec<bool> = (0..waiting.len()).map(is_reached).collect();
-    let of = |which: bool| waiting.iter().zip(&reached).filter(move |(_, r)| **r == which).map(|(k, _)| *k).collect();
-    (of(false), of(true))
+/// From where to where a segment and what is so near to it lie, in x and in y.
+fn bounds(segment: &Segment, reach_px: f64) -> [(f64, f64); 2] {
+    let (a, b) = (segment.start, segment.end);
+    [(a.x, b.x), (a.y, b.y)].map(|(a, b)| (a.min(b) - reach_px, a.max(b) + reach_px))
+}
+
+/// Each in the first group in which it meets none, by those before it that it meets.
+pub(crate) fn in_turns(met: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    in_groups(met, |before| (0..).find(|turn| !before.contains(turn)).unwrap_or_default())
+}
+
+/// Each as soon as all before it are done that it meets: turn by turn it is as if done one by one.
+pub(crate) fn in_order(met: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    in_groups(met, |before| before.iter().max().map_or(0, |last| last + 1))
+}
+
+/// Each in the group that those of the ones it has met say.
+fn in_groups(met: &[Vec<usize>], group: impl Fn(&[usize]) -> usize) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut group_of = Vec::with_capacity(met.len());
+    for (i, met) in met.iter().enumerate() {
+        let before: Vec<usize> = met.iter().map(|&j| group_of[j]).collect();
+        let own = group(&before);
+        groups.resize_with(groups.len().max(own + 1), Vec::new);
+        groups[own].push(i);
+        group_of.push(own);
+    }
+    groups
 }
 
 /// Fits trails again from where they are, each with all others taken out. Before and after, all are out of the residual
-/// image. A fit that does not `hold`, given the one before and it, is not taken.
+/// image. None share light further apart than `reach_px`. A fit that does not `hold`, given the one before and it, is not
+/// taken.
 pub(crate) fn fit_in_turns(
     backend: &mut dyn Backend,
     fits: &mut [TrailFit],
     settings: &FitSettings,
+    reach_px: f64,
     share_light: impl Fn(&Segment, &Segment) -> bool,
     holds: impl Fn(&TrailFit, &TrailFit) -> bool,
 ) -> Result<()> {
     let places: Vec<Segment> = fits.iter().map(|f| f.trail.segment).collect();
-    for turn in in_turns(0..fits.len(), |i, j| share_light(&places[i], &places[j])) {
+    let met = met_before(&places, reach_px, |i, j| share_light(&places[i], &places[j]));
+    for turn in in_turns(&met) {
         let requests: Vec<FitRequest> = turn.iter().map(|&i| again(&fits[i])).collect();
         let after = turn.into_iter().zip(backend.fit(&requests, settings)?);
         let after: Vec<(usize, TrailFit)> = after.filter(|(i, fit)| holds(&fits[*i], fit)).collect();
@@ -65,19 +95,51 @@ pub(crate) fn replace(backend: &mut dyn Backend, before: &[Trail], after: &[Trai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::Point;
 
     #[test]
-    fn each_waits_for_those_before_it_that_reach_it() {
-        let next_to = |i: usize, j: usize| i.abs_diff(j) == 1;
-        assert_eq!(next_turn(&[0, 1, 2, 4], next_to), (vec![0, 4], vec![1, 2]), "2 waits for 1, though 1 waits");
-        assert_eq!(next_turn(&[1, 2], next_to), (vec![1], vec![2]));
-        assert_eq!(next_turn(&[], next_to), (vec![], vec![]));
+    fn each_waits_for_those_before_it_that_it_meets() {
+        assert_eq!(in_order(&[vec![], vec![0], vec![1], vec![]]), [vec![0, 3], vec![1], vec![2]]);
+        assert!(in_order(&[]).is_empty());
     }
 
     #[test]
     fn those_of_one_turn_share_nothing() {
-        let next_to = |i: usize, j: usize| i.abs_diff(j) == 1;
-        assert_eq!(in_turns(0..5, next_to), [vec![0, 2, 4], vec![1, 3]]);
-        assert_eq!(in_turns([3, 1, 2], |_, _| true), [[3], [1], [2]]);
+        let chain = [vec![], vec![0], vec![1], vec![2], vec![3]];
+        assert_eq!(in_turns(&chain), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(in_turns(&[vec![], vec![0], vec![0, 1]]), [[0], [1], [2]]);
+    }
+
+    #[test]
+    fn all_pairs_within_reach_are_asked_for_once() {
+        let places = crate::simulate::gaussian_frame(4, 60, 3, 1.0);
+        let place = |p: &[f32]| {
+            let [a, b, c, d] = [p[0], p[1], p[2], p[3]].map(f64::from);
+            Segment::around(Point::new(100.0 * a, 60.0 * b), 30.0 * c.abs(), d)
+        };
+        let segments: Vec<Segment> = places.chunks_exact(4).map(place).collect();
+        let distance = |i: usize, j: usize| {
+            let (a, b) = (&segments[i], &segments[j]);
+            (0..=50).map(|k| a.distance_to(b.at(f64::from(k) / 50.0))).fold(f64::INFINITY, f64::min)
+        };
+        let asked = std::cell::RefCell::new(Vec::new());
+        let near = |i: usize, j: usize| {
+            asked.borrow_mut().push((i, j));
+            distance(i, j) < 15.0
+        };
+        let met = met_before(&segments, 15.0, near);
+        let expected = |i: usize| (0..i).filter(|&j| distance(i, j) < 15.0).collect::<Vec<_>>();
+        let mut n = 0;
+        for (i, mut met) in met.into_iter().enumerate() {
+            met.sort_unstable();
+            assert_eq!(met, expected(i), "{i}");
+            n += met.len();
+        }
+        let mut asked = asked.into_inner();
+        let n_asked = asked.len();
+        asked.sort_unstable();
+        asked.dedup();
+        assert!(asked.len() == n_asked && asked.iter().all(|(i, j)| i > j));
+        assert!(n > 50 && n_asked < 60 * 59 / 4, "{n} of {n_asked}");
     }
 }

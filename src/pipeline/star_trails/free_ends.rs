@@ -10,9 +10,9 @@ use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
 use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::points;
-use crate::pipeline::search::template_correlation;
+use crate::pipeline::search::{FAR_WIDTHS, template_correlation};
 use crate::pipeline::tracking::{self, MeasuredTrail, is_distinct};
-use crate::pipeline::turns::{again, fit_in_turns, in_turns, replace};
+use crate::pipeline::turns::{again, fit_in_turns, in_turns, met_before, replace};
 
 /// What its own ends make no longer than so many PSF widths, and than this part of a star, is a point that lies on stars.
 const POINT_SIGMAS: f64 = 3.0;
@@ -107,7 +107,14 @@ impl StarTrails {
     fn turns(&self, fits: &[TrailFit]) -> Vec<Vec<usize>> {
         let mut brightest_first: Vec<usize> = (0..fits.len()).filter(|&i| fits[i].snr >= FREE_SNR).collect();
         brightest_first.sort_by(|&a, &b| fits[b].snr.total_cmp(&fits[a].snr));
-        in_turns(brightest_first, |i, j| self.share_light(&fits[i].trail.segment, &fits[j].trail.segment))
+        self.turns_of(&brightest_first, |i| fits[i].trail.segment)
+    }
+
+    /// Some trails, in their order, in turns that share no light.
+    fn turns_of(&self, which: &[usize], segment: impl Fn(usize) -> Segment) -> Vec<Vec<usize>> {
+        let segments: Vec<Segment> = which.iter().map(|&i| segment(i)).collect();
+        let met = met_before(&segments, FAR_WIDTHS * self.sigma(), |i, j| self.share_light(&segments[i], &segments[j]));
+        in_turns(&met).into_iter().map(|turn| turn.into_iter().map(|n| which[n]).collect()).collect()
     }
 
     fn share_light(&self, a: &Segment, b: &Segment) -> bool {
@@ -128,7 +135,8 @@ impl StarTrails {
             fit.converged && fit.snr > LEAST_SNR && moved_px < STAYS_SIGMAS * self.sigma()
         };
         let mut fits: Vec<TrailFit> = targets.iter().map(|b| b.fit).collect();
-        fit_in_turns(backend, &mut fits, &settings, |a, b| self.share_light(a, b), stays)?;
+        let reach_px = FAR_WIDTHS * self.sigma();
+        fit_in_turns(backend, &mut fits, &settings, reach_px, |a, b| self.share_light(a, b), stays)?;
         targets.iter_mut().zip(fits).for_each(|(target, fit)| target.fit = fit);
         Ok(())
     }
@@ -158,9 +166,8 @@ impl StarTrails {
             let models: Vec<Trail> = points.iter().map(Believed::trail).collect();
             let is_touched = |star: &Believed| models.iter().any(|p| self.touch(&star.trail().segment, &p.segment));
             let fits: Vec<TrailFit> = self.trails.iter().map(|star| star.fit).collect();
-            let touched = (0..fits.len()).filter(|&i| is_touched(&self.trails[i]));
-            let segment = |i: usize| fits[i].trail.segment;
-            for turn in in_turns(touched, |i, j| self.share_light(&segment(i), &segment(j))) {
+            let touched: Vec<usize> = (0..fits.len()).filter(|&i| is_touched(&self.trails[i])).collect();
+            for turn in self.turns_of(&touched, |i| fits[i].trail.segment) {
                 let requests: Vec<FitRequest> = turn.iter().map(|&i| again(&fits[i])).collect();
                 let free = backend.fit(&requests, &self.end_settings())?;
                 backend.add_trails(&requests.iter().map(|r| r.start).collect::<Vec<_>>(), 1.0)?;

@@ -23,7 +23,24 @@ impl Strip {
         motion: &StarMotion,
     ) -> Result<Self> {
         let whole = Segment::around(middle, 2.0 * half_length_px, motion.angle_rad);
-        Self::beside(backend, &whole, half_width_px, step_px, sigma_px, motion, Some)
+        Self::beside(backend, &whole, half_width_px, step_px, sigma_px, motion, |_, track| Some(track))
+    }
+
+    /// What stars may cover in whose place a line may be: tracks `step_px` apart.
+    pub(crate) fn crossed(
+        backend: &mut dyn Backend,
+        line: &Crossing,
+        step_px: f64,
+        sigma_px: f64,
+        motion: &StarMotion,
+    ) -> Result<Self> {
+        let half_length_px = line.half_length_px();
+        let whole = Segment::around(line.middle, 2.0 * half_length_px, motion.angle_rad);
+        let cut = |across_px: f64, track: Segment| {
+            let [from, to] = line.stretch(across_px).map(|u| 0.5 + 0.5 * u / half_length_px);
+            Some(Segment::new(track.at(from), track.at(to)))
+        };
+        Self::beside(backend, &whole, line.half_width_px(), step_px, sigma_px, motion, cut)
     }
 
     /// The whole frame, with what of a star's trail the border cuts.
@@ -40,11 +57,11 @@ impl Strip {
         let longest_px = 2.0 * w.hypot(h) + 4.0 * beyond_px;
         let whole = Segment::around(Point::new(w - 0.5, h - 0.5), longest_px, motion.angle_rad);
         let half_width_px = w * s.abs() + h * c.abs();
-        let cut = |track: Segment| track.clipped_near(width, height, beyond_px);
+        let cut = |_: f64, track: Segment| track.clipped_near(width, height, beyond_px);
         Self::beside(backend, &whole, half_width_px, FRAME_STEP_SIGMAS * sigma_px, sigma_px, motion, cut)
     }
 
-    /// Tracks on either side of one, up to `half_width_px`, each no longer than it is cut to.
+    /// Tracks on either side of one, up to `half_width_px`, each no longer than it is cut to by where it lies across.
     fn beside(
         backend: &mut dyn Backend,
         whole: &Segment,
@@ -52,7 +69,7 @@ impl Strip {
         step_px: f64,
         sigma_px: f64,
         motion: &StarMotion,
-        cut: impl Fn(Segment) -> Option<Segment>,
+        cut: impl Fn(f64, Segment) -> Option<Segment>,
     ) -> Result<Self> {
         let (s, c) = motion.angle_rad.sin_cos();
         let rows = (half_width_px / step_px).ceil() as i32;
@@ -60,7 +77,7 @@ impl Strip {
             .filter_map(|row| {
                 let across_px = f64::from(row) * step_px;
                 let track = whole.moved_across(across_px);
-                let inside = cut(track)?;
+                let inside = cut(across_px, track)?;
                 Some((across_px, track.start.distance(inside.start) - 0.5 * whole.length_px(), inside))
             })
             .collect();
@@ -76,6 +93,61 @@ impl Strip {
             tracks.par_extend(new);
         }
         Ok(Self::new(tracks, whole.midpoint(), (c, s), bin_px, step_px, sigma_px, motion.length_px))
+    }
+}
+
+/// A line that crosses the stars' direction, and the stars that may lie on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crossing {
+    pub(crate) middle: Point,
+    /// From the middle to the end that lies across the stars' direction: along it, and across, which is not negative.
+    half: (f64, f64),
+    /// So far from the line a star along it reaches at most, and one beside it lies.
+    along_px: f64,
+    across_px: f64,
+}
+
+impl Crossing {
+    pub(crate) fn new(line: &Segment, sigma_px: f64, motion: &StarMotion) -> Self {
+        let middle = line.midpoint();
+        let (u, v) = Segment::around(middle, 1.0, motion.angle_rad).along_across(line.start);
+        let half = (u - 0.5, v);
+        Self {
+            middle,
+            half: if half.1 < 0.0 { (-half.0, -half.1) } else { half },
+            along_px: 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px,
+            across_px: REACH_SIGMAS * sigma_px,
+        }
+    }
+
+    /// Along the stars' direction.
+    pub(crate) fn half_length_px(&self) -> f64 {
+        self.half.0.abs() + self.along_px
+    }
+
+    pub(crate) fn half_width_px(&self) -> f64 {
+        self.half.1 + self.across_px
+    }
+
+    /// No star that lights the line lies further from it.
+    pub(crate) fn reach_px(&self) -> f64 {
+        self.along_px.hypot(self.across_px)
+    }
+
+    /// From where to where along the stars' direction a star so far across may light the line.
+    fn stretch(&self, across_px: f64) -> [f64; 2] {
+        let (u, v) = self.half;
+        let along = |across_px: f64| if v > 0.0 { u * (across_px / v).clamp(-1.0, 1.0) } else { u.copysign(across_px) };
+        let (a, b) = (along(across_px - self.across_px), along(across_px + self.across_px));
+        [a.min(b) - self.along_px, a.max(b) + self.along_px]
+    }
+
+    /// Pixels on all tracks `step_px` apart, at most.
+    pub(crate) fn n_px(&self, step_px: f64) -> usize {
+        let n_tracks = 2.0 * self.half_width_px() / step_px + 1.0;
+        let (u, v) = (self.half.0.abs(), self.half.1);
+        let run_px = if self.across_px < v { u * self.across_px / v } else { u };
+        (2.0 * (run_px + self.along_px) * n_tracks) as usize
     }
 }
 
@@ -114,6 +186,33 @@ mod tests {
                 let n_bins: usize = strip.tracks.iter().map(|track| track.signal.len()).sum();
                 assert!((n_bins as f64) * strip.bin_px * strip.step_px < most_px2, "{n_bins} at {angle_rad} rad");
             }
+        }
+    }
+
+    #[test]
+    fn stars_on_a_line_lie_on_its_tracks_which_are_far_shorter_than_all_it_spans() {
+        let (angle_rad, length_px, reach_px) = (0.3_f64, 40.0, REACH_SIGMAS * SIGMA);
+        let motion = StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
+        for (line_px, turn_rad, share) in [(900.0, 0.4, 0.2), (900.0, -2.0, 0.5), (30.0, 0.1, 1.0), (600.0, 0.0, 1.0)] {
+            let line = Segment::around(Point::new(500.0, 400.0), line_px, angle_rad + turn_rad);
+            let crossing = Crossing::new(&line, SIGMA, &motion);
+            let whole = Segment::around(line.midpoint(), 1.0, angle_rad);
+            for (at, off_px) in [0.0, 0.3, 0.5, 1.0].into_iter().flat_map(|at| [-4.0, 0.0, 4.0].map(|off| (at, off))) {
+                let (u, across_px) = whole.along_across(line.at(at));
+                let across_px = across_px + off_px;
+                let [from, to] = crossing.stretch(across_px);
+                let star = (u - 0.5 - 0.5 * length_px - reach_px, u - 0.5 + 0.5 * length_px + reach_px);
+                assert!(from <= star.0 && star.1 <= to, "{from} to {to} without {star:?}");
+                assert!(across_px.abs() <= crossing.half_width_px());
+            }
+            let n_tracks = (crossing.half_width_px() / SIGMA).ceil() as i32;
+            let px: f64 = (-n_tracks..=n_tracks)
+                .map(|k| crossing.stretch(f64::from(k) * SIGMA))
+                .map(|[from, to]| to - from)
+                .sum();
+            let all = 2.0 * crossing.half_length_px() * (2.0 * crossing.half_width_px() / SIGMA + 1.0);
+            let n_px = crossing.n_px(SIGMA) as f64;
+            assert!(n_px < share * all + 1.0 && px < 1.2 * n_px + 500.0, "{px}, {n_px} of {all}");
         }
     }
 }
