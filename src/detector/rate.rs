@@ -25,6 +25,9 @@ use crate::pipeline::weigh::Footprint;
 /// Trails of this S/N and more are told from stars before any star is known, and would pass for several.
 const BRIGHT_SNR: f64 = 20.0;
 
+/// So many trails tell the stars' vector and width as well as all.
+const ENOUGH_TRAILS: usize = 300;
+
 /// Of this S/N and more a trail that stars explain less well may be taken for a target before faint stars are known. Below
 /// it rows of stars pass for targets in most frames of a dense field.
 const CLEAR_SNR: f64 = 11.0;
@@ -118,7 +121,8 @@ impl Detector {
 impl RateFrame<'_> {
     /// Bright stars, and what is clearly a target, so that no faint stars are made of it; with the sky without them.
     fn find_clear_targets(&mut self) -> Result<(StarTrails, BackgroundMap, Vec<Measured>)> {
-        let measured = self.first.found.measured.clone();
+        let Found { measured, may_be_clear, .. } = &self.first.found;
+        let measured = [measured.clone(), may_be_clear.clone()].concat();
         let sigma = effective_sigma(self.setting.psf_sigma_px);
         let clear = report::clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
         let (sky, stars) = self.find_bright(&measured_trails(&clear))?;
@@ -200,7 +204,8 @@ impl RateFrame<'_> {
         let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured =
             last_fits::measure_trails(*backend, frame, &field, &chains, config.tracking, trails, Among::Left(None))?;
-        Ok((field, Found { measured, is_complete: true, sky, thresholds, chains, longest_px, uneven }))
+        let may_be_clear = Vec::new();
+        Ok((field, Found { measured, may_be_clear, is_complete: true, sky, thresholds, chains, longest_px, uneven }))
     }
 
     /// The search in what all stars leave.
@@ -310,10 +315,48 @@ impl RateFrame<'_> {
     }
 }
 
+/// Of the trails of a first look some, bright and faint ones, that tell the stars' vector and width as well as all; and of
+/// the others those that may be clear targets.
+pub(super) fn worth_measuring(trails: Vec<Believed>, motion: &StarMotion) -> (Vec<Believed>, Vec<Believed>) {
+    let every = (trails.len() / ENOUGH_TRAILS).max(1);
+    let (some, mut others): (Vec<_>, Vec<_>) = trails.into_iter().enumerate().partition(|(i, _)| i % every == 0);
+    others.retain(|(_, trail)| report::may_be_clear_target(trail, motion, BRIGHT_SNR));
+    let without_place = |trails: Vec<(usize, Believed)>| trails.into_iter().map(|(_, trail)| trail).collect();
+    (without_place(some), without_place(others))
+}
+
 fn believed_trails(believed: &[Believed]) -> Vec<Trail> {
     believed.iter().map(Believed::trail).collect()
 }
 
 fn measured_trails(measured: &[Measured]) -> Vec<Trail> {
     measured.iter().map(|m| m.trail).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Point, Segment};
+    use crate::pipeline::measure::TrailFit;
+    use crate::pipeline::merge::Origin;
+
+    #[test]
+    fn of_thousands_of_stars_some_are_measured_and_all_that_may_be_targets() {
+        let motion = StarMotion { length_px: 40.0, angle_rad: 0.3, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
+        let trail = |k: usize| {
+            // One of a hundred across, half of these faint.
+            let angle_rad = if k % 100 == 7 { 1.2 } else { 0.3 };
+            let snr = if k % 200 == 7 { 15.0 } else { 5000.0 / (1.0 + k as f64) + 20.0 };
+            let segment = Segment::around(Point::new(k as f64, 50.0), 40.0, angle_rad);
+            let trail = Trail { segment, flux: 1.0, background: 0.0, sigma_eff_px: 1.5 };
+            Believed::new(TrailFit { snr, ..TrailFit::unfitted(trail) }, Origin::Found)
+        };
+        let trails: Vec<Believed> = (0..3000).map(trail).collect();
+        let (some, may_be_clear) = worth_measuring(trails.clone(), &motion);
+        assert_eq!(some, trails.iter().step_by(10).copied().collect::<Vec<_>>());
+        let across: Vec<usize> = may_be_clear.iter().map(|b| b.trail().segment.midpoint().x.round() as usize).collect();
+        assert_eq!(across, (0..15).map(|k| 107 + 200 * k).collect::<Vec<_>>());
+        let (all, none) = worth_measuring(trails[..300].to_vec(), &motion);
+        assert_eq!((all.len(), none.len()), (300, 0));
+    }
 }

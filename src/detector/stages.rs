@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::rate::FirstLook;
+use super::rate::{self, FirstLook};
 use super::{Detector, lock};
 use crate::backend::{Backend, TileSource};
 use crate::detection::{FrameFlag, PsfSource, Report, TrackingMode};
@@ -189,18 +189,25 @@ impl Detector {
     ) -> Result<Found> {
         let mut search = self.begin_search(backend, frame, weighed, field, look)?;
         let trails = search.find_trails()?;
+        let motion = StarMotion::of(&search.mode_of(&trails)).filter(|_| !search.is_complete);
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, is_complete, .. } = search;
-        let measured = last_fits::measure_trails(
+        let (trails, may_be_clear) = match &motion {
+            Some(motion) => rate::worth_measuring(trails, motion),
+            None => (trails, Vec::new()),
+        };
+        let n_trails = trails.len();
+        let mut measured = last_fits::measure_trails(
             backend,
             frame,
             field,
             &chains,
-            self.config.tracking,
-            trails,
+            motion.map_or(self.config.tracking, |m| m.tracking()),
+            [trails, may_be_clear].concat(),
             last_fits::Among::All,
         )?;
-        Ok(Found { measured, is_complete, sky, thresholds, chains, longest_px, uneven })
+        let may_be_clear = measured.split_off(n_trails);
+        Ok(Found { measured, may_be_clear, is_complete, sky, thresholds, chains, longest_px, uneven })
     }
 
     /// The same from the frame as it was taken in, its sky known, with a PSF width that may be given.
@@ -378,7 +385,10 @@ impl Look {
 
 /// What the search of one frame brings back.
 pub(super) struct Found {
+    /// Of the bright trails of a first look some, bright and faint ones.
     pub(super) measured: Vec<last_fits::Measured>,
+    /// Of the others those that may be clear targets among stars that trail.
+    pub(super) may_be_clear: Vec<last_fits::Measured>,
     /// These are not only the bright ones that seem to tell that the stars are trails.
     pub(super) is_complete: bool,
     /// As last measured, without the trails.

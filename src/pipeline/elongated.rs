@@ -31,6 +31,9 @@ const FAINT_CORE_SNR: f64 = 0.5 * BRIGHT_SNR;
 /// More of the brightest cores than this are enough to tell whether the stars are trails, and with what vector.
 const ENOUGH_CORES: usize = 100;
 
+/// A bright trail's peak is not so sharp that all of its light is cut.
+const OF_ALL_CUT: f64 = 0.7;
+
 /// They are asked at this S/N, half of it, and so on, so often at most.
 const MOST_LEVELS: i32 = 8;
 
@@ -119,11 +122,18 @@ impl Search<'_> {
         self.believe_bright(fits, before)
     }
 
-    /// S/N that trails of the brightest cores exceed: a trail has more light than its core. But one has several cores.
+    /// S/N that peaks of trails of the brightest cores exceed: a trail has more light than its core, though one may have
+    /// several cores, and though of light cut at `clip_sigmas` no sum is larger than that of a trail as long as they are.
     fn snr_of_brightest(&self) -> f64 {
-        let mut cores: Vec<f64> = self.elongated.iter().map(|e| e.snr).collect();
-        cores.sort_unstable_by(|a, b| b.total_cmp(a));
-        0.5 * cores.get(ENOUGH_CORES).copied().unwrap_or(0.0)
+        let mut cores: Vec<&Elongated> = self.elongated.iter().collect();
+        cores.sort_unstable_by(|a, b| b.snr.total_cmp(&a.snr));
+        let least = cores.get(ENOUGH_CORES).map_or(0.0, |core| core.snr);
+        cores.truncate(ENOUGH_CORES);
+        let mut lengths: Vec<f64> = cores.iter().map(|e| e.core.length_px()).collect();
+        lengths.sort_unstable_by(f64::total_cmp);
+        let length_px = lengths.get(lengths.len() / 2).copied().unwrap_or(0.0);
+        let all_cut = self.config.clip_sigmas * (length_px / self.segments.kernel.white_noise_sd()).sqrt();
+        (0.5 * least).min(OF_ALL_CUT * all_cut)
     }
 
     /// The trails that the brightest elongated cores are parts of; none where these may be the stars'.

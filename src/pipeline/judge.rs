@@ -203,11 +203,14 @@ pub(crate) fn lies_along(s: &Segment, snr: f64, trail: &KnownTrail) -> bool {
     // Of a much brighter trail even the wings are bright. Those of a Moffat profile of index 3 and of the Gaussian's
     // FWHM, summed along the trail, fall by the ratio within this many widths. What they leave runs along it.
     let wings = 2.31 * (ratio.powf(0.4) - 1.0).sqrt();
+    let is_within = |at: f64, widths: f64| trail.segment.distance_to(s.at(at)) < widths * trail.sigma_eff_px;
+    // What is near a segment is one part of the track: most of it has the middle.
+    if !is_within(0.5, wings.max(CORE_WIDTHS)) {
+        return false;
+    }
     let is_level = track_angle_difference(s.angle_rad(), trail.segment.angle_rad()) < WING_ANGLE_RAD;
     let widths = if is_level { wings.max(CORE_WIDTHS) } else { CORE_WIDTHS };
-    let within =
-        (0..=10).filter(|i| trail.segment.distance_to(s.at(f64::from(*i) / 10.0)) < widths * trail.sigma_eff_px);
-    within.count() >= 7
+    (0..=10).filter(|i| is_within(f64::from(*i) / 10.0, widths)).count() >= 7
 }
 
 /// A short line in the outskirts of a bright star.

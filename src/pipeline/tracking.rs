@@ -277,12 +277,17 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     [1, 2, 4, 8].into_iter().filter(large_enough).find_map(|part| vector_of_most(brightest(part), share(part)))
 }
 
+/// Thousands of streaks need not all be held against all.
+const MOST_ASKED: usize = 500;
+
 fn vector_of_most(streaks: &[&Seen], least_share: f64) -> Option<TrackingMode> {
     let whole: Vec<&Segment> = streaks.iter().map(|s| &s.segment).collect();
     let members = |of: &Segment| -> Vec<&Segment> {
         whole.iter().filter(|s| same_vector(s, 0.0, of.length_px(), of.angle_rad())).copied().collect()
     };
-    let best = whole.iter().map(|s| members(s)).max_by_key(Vec::len)?;
+    // Where most share a vector, so do most of those that are asked for theirs.
+    let some = whole.iter().step_by((whole.len() / MOST_ASKED).max(1));
+    let best = some.map(|s| members(s)).max_by_key(Vec::len)?;
     if best.len() < MIN_STARS || (best.len() as f64) < least_share * whole.len() as f64 {
         return None;
     }
@@ -458,6 +463,21 @@ mod tests {
         let mode = decide(Tracking::Auto, &streaks);
         assert!(matches!(mode, TrackingMode::Rate { n_stars: 10..=12, .. }), "{mode:?}");
         assert_eq!(decide(Tracking::Auto, &faint.collect::<Vec<_>>()), TrackingMode::Sidereal);
+    }
+
+    #[test]
+    fn of_thousands_not_all_have_to_be_asked() {
+        // Two of three are stars, the others of any kind.
+        let kind = |i: u32| match i % 3 {
+            0 => (20.0 + f64::from(i % 97), 0.03 * f64::from(i % 101)),
+            k => (40.0 + 0.1 * f64::from(k), 0.4),
+        };
+        let streak = |(length, angle): (f64, f64)| seen(length, angle);
+        let streaks: Vec<Seen> = (0..3 * 1009).map(|i| streak(kind(i))).collect();
+        let mode = decide(Tracking::Auto, &streaks);
+        let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars, .. } = mode else { panic!("{mode:?}") };
+        assert!((2018..2060).contains(&n_stars), "{n_stars}");
+        assert!((star_length_px - 40.2).abs() < 0.2 && (star_angle_rad - 0.4).abs() < 0.01);
     }
 
     #[test]
