@@ -8,13 +8,14 @@ use crate::backend::Backend;
 use crate::detection::{FrameFlag, PsfSource, Report};
 use crate::frame::Frame;
 use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::clear_targets::{self, clear_targets};
 use crate::pipeline::last_fits::{self, Among, Measured};
 use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{Shape, Trail};
 use crate::pipeline::merge::{Believed, Search};
 use crate::pipeline::points::{PointSearch, Points};
 use crate::pipeline::psf::effective_sigma;
-use crate::pipeline::report::{self, Findings};
+use crate::pipeline::report::Findings;
 use crate::pipeline::saturated::{self, SaturatedSource};
 use crate::pipeline::star_trails::{self, Setting, StarTrails};
 use crate::pipeline::stars::{self, StarField};
@@ -23,10 +24,7 @@ use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
 
 /// Trails of this S/N and more are told from stars before any star is known, and would pass for several.
-const BRIGHT_SNR: f64 = 20.0;
-
-/// So many trails tell the stars' vector and width as well as all.
-const ENOUGH_TRAILS: usize = 300;
+pub(super) const BRIGHT_SNR: f64 = 20.0;
 
 /// Of this S/N and more a trail that stars explain less well may be taken for a target before faint stars are known. Below
 /// it rows of stars pass for targets in most frames of a dense field.
@@ -124,15 +122,15 @@ impl RateFrame<'_> {
         let Found { measured, may_be_clear, .. } = &self.first.found;
         let measured = [measured.clone(), may_be_clear.clone()].concat();
         let sigma = effective_sigma(self.setting.psf_sigma_px);
-        let clear = report::clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
+        let clear = clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
         let (sky, stars) = self.find_bright(&measured_trails(&clear))?;
         self.backend.add_trails(&measured_trails(&clear), 1.0)?;
         let motion = stars.motion;
-        let may_be_clear = |b: &Believed| report::may_be_clear_target(b, &motion, CLEAR_SNR);
+        let may_be_clear = |trails| clear_targets::may_be_clear(trails, &motion, CLEAR_SNR);
         let (_, found) = self.search(sky, &stars, FIRST_SHARE * CLEAR_SNR, may_be_clear)?;
         let bright = believed_trails(&stars.trails);
         let sigma = effective_sigma(stars.psf_sigma_px);
-        let targets = report::clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
+        let targets = clear_targets(found.measured, &stars.motion, sigma, CLEAR_SNR, Some(&bright), &clear);
         Ok((stars, found.sky, targets))
     }
 
@@ -183,7 +181,7 @@ impl RateFrame<'_> {
         sky: BackgroundMap,
         stars: &StarTrails,
         least_snr: f64,
-        is_worth_measuring: impl Fn(&Believed) -> bool,
+        worth_measuring: impl FnOnce(Vec<Believed>) -> Vec<Believed>,
     ) -> Result<(StarField, Found)> {
         let Self { detector, backend, frame, first, setting } = self;
         let config = &detector.config;
@@ -198,8 +196,7 @@ impl RateFrame<'_> {
         let look = Look::AmongTrails(stars.motion, stars.scatter);
         let mut search = detector.begin_search(*backend, frame, weighed, &field, look)?;
         search.thresholds = search.thresholds.at_least(least_snr);
-        let mut trails = search.find_trails()?;
-        trails.retain(is_worth_measuring);
+        let trails = worth_measuring(search.find_trails()?);
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, .. } = search;
         let measured =
@@ -210,7 +207,7 @@ impl RateFrame<'_> {
 
     /// The search in what all stars leave.
     fn search_last(&mut self, sky: BackgroundMap, stars: &StarTrails) -> Result<LastLook> {
-        let (field, found) = self.search(sky, stars, 0.0, |_| true)?;
+        let (field, found) = self.search(sky, stars, 0.0, |trails| trails)?;
         let share_of_points = 1.0 - Look::AmongTrails(stars.motion, 1.0).share();
         let excess = found.thresholds.noise_excess;
         let points_snr = threshold::for_points(
@@ -315,48 +312,10 @@ impl RateFrame<'_> {
     }
 }
 
-/// Of the trails of a first look some, bright and faint ones, that tell the stars' vector and width as well as all; and of
-/// the others those that may be clear targets.
-pub(super) fn worth_measuring(trails: Vec<Believed>, motion: &StarMotion) -> (Vec<Believed>, Vec<Believed>) {
-    let every = (trails.len() / ENOUGH_TRAILS).max(1);
-    let (some, mut others): (Vec<_>, Vec<_>) = trails.into_iter().enumerate().partition(|(i, _)| i % every == 0);
-    others.retain(|(_, trail)| report::may_be_clear_target(trail, motion, BRIGHT_SNR));
-    let without_place = |trails: Vec<(usize, Believed)>| trails.into_iter().map(|(_, trail)| trail).collect();
-    (without_place(some), without_place(others))
-}
-
 fn believed_trails(believed: &[Believed]) -> Vec<Trail> {
     believed.iter().map(Believed::trail).collect()
 }
 
 fn measured_trails(measured: &[Measured]) -> Vec<Trail> {
     measured.iter().map(|m| m.trail).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::{Point, Segment};
-    use crate::pipeline::measure::TrailFit;
-    use crate::pipeline::merge::Origin;
-
-    #[test]
-    fn of_thousands_of_stars_some_are_measured_and_all_that_may_be_targets() {
-        let motion = StarMotion { length_px: 40.0, angle_rad: 0.3, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
-        let trail = |k: usize| {
-            // One of a hundred across, half of these faint.
-            let angle_rad = if k % 100 == 7 { 1.2 } else { 0.3 };
-            let snr = if k % 200 == 7 { 15.0 } else { 5000.0 / (1.0 + k as f64) + 20.0 };
-            let segment = Segment::around(Point::new(k as f64, 50.0), 40.0, angle_rad);
-            let trail = Trail { segment, flux: 1.0, background: 0.0, sigma_eff_px: 1.5 };
-            Believed::new(TrailFit { snr, ..TrailFit::unfitted(trail) }, Origin::Found)
-        };
-        let trails: Vec<Believed> = (0..3000).map(trail).collect();
-        let (some, may_be_clear) = worth_measuring(trails.clone(), &motion);
-        assert_eq!(some, trails.iter().step_by(10).copied().collect::<Vec<_>>());
-        let across: Vec<usize> = may_be_clear.iter().map(|b| b.trail().segment.midpoint().x.round() as usize).collect();
-        assert_eq!(across, (0..15).map(|k| 107 + 200 * k).collect::<Vec<_>>());
-        let (all, none) = worth_measuring(trails[..300].to_vec(), &motion);
-        assert_eq!((all.len(), none.len()), (300, 0));
-    }
 }

@@ -12,6 +12,7 @@ use crate::frame::Frame;
 use crate::geometry::Segment;
 use crate::pipeline::background::{self, BackgroundMap, Mesh};
 use crate::pipeline::chain::ChainPrior;
+use crate::pipeline::clear_targets;
 use crate::pipeline::empty;
 use crate::pipeline::last_fits;
 use crate::pipeline::lines::{self, Lines};
@@ -193,7 +194,7 @@ impl Detector {
         let longest_px = search.segments.longest_px();
         let Search { sky, thresholds, chains, uneven, is_complete, .. } = search;
         let (trails, may_be_clear) = match &motion {
-            Some(motion) => rate::worth_measuring(trails, motion),
+            Some(motion) => clear_targets::enough_of_first_look(trails, motion, rate::BRIGHT_SNR),
             None => (trails, Vec::new()),
         };
         let n_trails = trails.len();
@@ -385,7 +386,7 @@ impl Look {
 
 /// What the search of one frame brings back.
 pub(super) struct Found {
-    /// Of the bright trails of a first look some, bright and faint ones.
+    /// All, or of a first look that told the stars' vector enough.
     pub(super) measured: Vec<last_fits::Measured>,
     /// Of the others those that may be clear targets among stars that trail.
     pub(super) may_be_clear: Vec<last_fits::Measured>,

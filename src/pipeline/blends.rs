@@ -88,6 +88,7 @@ impl Search<'_> {
         let areas: Vec<Area> = trails.iter().map(|trail| Area::around(trail, &motion)).collect();
         let near_px = 2.0 * self.peel_settings().reach_px;
         let mut verdicts = vec![Verdict::default(); suspects.len()];
+        // Areas whose tracks are apart share no light, though what they span may overlap.
         let reach_px = areas.iter().map(|area| near_px + 2.0 * area.crossing.reach_px()).fold(0.0, f64::max);
         let segments: Vec<Segment> = trails.iter().map(|t| t.segment).collect();
         let met = met_before(&segments, reach_px, |i, j| !areas[i].is_apart(&areas[j], near_px));

@@ -31,8 +31,9 @@ const FAINT_CORE_SNR: f64 = 0.5 * BRIGHT_SNR;
 /// More of the brightest cores than this are enough to tell whether the stars are trails, and with what vector.
 const ENOUGH_CORES: usize = 100;
 
-/// A bright trail's peak is not so sharp that all of its light is cut.
-const OF_ALL_CUT: f64 = 0.7;
+/// The brightest are found by peaks of this part of what a trail has of which all light is cut: between the lines that are
+/// summed, and at the ends, it is less.
+const OF_ALL_CUT: f64 = 0.6;
 
 /// They are asked at this S/N, half of it, and so on, so often at most.
 const MOST_LEVELS: i32 = 8;
@@ -123,7 +124,7 @@ impl Search<'_> {
     }
 
     /// S/N that peaks of trails of the brightest cores exceed: a trail has more light than its core, though one may have
-    /// several cores, and though of light cut at `clip_sigmas` no sum is larger than that of a trail as long as they are.
+    /// several cores, and though of light cut at `clip_sigmas` no sum along a trail as long as most of them is larger.
     fn snr_of_brightest(&self) -> f64 {
         let mut cores: Vec<&Elongated> = self.elongated.iter().collect();
         cores.sort_unstable_by(|a, b| b.snr.total_cmp(&a.snr));

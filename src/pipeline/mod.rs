@@ -8,6 +8,7 @@ pub(crate) mod background;
 pub(crate) mod blends;
 pub(crate) mod bundles;
 pub(crate) mod chain;
+pub(crate) mod clear_targets;
 pub(crate) mod detected;
 pub(crate) mod doubles;
 pub(crate) mod elongated;

@@ -5,17 +5,16 @@ use std::time::Instant;
 use crate::detection::{Detection, Flags, FrameFlag, PsfSource, RejectReason, Rejected, Report, Role, TrackingMode};
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
-use crate::geometry::{Point, Segment};
+use crate::geometry::Segment;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::judge::{Evidence, KnownTrail, Scene, judge};
 use crate::pipeline::last_fits::{self, Measured};
 use crate::pipeline::measure::Trail;
-use crate::pipeline::merge::Believed;
 use crate::pipeline::points::Points;
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::threshold::Thresholds;
-use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
+use crate::pipeline::tracking::{self, Seen, Tracking};
 use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::{bundles, extended};
 
@@ -24,81 +23,6 @@ pub(crate) fn tracking_of(tracking: Tracking, measured: &[Measured]) -> Tracking
     let seen: Vec<Seen> = measured.iter().map(|m| last_fits::as_seen(&m.detection)).collect();
     tracking::decide(tracking, &seen)
 }
-
-/// A trail wider than so many PSF widths may be two side by side: chance widens a faint one, a star beside it a bright
-/// one.
-fn clear_width(snr: f64) -> f64 {
-    if snr < 20.0 { 1.12 } else { 1.25 }
-}
-
-/// Trails that are clearly none of the stars, nor made of them, of some S/N and more. They would be taken for several.
-/// Once the bright stars are known, those that explain far more than stars would are too, and short ones, unless they may
-/// be what is left of one; what was clear before remains it in pieces.
-pub(crate) fn clear_targets(
-    measured: Vec<Measured>,
-    motion: &StarMotion,
-    sigma_eff_px: f64,
-    least_snr: f64,
-    bright: Option<&[Trail]>,
-    before: &[Measured],
-) -> Vec<Measured> {
-    let blended = Flags::WIDE | Flags::CURVED;
-    // A row of stars is no even trail.
-    let is_row = |m: &Measured| {
-        let is_even = m.detection.snr >= EVEN_SNR && !m.detection.flags.contains(Flags::POOR_FIT);
-        let again = |b: &Measured| {
-            let (a, b) = (m.detection.segment, b.detection.segment);
-            let near = |p: Point, q: Point| p.distance(q) < AGAIN_SIGMAS * sigma_eff_px;
-            near(a.start, b.start) && near(a.end, b.end) || near(a.start, b.end) && near(a.end, b.start)
-        };
-        m.detection.flags.contains(Flags::JOINED) && !is_even && !before.iter().any(again)
-    };
-    let beats_stars = |m: &Measured| {
-        let slack_rad = CLEAR_SIGMAS * m.detection.angle_err_rad();
-        let least = CLEAR_GAIN.max(CLEAR_SHARE * m.detection.snr.powi(2));
-        m.gain_over_star_trails.is_some_and(|gain| gain > least)
-            && last_fits::as_seen(&m.detection).whole
-            && tracking::is_turned(&m.detection.segment, slack_rad, motion)
-    };
-    let is_clear = |m: &Measured| {
-        m.detection.snr >= least_snr
-            && m.sigma_eff_px < clear_width(m.detection.snr) * sigma_eff_px
-            && !m.detection.flags.intersects(blended)
-            && !is_row(m)
-            && m.is_target(&motion.mode())
-            && (tracking::is_distinct(&m.detection.segment, motion)
-                || bright.is_some_and(|stars| {
-                    beats_stars(m)
-                        || tracking::is_short_and_turned(&m.detection.segment, motion) && !m.is_remnant(stars, motion)
-                }))
-    };
-    measured.into_iter().filter(is_clear).collect()
-}
-
-/// Whether a trail among bright stars may be one of [`clear_targets`] once it is measured: stars too faint to be known are
-/// ten times as many, and measuring them costs as much as finding them.
-pub(crate) fn may_be_clear_target(trail: &Believed, motion: &StarMotion, least_snr: f64) -> bool {
-    let segment = &trail.trail().segment;
-    trail.fit.snr >= least_snr
-        && (tracking::is_distinct(segment, motion)
-            || tracking::is_short_and_turned(segment, motion)
-            || trail.gain_over_star_trails.is_some_and(|gain| gain > CLEAR_GAIN))
-}
-
-/// A trail that explains so much more S/N² than stars in its place, prices included, is none of them; of a bright one this
-/// part of its own, since no model follows its light.
-const CLEAR_GAIN: f64 = 60.0;
-const CLEAR_SHARE: f64 = 0.02;
-
-/// It must also be turned further than rows of stars are, by so many errors of its angle: what is left of a bright star
-/// lies along it.
-const CLEAR_SIGMAS: f64 = 3.0;
-
-/// Made of pieces, from this S/N on one that fits is not made of stars.
-const EVEN_SNR: f64 = 100.0;
-
-/// A trail whose ends lie within so many PSF widths is the same again.
-const AGAIN_SIGMAS: f64 = 3.0;
 
 /// A candidate no longer than so many of its widths looks like a point.
 const POINT_WIDTHS: f64 = 6.0;

@@ -34,20 +34,22 @@ fn bounds(segment: &Segment, reach_px: f64) -> [(f64, f64); 2] {
 
 /// Each in the first group in which it meets none, by those before it that it meets.
 pub(crate) fn in_turns(met: &[Vec<usize>]) -> Vec<Vec<usize>> {
-    in_groups(met, |before| (0..).find(|turn| !before.contains(turn)).unwrap_or_default())
+    in_groups(met, |before| before.iter().zip(0..).take_while(|(turn, n)| *turn == n).count())
 }
 
 /// Each as soon as all before it are done that it meets: turn by turn it is as if done one by one.
 pub(crate) fn in_order(met: &[Vec<usize>]) -> Vec<Vec<usize>> {
-    in_groups(met, |before| before.iter().max().map_or(0, |last| last + 1))
+    in_groups(met, |before| before.last().map_or(0, |last| last + 1))
 }
 
-/// Each in the group that those of the ones it has met say.
+/// Each in the group that those of the ones it has met say, each of these once and in ascending order.
 fn in_groups(met: &[Vec<usize>], group: impl Fn(&[usize]) -> usize) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut group_of = Vec::with_capacity(met.len());
+    let mut group_of: Vec<usize> = Vec::with_capacity(met.len());
     for (i, met) in met.iter().enumerate() {
-        let before: Vec<usize> = met.iter().map(|&j| group_of[j]).collect();
+        let mut before: Vec<usize> = met.iter().map(|&j| group_of[j]).collect();
+        before.sort_unstable();
+        before.dedup();
         let own = group(&before);
         groups.resize_with(groups.len().max(own + 1), Vec::new);
         groups[own].push(i);

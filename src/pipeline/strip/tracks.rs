@@ -102,52 +102,55 @@ pub(crate) struct Crossing {
     pub(crate) middle: Point,
     /// From the middle to the end that lies across the stars' direction: along it, and across, which is not negative.
     half: (f64, f64),
-    /// So far from the line a star along it reaches at most, and one beside it lies.
+    /// The light of a star that lies on a place reaches so far from it along its direction, and across.
     along_px: f64,
     across_px: f64,
+    /// Along the stars' direction: of a star beyond the line's ends half may lie there.
+    half_length_px: f64,
 }
 
 impl Crossing {
     pub(crate) fn new(line: &Segment, sigma_px: f64, motion: &StarMotion) -> Self {
         let middle = line.midpoint();
         let (u, v) = Segment::around(middle, 1.0, motion.angle_rad).along_across(line.start);
-        let half = (u - 0.5, v);
+        let half = if v < 0.0 { (0.5 - u, -v) } else { (u - 0.5, v) };
+        let ends_px = 2.0 * REACH_SIGMAS * sigma_px;
         Self {
             middle,
-            half: if half.1 < 0.0 { (-half.0, -half.1) } else { half },
-            along_px: 0.5 * motion.length_px + 2.0 * REACH_SIGMAS * sigma_px,
+            half,
+            along_px: motion.length_px + ends_px,
             across_px: REACH_SIGMAS * sigma_px,
+            half_length_px: half.0.abs() + 0.5 * motion.length_px + ends_px,
         }
     }
 
-    /// Along the stars' direction.
     pub(crate) fn half_length_px(&self) -> f64 {
-        self.half.0.abs() + self.along_px
+        self.half_length_px
     }
 
     pub(crate) fn half_width_px(&self) -> f64 {
         self.half.1 + self.across_px
     }
 
-    /// No star that lights the line lies further from it.
+    /// No light of a star on the line lies further from it.
     pub(crate) fn reach_px(&self) -> f64 {
         self.along_px.hypot(self.across_px)
     }
 
-    /// From where to where along the stars' direction a star so far across may light the line.
+    /// From where to where along the stars' direction a star on the line lies whose axis is so far across.
     fn stretch(&self, across_px: f64) -> [f64; 2] {
         let (u, v) = self.half;
         let along = |across_px: f64| if v > 0.0 { u * (across_px / v).clamp(-1.0, 1.0) } else { u.copysign(across_px) };
         let (a, b) = (along(across_px - self.across_px), along(across_px + self.across_px));
-        [a.min(b) - self.along_px, a.max(b) + self.along_px]
+        [(a.min(b) - self.along_px).max(-self.half_length_px), (a.max(b) + self.along_px).min(self.half_length_px)]
     }
 
     /// Pixels on all tracks `step_px` apart, at most.
     pub(crate) fn n_px(&self, step_px: f64) -> usize {
-        let n_tracks = 2.0 * self.half_width_px() / step_px + 1.0;
+        let n_tracks = 2.0 * (self.half_width_px() / step_px).ceil() + 1.0;
         let (u, v) = (self.half.0.abs(), self.half.1);
         let run_px = if self.across_px < v { u * self.across_px / v } else { u };
-        (2.0 * (run_px + self.along_px) * n_tracks) as usize
+        (2.0 * (run_px + self.along_px).min(self.half_length_px) * n_tracks).ceil() as usize
     }
 }
 
@@ -193,26 +196,67 @@ mod tests {
     fn stars_on_a_line_lie_on_its_tracks_which_are_far_shorter_than_all_it_spans() {
         let (angle_rad, length_px, reach_px) = (0.3_f64, 40.0, REACH_SIGMAS * SIGMA);
         let motion = StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
-        for (line_px, turn_rad, share) in [(900.0, 0.4, 0.2), (900.0, -2.0, 0.5), (30.0, 0.1, 1.0), (600.0, 0.0, 1.0)] {
+        for (line_px, turn_rad, share) in [(900.0, 0.4, 0.3), (900.0, -2.0, 0.5), (30.0, 0.1, 1.1), (600.0, 0.0, 1.1)] {
             let line = Segment::around(Point::new(500.0, 400.0), line_px, angle_rad + turn_rad);
             let crossing = Crossing::new(&line, SIGMA, &motion);
             let whole = Segment::around(line.midpoint(), 1.0, angle_rad);
-            for (at, off_px) in [0.0, 0.3, 0.5, 1.0].into_iter().flat_map(|at| [-4.0, 0.0, 4.0].map(|off| (at, off))) {
+            let off = [-4.0, 0.0, 4.0];
+            // A star that touches the line anywhere, with any of its parts.
+            for (at, off_px) in (0..=20).flat_map(|k| off.map(|off| (f64::from(k) / 20.0, off))) {
                 let (u, across_px) = whole.along_across(line.at(at));
-                let across_px = across_px + off_px;
-                let [from, to] = crossing.stretch(across_px);
-                let star = (u - 0.5 - 0.5 * length_px - reach_px, u - 0.5 + 0.5 * length_px + reach_px);
-                assert!(from <= star.0 && star.1 <= to, "{from} to {to} without {star:?}");
-                assert!(across_px.abs() <= crossing.half_width_px());
+                let [from, to] = crossing.stretch(across_px + off_px);
+                for part in [0.0, 0.3, 0.5, 1.0] {
+                    let begin = u - 0.5 - part * length_px;
+                    let star = (begin - reach_px, begin + length_px + reach_px);
+                    let all = crossing.half_length_px();
+                    assert!(from <= star.0.max(-all) && star.1.min(all) <= to, "{from} to {to} without {star:?}");
+                }
+                assert!((across_px + off_px).abs() <= crossing.half_width_px());
             }
             let n_tracks = (crossing.half_width_px() / SIGMA).ceil() as i32;
-            let px: f64 = (-n_tracks..=n_tracks)
-                .map(|k| crossing.stretch(f64::from(k) * SIGMA))
-                .map(|[from, to]| to - from)
-                .sum();
-            let all = 2.0 * crossing.half_length_px() * (2.0 * crossing.half_width_px() / SIGMA + 1.0);
+            let stretches = (-n_tracks..=n_tracks).map(|k| crossing.stretch(f64::from(k) * SIGMA));
+            let px: f64 = stretches.map(|[from, to]| to - from).sum();
+            let all = 2.0 * crossing.half_length_px() * f64::from(2 * n_tracks + 1);
             let n_px = crossing.n_px(SIGMA) as f64;
-            assert!(n_px < share * all + 1.0 && px < 1.2 * n_px + 500.0, "{px}, {n_px} of {all}");
+            assert!(px <= n_px && n_px < 1.5 * px && n_px < share * all, "{px}, {n_px} of {all}");
         }
+    }
+
+    #[test]
+    fn stars_that_a_line_crosses_anywhere_are_found_on_its_tracks() {
+        let (side, length_px, angle_rad) = (300, 40.0, 0.3);
+        let motion = StarMotion { length_px, angle_rad, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
+        let line = Segment::around(Point::new(150.0, 150.0), 220.0, angle_rad - 0.6);
+        let direction = Segment::around(Point::new(0.0, 0.0), 1.0, angle_rad).direction();
+        // Where on the line, and which of its parts lies there.
+        let stars = [(0.1, 0.1), (0.4, 0.9), (0.6, 0.05), (0.9, 0.7)].map(|(at, part)| {
+            let place = line.at(at);
+            let along = (0.5 - part) * length_px;
+            Segment::around(
+                Point::new(place.x + along * direction.0, place.y + along * direction.1),
+                length_px,
+                angle_rad,
+            )
+        });
+        let mut pixels = simulate::gaussian_frame(side, side, 7, 1.0);
+        stars.iter().for_each(|star| simulate::add_streak(&mut pixels, side, star, SIGMA, 600.0));
+        // One far from the line, which none of its tracks sees.
+        let other = Segment::around(Point::new(150.0, 30.0), length_px, angle_rad);
+        simulate::add_streak(&mut pixels, side, &other, SIGMA, 3000.0);
+        let mut backend = CpuBackend::default();
+        backend.prepare(side, side).unwrap();
+        backend.ingest(&Frame::new(&pixels, side, side).unwrap()).unwrap();
+        background::draw_map(&mut backend, Mesh::new(side, side, 64)).unwrap().unwrap();
+        let crossing = Crossing::new(&line, SIGMA, &motion);
+        let mut strip = Strip::crossed(&mut backend, &crossing, 0.5 * SIGMA, SIGMA, &motion).unwrap();
+        for _ in &stars {
+            let found = strip.best_star().unwrap();
+            let middle = strip.segment(&found).midpoint();
+            let off = stars.iter().map(|s| s.midpoint().distance(middle)).fold(f64::INFINITY, f64::min);
+            assert!(off < 2.5, "{off} px from the nearest star: {middle:?}");
+            strip.add(&found, -1.0);
+            assert!((strip.power_of(&found) / found.snr.powi(2) - 1.0).abs() < 0.01);
+        }
+        assert!(strip.best_star().is_none_or(|s| s.snr < 6.0));
     }
 }
