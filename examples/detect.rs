@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use skystreak::export::{csv, json, mask, overlay, regions};
 use skystreak::io::fits::{self, HduChoice, ReadOptions};
 use skystreak::{
-    Detection, Detector, FixedPattern, Frame, FrameFlag, Kind, Reference, Report, Role, Sky, TrackingMode,
+    Detection, Detector, FixedPattern, Flags, Frame, FrameFlag, Kind, Point, Reference, Report, Role, Sky, TrackingMode,
 };
 use support::{DetectorOptions, HeaderOptions};
 
@@ -270,26 +270,29 @@ fn describe_flag(flag: FrameFlag) -> String {
     format!("{} ({meaning})", flag.name())
 }
 
-/// Errors are those of 68 %, of ends along the track.
+/// Errors are those of 68 %, of ends along the track. An end beyond the frame may be anywhere there.
 fn describe_detection(d: &Detection) -> String {
-    let (a, b, along) = (d.segment.start, d.segment.end, d.along_68_px);
+    let along = d.along_68_px;
+    let end = |p: Point, err_px: f64, beyond: Flags| {
+        let and = if d.flags.contains(beyond) { "and beyond".to_owned() } else { format!("± {err_px:.2}") };
+        format!("({:.2}, {:.2}) {and}", p.x, p.y)
+    };
     let place = match d.kind {
-        Kind::Streak => format!(
-            "streak ({:.2}, {:.2}) ± {:.2} to ({:.2}, {:.2}) ± {:.2}, {:.2} ± {:.2} px at {:.3} ± {:.3} deg",
-            a.x,
-            a.y,
-            along.start_px,
-            b.x,
-            b.y,
-            along.end_px,
-            d.length_px(),
-            along.length_px,
-            d.angle_rad().to_degrees(),
-            d.angle_err_rad().to_degrees()
-        ),
+        Kind::Streak => {
+            let is_whole = !d.flags.intersects(Flags::END1_OFF_FRAME | Flags::END2_OFF_FRAME);
+            let error = if is_whole { format!("± {:.2} px", along.length_px) } else { "px and more".to_owned() };
+            format!(
+                "streak {} to {}, {:.2} {error} at {:.3} ± {:.3} deg",
+                end(d.segment.start, along.start_px, Flags::END1_OFF_FRAME),
+                end(d.segment.end, along.end_px, Flags::END2_OFF_FRAME),
+                d.length_px(),
+                d.angle_rad().to_degrees(),
+                d.angle_err_rad().to_degrees()
+            )
+        }
         Kind::Point => {
-            let [x_err, y_err] = [0, 1].map(|k| d.covariance_px2[k][k].sqrt());
-            format!("point ({:.2} ± {x_err:.2}, {:.2} ± {y_err:.2})", a.x, a.y)
+            let (place, [x_err, y_err]) = (d.segment.start, [0, 1].map(|k| d.covariance_px2[k][k].sqrt()));
+            format!("point ({:.2} ± {x_err:.2}, {:.2} ± {y_err:.2})", place.x, place.y)
         }
     };
     let star = if d.role == Role::Star { "star's " } else { "" };

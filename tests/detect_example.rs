@@ -89,6 +89,19 @@ fn check_line(line: &Value) {
 }
 
 #[test]
+fn an_end_that_was_not_seen_has_no_error_in_the_text() {
+    let Some(output) = detect(&[FRAME]) else { return };
+    let streaks: Vec<&str> = text(&output.stdout).lines().filter(|line| line.starts_with("  streak ")).collect();
+    let (cut, whole): (Vec<&str>, Vec<&str>) = streaks.iter().partition(|line| line.contains("off_frame"));
+    assert!(cut.len() == 1 && !whole.is_empty(), "{streaks:?}");
+    let errors = |line: &str| line.matches('±').count();
+    assert!(cut[0].contains(") and beyond, ") && cut[0].contains(" px and more at "), "{}", cut[0]);
+    // Of one end, the angle and the flux; else of both ends and the length too.
+    assert_eq!(errors(cut[0]), 3, "{}", cut[0]);
+    assert!(whole.iter().all(|line| errors(line) == 5 && !line.contains("and ")), "{whole:?}");
+}
+
+#[test]
 fn a_bad_file_does_not_stop_the_others() {
     let dir = TempDir::new();
     let bad = dir.file("bad.fits", b"These are notes about the night.\n");
