@@ -133,4 +133,21 @@ mod tests {
         let (all, none) = enough_of_first_look(trails[..300].to_vec(), &motion, 20.0);
         assert_eq!((all.len(), none.len()), (300, 0));
     }
+
+    #[test]
+    fn a_piece_beside_what_may_be_a_target_is_measured_with_it() {
+        let motion = StarMotion { length_px: 40.0, angle_rad: 0.3, length_err_px: 0.0, angle_err_rad: 0.0, n_stars: 0 };
+        let at = |trail: &Believed, part: f64| trail.trail().segment.at(part);
+        let trail = |middle: Point, length_px: f64, angle_rad: f64, snr: f64| {
+            let segment = Segment::around(middle, length_px, angle_rad);
+            let trail = Trail { segment, flux: 1.0, background: 0.0, sigma_eff_px: 1.5 };
+            Believed::new(TrailFit { snr, ..TrailFit::unfitted(trail) }, Origin::Found)
+        };
+        let target = trail(Point::new(200.0, 100.0), 90.0, 1.2, 30.0);
+        let piece = trail(at(&target, 0.6), 10.0, 1.1, 9.0);
+        let star = trail(Point::new(200.0, 300.0), 40.0, 0.3, 60.0);
+        let piece_of_star = trail(at(&star, 0.6), 9.0, 0.4, 9.0);
+        let kept = may_be_clear(vec![star, target, piece, piece_of_star], &motion, 11.0);
+        assert_eq!(kept, [target, piece]);
+    }
 }

@@ -277,7 +277,7 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
     [1, 2, 4, 8].into_iter().filter(large_enough).find_map(|part| vector_of_most(brightest(part), share(part)))
 }
 
-/// Thousands of streaks need not all be held against all: of that many and more some are.
+/// Of thousands of streaks not each has to be held against all: so many are, or up to twice as many.
 const ENOUGH_ASKED: usize = 500;
 
 fn vector_of_most(streaks: &[&Seen], least_share: f64) -> Option<TrackingMode> {
