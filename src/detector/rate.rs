@@ -125,8 +125,7 @@ impl RateFrame<'_> {
         let clear = clear_targets(measured, &self.first.motion, sigma, BRIGHT_SNR, None, &[]);
         let (sky, stars) = self.find_bright(&measured_trails(&clear))?;
         self.backend.add_trails(&measured_trails(&clear), 1.0)?;
-        let motion = stars.motion;
-        let may_be_clear = |trails| clear_targets::may_be_clear(trails, &motion, CLEAR_SNR);
+        let may_be_clear = |trails| clear_targets::may_be_clear(trails, &stars.motion, CLEAR_SNR);
         let (_, found) = self.search(sky, &stars, FIRST_SHARE * CLEAR_SNR, may_be_clear)?;
         let bright = believed_trails(&stars.trails);
         let sigma = effective_sigma(stars.psf_sigma_px);

@@ -79,7 +79,7 @@ pub(crate) fn clear_targets(
 }
 
 /// Those of some trails that may be [`clear_targets`] by their first fits, and what may be pieces of them: stars too faint to
-/// be known are ten times as many, and take as long to measure as to find.
+/// be known are ten times as many.
 pub(crate) fn may_be_clear(mut trails: Vec<Believed>, motion: &StarMotion, least_snr: f64) -> Vec<Believed> {
     let may_be = |trail: &Believed| {
         let segment = &trail.trail().segment;

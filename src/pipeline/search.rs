@@ -170,7 +170,7 @@ impl Kept {
 /// Segments by their middles, directions and halves: most pairs are apart, and need no correlation. Each list has a
 /// chunk's worth of them, and is filled up with segments that nothing is near.
 #[derive(Debug, Default)]
-struct Middles {
+pub(crate) struct Middles {
     chunks: Vec<[[f32; AT_ONCE]; 5]>,
     n: usize,
 }
@@ -185,7 +185,7 @@ impl Middles {
         [middle.x, middle.y, c, s, 0.5 * segment.length_px() + 0.5].map(|v| v as f32)
     }
 
-    fn push(&mut self, segment: &Segment) {
+    pub(crate) fn push(&mut self, segment: &Segment) {
         if self.n.is_multiple_of(AT_ONCE) {
             let mut empty = [[0.0; AT_ONCE]; 5];
             empty[4] = [f32::NEG_INFINITY; AT_ONCE];
@@ -200,7 +200,7 @@ impl Middles {
 
     /// Those that neither the direction of one of the two nor the one across it shows to be further apart than `reach`:
     /// all others have nothing in common, by definition.
-    fn near(&self, segment: &Segment, reach: f32) -> impl Iterator<Item = usize> {
+    pub(crate) fn near(&self, segment: &Segment, reach: f32) -> impl Iterator<Item = usize> {
         let [x, y, c, s, half] = Self::of(segment);
         let is_near = move |[xs, ys, cs, ss, halves]: &[[f32; AT_ONCE]; 5]| -> [bool; AT_ONCE] {
             std::array::from_fn(|i| {

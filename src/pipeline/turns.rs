@@ -4,32 +4,18 @@ use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::Segment;
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
+use crate::pipeline::search::Middles;
 
 /// For each of some segments, in their order, those before it that it meets. None meet that are further apart than
 /// `reach_px`; of the others `meet` tells, asked for one and one before it.
 pub(crate) fn met_before(segments: &[Segment], reach_px: f64, meet: impl Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
-    // In a crowded frame there are thousands, most of them far from each other: their boxes are swept through.
-    let boxes: Vec<[(f64, f64); 2]> = segments.iter().map(|s| bounds(s, 0.5 * reach_px)).collect();
-    let mut from_the_left: Vec<usize> = (0..segments.len()).collect();
-    from_the_left.sort_unstable_by(|&i, &j| boxes[i][0].0.total_cmp(&boxes[j][0].0));
-    let mut met = vec![Vec::new(); segments.len()];
-    for (n, &i) in from_the_left.iter().enumerate() {
-        let [x, y] = boxes[i];
-        let beside = from_the_left[n + 1..].iter().take_while(|&&j| boxes[j][0].0 <= x.1);
-        for &j in beside.filter(|&&j| boxes[j][1].0 <= y.1 && y.0 <= boxes[j][1].1) {
-            let (before, after) = (i.min(j), i.max(j));
-            if meet(after, before) {
-                met[after].push(before);
-            }
-        }
-    }
-    met
-}
-
-/// From where to where a segment and what is so near to it lie, in x and in y.
-fn bounds(segment: &Segment, reach_px: f64) -> [(f64, f64); 2] {
-    let (a, b) = (segment.start, segment.end);
-    [(a.x, b.x), (a.y, b.y)].map(|(a, b)| (a.min(b) - reach_px, a.max(b) + reach_px))
+    let mut before = Middles::default();
+    let met_by = |(i, segment): (usize, &Segment)| {
+        let met = before.near(segment, reach_px as f32).filter(|&j| meet(i, j)).collect();
+        before.push(segment);
+        met
+    };
+    segments.iter().enumerate().map(met_by).collect()
 }
 
 /// Each in the first group in which it meets none, by those before it that it meets.
@@ -132,8 +118,7 @@ mod tests {
         let met = met_before(&segments, 15.0, near);
         let expected = |i: usize| (0..i).filter(|&j| distance(i, j) < 15.0).collect::<Vec<_>>();
         let mut n = 0;
-        for (i, mut met) in met.into_iter().enumerate() {
-            met.sort_unstable();
+        for (i, met) in met.into_iter().enumerate() {
             assert_eq!(met, expected(i), "{i}");
             n += met.len();
         }
