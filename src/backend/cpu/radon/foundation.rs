@@ -19,20 +19,21 @@ pub(super) struct Foundation {
     columns: usize,
     /// Of so many columns, all of a band.
     pub(super) n_blocks: usize,
-    block_columns: usize,
+    pub(super) block_columns: usize,
 }
 
 impl Foundation {
     pub(super) fn new(task: &Task, stage: &Stage<'_>, cut: Cut) -> Self {
         let pad = stage.shifts.end - 1;
+        let block_columns = cut.block_columns(pad + task.columns);
         Self {
             keep_step: stage.keep_step,
             first_shift: stage.shifts.start,
             n_shifts: stage.shifts.len(),
             pad,
             columns: task.columns,
-            n_blocks: (pad + task.columns).div_ceil(cut.short_columns),
-            block_columns: cut.short_columns,
+            n_blocks: (pad + task.columns).div_ceil(block_columns),
+            block_columns,
         }
     }
 
@@ -137,14 +138,14 @@ mod tests {
         let short = task.levels.iter().position(|l| l.height == 16).unwrap();
         let phase = Phase::new(task, 0, short, Wedge::ALL_SLOPES, true);
         let stage = phase.stages.last().unwrap();
-        let layout = Foundation::new(task, stage, Cut { short_columns: 32, ..CUT });
+        let layout = Foundation::new(task, stage, Cut { short_columns: 26, ..CUT });
         let n_rows = layout.n_shifts * task.rows.div_ceil(layout.keep_step);
         // The block in the middle is the brightest, then the second, then the last.
         let largest: Vec<f32> = (0..n_rows * layout.n_blocks).map(|i| [1.0, 3.0, 4.0, 2.0][i % 4]).collect();
         let nodes = vec![0.0; layout.stride() * n_rows];
         let mut stored = Stored { arch: Arch::new(), layout, nodes: &nodes, largest: &largest };
         assert_eq!((layout.n_blocks, layout.n_shifts), (4, 16));
-        for (first, width, most) in [(0, 32, 1.0), (10, 30, 3.0), (10, 60, 4.0), (97, 8, 2.0)] {
+        for (first, width, most) in [(0, 27, 1.0), (10, 30, 3.0), (10, 60, 4.0), (97, 8, 2.0)] {
             let (mut room, mut bounds) = (vec![0.0; width * 16], vec![0.0; 16]);
             let given = stored.give(2 * layout.keep_step, first - layout.pad as i64, stage, &mut room, &mut bounds);
             assert_eq!(given, Given::There(2 * layout.start_len() + first as usize));

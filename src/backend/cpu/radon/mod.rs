@@ -31,8 +31,9 @@ use crate::pipeline::segments::{SegmentSet, Task};
 struct Cut {
     /// Height of the last level of the short phase, at most.
     short_height: usize,
-    /// Rows of a block of the short phase, in units of that height.
+    /// Rows of a block of the short phase, in units of that height, at most.
     short_rows: usize,
+    /// Columns of a block of the short phase, about.
     short_columns: usize,
     /// Shifts of a wedge at the tallest level.
     wedge_shifts: usize,
@@ -51,9 +52,17 @@ impl Cut {
         if rows > 2048 { CUT_OF_TALL } else { CUT }
     }
 
-    /// A band sums rows below it as well: few of them are best, as long as every thread has one.
-    fn for_threads(self, rows: usize, threads: usize) -> Self {
-        Self { short_rows: (rows / (threads * self.short_height)).clamp(1, self.short_rows), ..self }
+    /// Rows of a band of the short phase whose last level has this height. A band sums rows below it as well: few of
+    /// them are best, as long as every thread has as many.
+    fn band_rows(self, rows: usize, last_height: usize, threads: usize) -> usize {
+        let n_bands = rows.div_ceil(self.short_rows * self.short_height).next_multiple_of(threads);
+        rows.div_ceil(n_bands).next_multiple_of(last_height)
+    }
+
+    /// Columns of a block of the short phase: a block sums columns beside it as well, so that all are of one width.
+    fn block_columns(self, columns: usize) -> usize {
+        let n_blocks = (columns + self.short_columns / 2) / self.short_columns;
+        columns.div_ceil(n_blocks.max(1))
     }
 }
 
@@ -84,7 +93,7 @@ impl Scratch {
         // In either tower a start every half of the height, and as many shifts as the height has rows.
         let nodes = |rows: usize, columns: usize| {
             let cut = Cut::of(rows);
-            2 * (rows + cut.short_rows * cut.short_height) * (columns + cut.short_height)
+            2 * (rows + (cut.short_rows + 1) * cut.short_height) * (columns + cut.short_height)
         };
         (nodes(height, width).max(nodes(width, height)) * size_of::<f32>()) as u64
     }
@@ -96,10 +105,9 @@ impl Scratch {
         segments: &SegmentSet,
         request: &SearchRequest,
     ) -> Vec<Peak> {
-        let threads = rayon::current_num_threads();
-        let cut = |task: &Task| Cut::of(task.rows).for_threads(task.rows, threads);
+        let images = [filtered, coverage];
         let peaks: Vec<Peak> =
-            segments.tasks.iter().flat_map(|t| self.transform(t, [filtered, coverage], request, cut(t))).collect();
+            segments.tasks.iter().flat_map(|t| self.transform(t, images, request, Cut::of(t.rows))).collect();
         best_of_cells(&peaks)
     }
 
@@ -117,19 +125,18 @@ impl Scratch {
 
     fn short_levels(&mut self, phase: &Phase<'_>, images: [&Image; 2], request: &SearchRequest, cut: Cut) -> Vec<Peak> {
         let Some(last) = phase.stages.last() else { return Vec::new() };
-        let band_rows = cut.short_rows * last.level.height;
+        let band_rows = cut.band_rows(phase.task.rows, last.level.height, rayon::current_num_threads());
         let n_bands = phase.task.rows.div_ceil(band_rows);
         let kept = Foundation::new(phase.task, last, cut);
         // What a band leaves behind; nothing where nothing is kept.
         let starts = if phase.keeps_last { band_rows.div_ceil(last.keep_step) } else { 0 };
         let (nodes, of_blocks) = (starts * kept.start_len(), starts * kept.n_shifts * kept.n_blocks);
-        self.values.resize(n_bands * nodes, 0.0);
-        self.weights.resize(if request.weighted { n_bands * nodes } else { 0 }, 0.0);
-        self.largest.resize(n_bands * of_blocks, 0.0);
+        let of_weights = if request.weighted { nodes } else { 0 };
         let [values, weights, largest] =
-            [(&mut self.values, nodes), (&mut self.weights, nodes), (&mut self.largest, of_blocks)].map(
+            [(&mut self.values, nodes), (&mut self.weights, of_weights), (&mut self.largest, of_blocks)].map(
                 |(all, of_band)| {
-                    let mut bands: Vec<&mut [f32]> = all.chunks_mut(of_band.max(1)).collect();
+                    all.resize(all.len().max(n_bands * of_band), 0.0);
+                    let mut bands: Vec<&mut [f32]> = all.chunks_mut(of_band.max(1)).take(n_bands).collect();
                     bands.resize_with(n_bands, Default::default);
                     bands
                 },
@@ -140,7 +147,7 @@ impl Scratch {
         let bands = stored.into_par_iter().enumerate().flat_map_iter(|(band, mut stored)| {
             let rows = band * band_rows..((band + 1) * band_rows).min(phase.task.rows);
             let mut peaks = Vec::new();
-            for block in phase.band_blocks(rows, cut.short_columns) {
+            for block in phase.band_blocks(rows, kept.block_columns) {
                 let job = Job { phase, block: &block, request };
                 let last = phase.keeps_last.then_some(&mut stored as &mut dyn LastLevel);
                 let found = MEMORY.with_borrow_mut(|memory| {
