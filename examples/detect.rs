@@ -159,6 +159,10 @@ impl Standing {
 }
 
 fn read(path: &Path, options: &Options) -> AnyResult<Frame<'static>> {
+    if path.is_dir() {
+        let files = path.join("*.fits");
+        return Err(format!("{} is a folder; its frames are {}", path.display(), files.display()).into());
+    }
     let choice = ReadOptions { hdu: options.hdu.clone(), plane: options.plane };
     Ok(options.header.fill_in(fits::read_frame_with(path, &choice)?)?)
 }
@@ -185,7 +189,7 @@ fn process(
     }
     let n_left_out = n_all - report.detections.len();
     let sky = if options.sky.is_some() { detector.sky(&frame)? } else { None };
-    outputs.write(path, &frame, &report, sky)?;
+    let written = outputs.write(path, &frame, &report, sky)?;
     let name = path.display().to_string();
     Ok(if options.json {
         json::report_line(
@@ -194,7 +198,8 @@ fn process(
             json::Include { rejected: options.rejected, light_curves: options.light_curves },
         ) + "\n"
     } else {
-        describe(&name, &report, n_left_out, options.rejected)
+        let files: String = written.iter().map(|file| format!("  wrote {}\n", file.display())).collect();
+        describe(&name, &report, n_left_out, options.rejected) + &files
     })
 }
 
@@ -225,8 +230,9 @@ fn describe(name: &str, report: &Report, n_left_out: usize, with_rejected: bool)
         (0, n) => format!("{n} of stars left out, "),
         (n, _) => format!("{n} of stars, "),
     };
+    let points = report.points_threshold_snr.map(|snr| format!(", of points {snr:.1}")).unwrap_or_default();
     let mut lines = vec![format!(
-        "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({}, PSF sigma {:.2} px, threshold S/N {:.1})",
+        "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({}, PSF sigma {:.2} px, threshold S/N {:.1}{points})",
         report.rejected.len(),
         report.total_ms,
         report.device,
@@ -335,29 +341,35 @@ impl<'o> Outputs<'o> {
         Ok(Self { options, table, taken: HashSet::new() })
     }
 
-    fn write(&mut self, path: &Path, frame: &Frame<'_>, report: &Report, sky: Option<Sky>) -> AnyResult<()> {
+    /// Gives the files that hold one frame alone.
+    fn write(&mut self, path: &Path, frame: &Frame<'_>, report: &Report, sky: Option<Sky>) -> AnyResult<Vec<PathBuf>> {
         let stem = self.unused_stem(path);
+        let mut written = Vec::new();
+        let mut in_folder = |folder: &Path, ending: &str| {
+            written.push(folder.join(format!("{stem}.{ending}")));
+            written[written.len() - 1].clone()
+        };
         if let Some(folder) = &self.options.overlay {
-            overlay::save_png(&folder.join(format!("{stem}.png")), frame, report)?;
+            overlay::save_png(&in_folder(folder, "png"), frame, report)?;
         }
         if let Some(folder) = &self.options.regions {
-            let file = folder.join(format!("{stem}.reg"));
+            let file = in_folder(folder, "reg");
             fs::write(&file, regions::ds9(report)).map_err(|e| format!("{} cannot be written: {e}", file.display()))?;
         }
         if let Some(folder) = &self.options.mask {
             let affected = mask::affected(report, mask::DEFAULT_WIDTH_IN_SIGMAS);
-            fits::write_mask(&folder.join(format!("{stem}.mask.fits")), report.width, report.height, &affected)?;
+            fits::write_mask(&in_folder(folder, "mask.fits"), report.width, report.height, &affected)?;
         }
         if let (Some(folder), Some(sky)) = (&self.options.sky, sky) {
-            for (name, map) in [("level", sky.level), ("noise", sky.noise)] {
+            for (ending, map) in [("level.fits", sky.level), ("noise.fits", sky.noise)] {
                 let map = Frame::new(map, frame.width(), frame.height())?;
-                fits::write_frame(&folder.join(format!("{stem}.{name}.fits")), &map)?;
+                fits::write_frame(&in_folder(folder, ending), &map)?;
             }
         }
         if let Some(table) = &mut self.table {
             csv::write_rows(table, &path.display().to_string(), report)?;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// The file's name without its endings; frames of one name from different folders get a number.

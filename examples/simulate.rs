@@ -56,9 +56,9 @@ struct Options {
     /// With --kind rate: angle of the star trails, degrees from +x towards +y. Default: 17.
     #[arg(long)]
     trail_angle_deg: Option<f64>,
-    /// Number of streaks.
-    #[arg(short, long, default_value_t = 4)]
-    n: usize,
+    /// Number of streaks. Default: 4, with --points none.
+    #[arg(short, long)]
+    n: Option<usize>,
     /// Lengths of the streaks, px: `from:to` or one value.
     #[arg(long, default_value = "20:200")]
     length: Interval,
@@ -115,7 +115,8 @@ impl Options {
             Kind::Sidereal => (SceneConfig::default(), "sidereal"),
             Kind::Blank => (SceneConfig::blank(), "blank"),
         };
-        let streaks = RandomStreaks { n: self.n, snr: self.snr.0, length_px: self.length.0, ..Default::default() };
+        let n = self.n.unwrap_or(if self.points == 0 { 4 } else { 0 });
+        let streaks = RandomStreaks { n, snr: self.snr.0, length_px: self.length.0, ..Default::default() };
         let points = RandomStreaks { n: self.points, length_px: [0.0, 0.0], ..streaks };
         let scene = SceneConfig {
             width: self.width,

@@ -47,6 +47,9 @@ struct Options {
     /// Also detect the simulated camera's frames one by one, in turns with the stream, and print the ratio
     #[arg(long, conflicts_with = "folder")]
     compare: bool,
+    /// Leave out the stars of a frame in which these are trails
+    #[arg(long)]
+    targets: bool,
     /// Write JSON Lines as `detect` does, one object per frame; the totals go to the standard error
     #[arg(long)]
     json: bool,
@@ -91,7 +94,7 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
                 &config,
                 files_of(folder, options.watch),
                 |path| options.read(path),
-                |path, report| options.print(&path.display().to_string(), &report),
+                |path, report| options.print(&path.display().to_string(), report),
             )?;
             options.print_rates("stream", &summary, begin.elapsed());
             options.print_memory(&summary);
@@ -182,8 +185,9 @@ fn simulate_camera(detector: &Detector, config: &StreamConfig, options: &Options
         slots.clone(),
         |frame| Ok(frame.as_borrowed()),
         |_, report| {
-            options.print(&format!("frame {}", streamed.len()), &report);
-            streamed.extend(report.map(|r| r.detections));
+            let name = format!("frame {}", streamed.len());
+            streamed.extend(report.as_ref().map(|r| r.detections.clone()).ok());
+            options.print(&name, report);
         },
     )?;
     let in_stream = begin.elapsed();
@@ -211,9 +215,9 @@ impl Options {
         }
     }
 
-    fn print(&self, name: &str, report: &Result<Report>) {
-        match report {
-            Ok(report) if self.json => write_out(&(json::report_line(name, report, json::Include::default()) + "\n")),
+    fn print(&self, name: &str, report: Result<Report>) {
+        match report.map(|report| self.what_is_asked(report)) {
+            Ok(report) if self.json => write_out(&(json::report_line(name, &report, json::Include::default()) + "\n")),
             Ok(_) if self.quiet => {}
             Ok(report) => {
                 let n_stars = report.detections.iter().filter(|d| d.role == Role::Star).count();
@@ -230,6 +234,13 @@ impl Options {
                 eprintln!("{known}{error}");
             }
         }
+    }
+
+    fn what_is_asked(&self, mut report: Report) -> Report {
+        if self.targets {
+            report.detections.retain(|d| d.role == Role::Target);
+        }
+        report
     }
 
     fn print_rates(&self, what: &str, summary: &StreamSummary, elapsed: Duration) {

@@ -522,6 +522,8 @@ pub struct Report {
     pub exposure_secs: Option<f64>,
     /// The lowest S/N a streak of any length needed; infinite where nothing could be searched.
     pub threshold_snr: f64,
+    /// The S/N a point needed where the stars are trails; none where points are stars.
+    pub points_threshold_snr: Option<f64>,
     /// Detections by descending S/N, then by position.
     pub detections: Vec<Detection>,
     /// Candidates above the threshold that were not believed, in the same order.
@@ -534,7 +536,8 @@ pub struct Report {
     /// sum is less than `total_ms` by what is computed between them.
     pub operations_ms: Vec<(&'static str, f64)>,
     /// Time of each kernel on the GPU, ms, by the device's own clock, summed over its calls; empty on the CPU, and on
-    /// devices without timestamps, and short of some where there were thousands of calls. The wall times of the operations hold the way there and back as well.
+    /// devices without timestamps, and short of some where there were thousands of calls. The wall times of the
+    /// operations hold the way there and back as well.
     pub kernels_ms: Vec<(&'static str, f64)>,
     /// Wall time from the raw pixels to the report, ms.
     pub total_ms: f64,

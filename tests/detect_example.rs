@@ -147,6 +147,28 @@ fn stars_are_left_out_where_targets_are_asked_for() {
     assert!(all.iter().any(|role| role == "star"));
     all.retain(|role| role == "target");
     assert!(!targets.is_empty() && targets == all);
+
+    let dir = TempDir::new();
+    dir.file("trails.fits", &std::fs::read(&trails).unwrap());
+    let Some(output) = run("stream", &["--json", "--targets", dir.path().to_str().unwrap()]) else { return };
+    let line: Value = serde_json::from_str(text(&output.stdout).trim_end()).unwrap();
+    let of_stream: Vec<&str> =
+        line["detections"].as_array().unwrap().iter().map(|d| d["role"].as_str().unwrap()).collect();
+    assert_eq!(of_stream, targets);
+}
+
+#[test]
+fn the_text_says_what_a_point_needed_where_stars_are_trails() {
+    let Some(output) = detect(&[&FRAME.replace("sidereal_blank", "rate_trails")]) else { return };
+    let first = text(&output.stdout).lines().next().unwrap();
+    let threshold_after = |words: &str| -> f64 {
+        let (_, rest) = first.split_once(words).unwrap_or_else(|| panic!("{first}"));
+        rest.split([',', ')']).next().unwrap().parse().unwrap()
+    };
+    let [streaks, points] = ["threshold S/N ", ", of points "].map(threshold_after);
+    assert!(streaks > 5.0 && points > 4.5 && points < streaks, "{first}");
+    let Some(output) = detect(&[FRAME]) else { return };
+    assert!(!text(&output.stdout).contains("of points"));
 }
 
 #[test]
@@ -180,6 +202,10 @@ fn files_asked_for_are_written() {
     let options = ["--overlay", &overlay, "--regions", &regions, "--mask", &mask, "--csv", &csv, FRAME, FRAME];
     let Some(output) = detect(&options) else { return };
     assert!(output.status.success(), "{}", text(&output.stderr));
+    let names: Vec<&str> =
+        text(&output.stdout).lines().filter_map(|line| line.trim_start().strip_prefix("wrote ")).collect();
+    assert_eq!(names.len(), 6);
+    assert!(names.iter().all(|name| Path::new(name).exists()), "{names:?}");
     // The second frame of one name does not replace the first.
     for stem in ["sidereal_blank", "sidereal_blank-2"] {
         let read = |name: String| std::fs::read(dir.path().join(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -215,6 +241,7 @@ fn nonsense_is_refused() {
         (&["--csv", "no/table.fits.gz", FRAME], "the name of a FITS file"),
         (&["--device", "", FRAME], "is empty"),
         (&["--light-curves", FRAME], "--json"),
+        (&[concat!(env!("CARGO_MANIFEST_DIR"), "/testdata")], "*.fits"),
         (&[], "Usage"),
     ] {
         let Some(output) = detect(arguments) else { return };

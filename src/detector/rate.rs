@@ -304,6 +304,7 @@ impl RateFrame<'_> {
         findings.add_points(points);
         clock.stage("measure");
         let mut report = findings.into_report(detector.device_name(), clock.stages, clock.begin);
+        report.points_threshold_snr = Some(noise.points_snr);
         if stars.motion.n_stars == 0 {
             report.flags.push(FrameFlag::StarVectorUnseen);
         }

@@ -320,6 +320,7 @@ impl Detector {
             times: frame.times().cloned(),
             exposure_secs: frame.exposure_secs(),
             threshold_snr: f64::INFINITY,
+            points_threshold_snr: None,
             detections: Vec::new(),
             rejected: Vec::new(),
             flags: vec![flag],

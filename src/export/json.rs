@@ -36,6 +36,7 @@ pub fn report_line(frame_name: &str, report: &Report, include: Include) -> Strin
         exposure_s: report.exposure_secs,
         times: report.times.as_ref().map(TimesRecord::of),
         threshold_snr: report.threshold_snr,
+        points_threshold_snr: report.points_threshold_snr,
         flags: report.flags.iter().copied().map(FrameFlag::name).collect(),
         elapsed_ms: Elapsed { total_ms: Some(report.total_ms), parts: &report.stages_ms },
         operations_ms: Elapsed { total_ms: None, parts: &report.operations_ms },
@@ -62,6 +63,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     times: Option<TimesRecord<'a>>,
     threshold_snr: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    points_threshold_snr: Option<f64>,
     flags: Vec<&'static str>,
     elapsed_ms: Elapsed<'a>,
     operations_ms: Elapsed<'a>,

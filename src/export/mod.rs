@@ -76,6 +76,7 @@ mod sample {
             }),
             exposure_secs: Some(5.0),
             threshold_snr: 6.7,
+            points_threshold_snr: Some(5.75),
             detections: vec![streak, point, star],
             rejected: vec![Rejected {
                 segment: Segment::from_coordinates(0.0, 1.0, 2.0, 3.0),

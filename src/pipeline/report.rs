@@ -224,6 +224,7 @@ impl<'a> Findings<'a> {
             times: self.frame.times().cloned(),
             exposure_secs: self.frame.exposure_secs(),
             threshold_snr: self.thresholds.lowest(),
+            points_threshold_snr: None,
             detections: self.detections,
             rejected: self.rejected,
             flags,
