@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::Backend;
 use crate::backend::timed::Timed;
-use crate::detection::{PsfSource, Report};
 use crate::device::{Device, Engine};
 use crate::error::{Error, Result, require};
 use crate::frame::Frame;
@@ -21,6 +20,7 @@ use crate::pipeline::stars;
 use crate::pipeline::tracking::Tracking;
 use crate::pipeline::weigh::WeighConfig;
 use crate::reference::Reference;
+use crate::report::{PsfSource, Report};
 use stages::{Clock, Look};
 
 /// Everything that can be set. The default suits a raw frame of unknown origin.

@@ -43,13 +43,11 @@ mod geometry;
 pub mod io;
 mod pipeline;
 mod reference;
+mod report;
 pub mod simulate;
 mod stream;
 
-pub use detection::{
-    AlongIntervals, Detection, EndCovariance, Flags, FluxUnit, FrameFlag, Kind, LightCurve, PsfSource, RejectReason,
-    Rejected, Report, Role, TrackingMode,
-};
+pub use detection::{AlongIntervals, Detection, EndCovariance, Flags, FluxUnit, Kind, LightCurve, Role};
 pub use detector::{Candidate, Detector, DetectorConfig, Sky};
 pub use device::{Device, DeviceInfo, devices};
 pub use error::{Error, Result};
@@ -62,6 +60,7 @@ pub use pipeline::search::SearchConfig;
 pub use pipeline::tracking::Tracking;
 pub use pipeline::weigh::WeighConfig;
 pub use reference::Reference;
+pub use report::{FrameFlag, PsfSource, RejectReason, Rejected, Report, TrackingMode};
 pub use stream::{StreamConfig, StreamSummary};
 
 /// The README's example is compiled and run as well.

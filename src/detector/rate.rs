@@ -5,14 +5,14 @@ use super::Detector;
 use super::stages::{Clock, Found, Look, normalise_anew};
 use crate::Result;
 use crate::backend::Backend;
-use crate::detection::{FrameFlag, PsfSource, Report};
 use crate::frame::Frame;
 use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::believed::Believed;
 use crate::pipeline::clear_targets::{self, clear_targets};
 use crate::pipeline::last_fits::{self, Among, Measured};
 use crate::pipeline::lines::Lines;
 use crate::pipeline::measure::{Shape, Trail};
-use crate::pipeline::merge::{Believed, Search};
+use crate::pipeline::merge::Search;
 use crate::pipeline::points::{PointSearch, Points};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::report::Findings;
@@ -22,6 +22,7 @@ use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold;
 use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
+use crate::report::{FrameFlag, PsfSource, Report};
 
 /// Trails of this S/N and more are told from stars before any star is known, and would pass for several.
 pub(super) const BRIGHT_SNR: f64 = 20.0;

@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::rate::{self, FirstLook};
 use super::{Detector, lock};
 use crate::backend::{Backend, TileSource};
-use crate::detection::{FrameFlag, PsfSource, Report, TrackingMode};
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::geometry::Segment;
@@ -25,6 +24,7 @@ use crate::pipeline::stars::{self, StarField};
 use crate::pipeline::threshold::{Scatter, Thresholds};
 use crate::pipeline::tracking::{StarMotion, Tracking};
 use crate::pipeline::uneven::UnevenSky;
+use crate::report::{FrameFlag, PsfSource, Report, TrackingMode};
 
 /// PSF widths are rounded to this, so that the segment set of one frame serves the next.
 const PSF_STEP_PX: f64 = 0.02;

@@ -9,7 +9,7 @@ mod surface;
 pub(crate) use self::again::measure_again;
 use self::surface::Surface;
 use crate::backend::{Backend, TileSource};
-use crate::detection::FrameFlag;
+use crate::report::FrameFlag;
 use crate::{Error, Result};
 
 /// How the sky and its noise are estimated.

@@ -6,13 +6,14 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::backend::Backend;
-use crate::detection::TrackingMode;
 use crate::geometry::{Segment, track_angle_difference};
+use crate::pipeline::believed::{Believed, Origin};
 use crate::pipeline::measure::{FitRequest, FitSettings, Trail, TrailFit};
-use crate::pipeline::merge::{Believed, Origin, Search};
+use crate::pipeline::merge::Search;
 use crate::pipeline::strip::{BINS_AT_ONCE, Crossing, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 use crate::pipeline::turns::{in_order, met_before};
+use crate::report::TrackingMode;
 
 /// S/N² that a star must win: what its three parameters win of noise, twice. That two lie on a line is no rare thing.
 const STAR_PRICE: f64 = 6.0;

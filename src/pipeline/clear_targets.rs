@@ -4,10 +4,10 @@
 
 use crate::detection::Flags;
 use crate::geometry::Point;
+use crate::pipeline::believed::Believed;
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::last_fits::{self, Measured};
 use crate::pipeline::measure::Trail;
-use crate::pipeline::merge::Believed;
 use crate::pipeline::tracking::{self, StarMotion};
 
 /// A trail that explains so much more S/N² than stars in its place, prices included, is none of them; of a bright one this
@@ -111,8 +111,8 @@ pub(crate) fn enough_of_first_look(
 mod tests {
     use super::*;
     use crate::geometry::Segment;
+    use crate::pipeline::believed::Origin;
     use crate::pipeline::measure::TrailFit;
-    use crate::pipeline::merge::Origin;
 
     #[test]
     fn of_thousands_of_stars_some_are_measured_and_all_that_may_be_targets() {

@@ -3,14 +3,15 @@
 //! Method: docs/algorithm.md, "Merge".
 
 use crate::Result;
-use crate::detection::TrackingMode;
 use crate::geometry::Segment;
+use crate::pipeline::believed::Believed;
 use crate::pipeline::measure::{Trail, TrailFit};
-use crate::pipeline::merge::{BRIGHT_RECALL, BRIGHT_SNR, Believed, HIDING_SNR, Search};
+use crate::pipeline::merge::{BRIGHT_RECALL, BRIGHT_SNR, HIDING_SNR, Search};
 use crate::pipeline::search::{Peak, sort_peaks, suppress};
 use crate::pipeline::stars::Elongated;
 use crate::pipeline::tracking::{self, Seen, StarMotion};
 use crate::pipeline::weigh::Footprint;
+use crate::report::TrackingMode;
 
 /// A core is followed in directions that differ by an eighth of a half turn.
 const DIRECTION_STEP_RAD: f64 = std::f64::consts::PI / 8.0;

@@ -4,13 +4,13 @@
 
 use crate::Result;
 use crate::backend::TrackProfile;
-use crate::detection::RejectReason;
 use crate::error::require;
 use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::pipeline::chain::{ChainPrior, Misfit};
 use crate::pipeline::spikes::{BrightStar, is_spike};
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::uneven::UnevenSky;
+use crate::report::RejectReason;
 
 /// When a significant line is not believed.
 #[derive(Debug, Clone, PartialEq)]

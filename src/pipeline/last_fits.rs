@@ -4,10 +4,11 @@
 
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
-use crate::detection::{Detection, Flags, PsfSource, Role, TrackingMode};
+use crate::detection::{Detection, Flags, Role};
 use crate::frame::Frame;
 use crate::geometry::{Segment, track_angle_difference};
 use crate::pipeline::along::{self, AlongTrack, Track};
+use crate::pipeline::believed::{Believed, Origin};
 use crate::pipeline::blends;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::detected::{Reported, detection, seen_segment};
@@ -16,13 +17,13 @@ use crate::pipeline::ends::{EndSetting, KnownStars, Stars};
 use crate::pipeline::hidden;
 use crate::pipeline::judge::{KnownTrail, lies_along};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, SigmaPrior, Trail, TrailFit, UNCLIPPED_SIGMAS};
-use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::reported_fits::{ReportedFits, reported_fits, taken_out};
 use crate::pipeline::spikes;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::surroundings::Surroundings;
 use crate::pipeline::tracking::{self, Seen, StarMotion, Tracking};
+use crate::report::{PsfSource, TrackingMode};
 
 /// A trail with everything that is known of it, before it is judged.
 #[derive(Debug, Clone, PartialEq)]

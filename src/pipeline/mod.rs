@@ -5,8 +5,10 @@
 
 pub(crate) mod along;
 pub(crate) mod background;
+pub(crate) mod believed;
 pub(crate) mod blends;
 pub(crate) mod bundles;
+pub(crate) mod candidates;
 pub(crate) mod chain;
 pub(crate) mod clear_targets;
 pub(crate) mod detected;
@@ -23,6 +25,7 @@ pub(crate) mod last_fits;
 pub(crate) mod lines;
 pub(crate) mod measure;
 pub(crate) mod merge;
+pub(crate) mod peel;
 pub(crate) mod pieces;
 pub(crate) mod points;
 pub(crate) mod psf;

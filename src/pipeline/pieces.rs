@@ -3,11 +3,12 @@
 //! Method: docs/algorithm.md, "Merge".
 
 use crate::Result;
-use crate::detection::TrackingMode;
 use crate::geometry::{Point, Segment, track_angle_difference};
+use crate::pipeline::believed::{Believed, Origin};
 use crate::pipeline::measure::{FitRequest, Trail};
-use crate::pipeline::merge::{Believed, Origin, Search};
+use crate::pipeline::merge::Search;
 use crate::pipeline::tracking;
+use crate::report::TrackingMode;
 
 /// A joint trail must keep this fraction of the two pieces' S/N²: a gap of two thirds of the light is forgiven.
 pub(crate) const MIN_JOINT_POWER: f64 = 0.6;

@@ -4,15 +4,15 @@
 
 use crate::Result;
 use crate::backend::Backend;
-use crate::detection::{Detection, RejectReason, Rejected};
+use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
+use crate::pipeline::believed::{Believed, Origin};
 use crate::pipeline::detected::{detection, distance_to_border};
 use crate::pipeline::in_line::{self, STAR_ODDS};
 use crate::pipeline::judge::JudgeConfig;
 use crate::pipeline::last_fits::final_settings;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
-use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::star_trails::noise_of_light;
 use crate::pipeline::stars::{self, StarField};
@@ -20,6 +20,7 @@ use crate::pipeline::strip::{Doubt, REACH_SIGMAS, Source, Strip};
 use crate::pipeline::tracking::{self, StarMotion};
 use crate::pipeline::turns::{again, fit_in_turns};
 use crate::pipeline::weigh::{Field, SourceClass, WeighConfig};
+use crate::report::{RejectReason, Rejected};
 
 /// The points of a frame, and what was not believed.
 #[derive(Debug, Clone, Default)]

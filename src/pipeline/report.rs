@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::detection::{Detection, Flags, FrameFlag, PsfSource, RejectReason, Rejected, Report, Role, TrackingMode};
+use crate::detection::{Detection, Flags, Role};
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
 use crate::geometry::Segment;
@@ -17,6 +17,7 @@ use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
 use crate::pipeline::uneven::UnevenSky;
 use crate::pipeline::{bundles, extended};
+use crate::report::{FrameFlag, PsfSource, RejectReason, Rejected, Report, TrackingMode};
 
 /// How the trails of a frame say that the telescope moved.
 pub(crate) fn tracking_of(tracking: Tracking, measured: &[Measured]) -> TrackingMode {

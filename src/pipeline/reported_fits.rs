@@ -4,12 +4,12 @@
 
 use crate::Result;
 use crate::backend::Backend;
+use crate::pipeline::believed::Believed;
 use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::ends::{self, EndSetting, ExpectedEnds, Stars, Subject};
 use crate::pipeline::hidden;
 use crate::pipeline::last_fits::LastFit;
 use crate::pipeline::measure::{FitRequest, Trail, TrailFit};
-use crate::pipeline::merge::Believed;
 use crate::pipeline::stars_on_trail;
 
 /// What of a trail is out of the residual image while it is fitted.

@@ -6,9 +6,9 @@
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::geometry::{Point, Segment, track_angle_difference};
+use crate::pipeline::believed::Believed;
 use crate::pipeline::blends::{price_of_stars, price_of_target};
 use crate::pipeline::measure::Trail;
-use crate::pipeline::merge::Believed;
 use crate::pipeline::search::template_correlation;
 use crate::pipeline::star_trails::{FREE_SNR, StarTrails};
 use crate::pipeline::strip::BINS_AT_ONCE;
@@ -187,8 +187,8 @@ impl StarTrails {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::believed::Origin;
     use crate::pipeline::measure::TrailFit;
-    use crate::pipeline::merge::Origin;
     use crate::pipeline::strip::Doubt;
     use crate::pipeline::tracking::StarMotion;
 

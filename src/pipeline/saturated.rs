@@ -6,18 +6,19 @@
 mod light;
 mod patches;
 
-use crate::detection::{Detection, Flags, RejectReason, Rejected, Role};
+use crate::detection::{Detection, Flags, Role};
 use crate::frame::Frame;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::background::BackgroundMap;
+use crate::pipeline::believed::{Believed, Origin};
 use crate::pipeline::detected;
 use crate::pipeline::last_fits::final_settings;
 use crate::pipeline::measure::{N_TRIANGLE, Shape, Trail, TrailFit, triangle};
-use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::psf::effective_sigma;
 use crate::pipeline::stars::StarField;
 use crate::pipeline::tracking::StarMotion;
 use crate::pipeline::weigh::Footprint;
+use crate::report::{RejectReason, Rejected};
 use light::{FLANK_SIGMAS, Flanks, Light, halo_px};
 use patches::{Patch, filled_value, is_missing, patches, place};
 

@@ -4,7 +4,6 @@
 
 use crate::Result;
 use crate::backend::{Backend, TileSource, WALK_DIRECTIONS};
-use crate::detection::PsfSource;
 use crate::geometry::Segment;
 use crate::pipeline::background::{Mesh, TileStatistics};
 use crate::pipeline::judge::{KnownTrail, lies_along};
@@ -14,6 +13,7 @@ use crate::pipeline::psf::{PsfKernel, effective_sigma, optical_sigma};
 use crate::pipeline::spikes::BrightStar;
 use crate::pipeline::threshold::Scatter;
 use crate::pipeline::weigh::{CompactSource, Field, Footprint, SourceClass, WeighConfig, is_crowded};
+use crate::report::PsfSource;
 
 /// PSF width where nothing is known and no star can be measured, px: FWHM 3.5 px, usual for a ground telescope.
 pub(crate) const ASSUMED_SIGMA_PX: f64 = 1.5;

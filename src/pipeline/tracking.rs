@@ -5,8 +5,8 @@
 use std::f64::consts::PI;
 use std::str::FromStr;
 
-use crate::detection::TrackingMode;
 use crate::geometry::{Segment, track_angle_difference};
+use crate::report::TrackingMode;
 use crate::{Error, Result};
 
 /// How the telescope moved.

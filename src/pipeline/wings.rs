@@ -5,8 +5,8 @@
 use crate::Result;
 use crate::backend::{Backend, MEDIAN_ERROR, TrackProfile};
 use crate::geometry::Segment;
+use crate::pipeline::believed::Believed;
 use crate::pipeline::measure::Trail;
-use crate::pipeline::merge::Believed;
 use crate::pipeline::weigh::Footprint;
 
 /// Where wings are looked for, from the axis on, in PSF widths: a Gaussian's own light has ended, the wings have not.
@@ -149,8 +149,8 @@ fn are_hidden(sides: &[TrackProfile]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::believed::Origin;
     use crate::pipeline::measure::TrailFit;
-    use crate::pipeline::merge::Origin;
 
     /// A track of 40 bins with so much light in each, and as much again in some of them.
     fn side(light: f32, others: f32) -> TrackProfile {

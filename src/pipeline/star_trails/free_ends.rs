@@ -7,8 +7,8 @@ use super::{FREE_SNR, LEAST_SNR, PLACE_ROUNDS, Setting, StarTrails, WIDTH_FREEDO
 use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::{Point, Segment, track_angle_difference};
+use crate::pipeline::believed::{Believed, Origin};
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit};
-use crate::pipeline::merge::{Believed, Origin};
 use crate::pipeline::points;
 use crate::pipeline::search::{FAR_WIDTHS, template_correlation};
 use crate::pipeline::tracking::{self, MeasuredTrail, is_distinct};
