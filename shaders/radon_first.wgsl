@@ -18,6 +18,9 @@ struct Params {
     stride: i32,
     /// Values beyond ± this count as this.
     limit: f32,
+    /// They count as the nearest whole number of these steps; 0 where they count as they are.
+    step: f32,
+    per_step: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -30,7 +33,8 @@ fn pixel(row: i32, column: i32) -> f32 {
         return 0.0;
     }
     let x = select(column, params.columns - 1 - column, params.mirrored != 0u);
-    return clamp(image[row * params.columns + x], -params.limit, params.limit);
+    let value = clamp(image[row * params.columns + x], -params.limit, params.limit);
+    return select(value, round(value * params.per_step) * params.step, params.step > 0.0);
 }
 
 @compute @workgroup_size(WORKGROUP)

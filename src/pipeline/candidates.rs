@@ -13,7 +13,7 @@ use crate::pipeline::peel::share_light;
 use crate::pipeline::pieces::MIN_JOINT_POWER;
 use crate::pipeline::psf::PsfKernel;
 use crate::pipeline::scan::{Scanned, lit_parts};
-use crate::pipeline::search::{Peak, SearchRequest, sort_peaks, suppress};
+use crate::pipeline::search::{Peak, SearchRequest, sort_peaks, step_of_sums, suppress};
 
 /// How far below the detection threshold a coarse peak may lie: refinement wins no more than this
 /// (docs/algorithm.md, "Search"). Below sigma 1 the digital lines are coarser against the PSF.
@@ -49,10 +49,12 @@ impl Search<'_> {
             return Ok(places.iter().filter_map(|place| self.candidate_at(place)).collect());
         }
         let recall = (self.thresholds.lowest() - recall_margin(&self.segments.kernel)).max(LOWEST_RECALL);
-        let limit = self.chains.point_limit_snr() * self.segments.kernel.white_noise_sd();
+        let limit = (self.chains.point_limit_snr() * self.segments.kernel.white_noise_sd()) as f32;
+        let is_cut = uncut_above.is_none();
         let request = SearchRequest {
             threshold: uncut_above.unwrap_or(recall).max(recall) as f32,
-            limit: if uncut_above.is_some() { f32::MAX } else { limit as f32 },
+            limit: if is_cut { limit } else { f32::MAX },
+            step: if is_cut { step_of_sums(limit, self.segments.most_rows()) } else { None },
             weighted: self.weighted,
         };
         let mut peaks = self.backend.find_peaks(&self.segments, &request)?;

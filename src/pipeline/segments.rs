@@ -215,6 +215,11 @@ impl SegmentSet {
         Self { width, height, kernel, tasks }
     }
 
+    /// Rows of the tallest segments.
+    pub(crate) fn most_rows(&self) -> usize {
+        self.tasks.iter().filter_map(|t| t.levels.last()).map(|l| l.height).max().unwrap_or(0)
+    }
+
     /// Longest segment, px; 0 when the frame is too small for any.
     pub(crate) fn longest_px(&self) -> f64 {
         self.tasks

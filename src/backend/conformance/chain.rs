@@ -51,7 +51,7 @@ fn run(backend: &mut dyn Backend, frame: &Frame<'_>, track: Segment) -> Outcome 
     backend.filter(&kernel, 6.0, false).unwrap();
     let (wedges, nodes) = backend.task_size();
     let set = SegmentSet::new(width, height, kernel.clone(), wedges, nodes);
-    let request = SearchRequest { threshold: 7.0, limit: 0.8, weighted: true };
+    let request = SearchRequest { threshold: 7.0, limit: 0.8, step: None, weighted: true };
     let peaks = suppress(&backend.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px, usize::MAX);
     // The refinement between search and fit is the host's affair.
     let start =

@@ -58,7 +58,7 @@ fn peaks_agree() {
         let cuts = [set(1, n * 3), set(3, usize::MAX), set(8, usize::MAX)];
         assert!(n < 4_000 || cuts.iter().all(|cut| cut.tasks.len() > whole.tasks.len()));
         for threshold in [12.0, 4.0] {
-            let plain = SearchRequest { threshold, limit: 1e9, weighted: false };
+            let plain = SearchRequest { threshold, limit: 1e9, step: None, weighted: false };
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &plain).unwrap());
             let again = pair.gpu.find_peaks(&whole, &plain).unwrap();
             assert_eq!(gpu, again, "the same in every run");
@@ -68,7 +68,7 @@ fn peaks_agree() {
             }
             assert_eq!(cpu, gpu, "{size:?}, threshold {threshold}");
             // A share, a square root and a division, none of them correctly rounded on every device.
-            let weighted = SearchRequest { threshold, limit: 1e9, weighted: true };
+            let weighted = SearchRequest { threshold, limit: 1e9, step: None, weighted: true };
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &weighted).unwrap());
             check_peaks(&format!("{size:?}, weighted"), cpu, gpu, 16.0 * f64::from(EPS));
         }
@@ -82,7 +82,7 @@ fn a_list_that_overflows_is_grown() {
     pair.write([&filtered; 4]);
     let set = SegmentSet::new(130, 97, PsfKernel::new(1.0), 2, usize::MAX);
     // Tens of thousands of nodes are peaks, some twenty in every cell: more than there is room for at first.
-    let request = SearchRequest { threshold: 0.5, limit: 1e9, weighted: false };
+    let request = SearchRequest { threshold: 0.5, limit: 1e9, step: None, weighted: false };
     let (cpu, gpu) = pair.each(|b| b.find_peaks(&set, &request).unwrap());
     let cells = 17 * 13 * 4;
     assert!(cpu.len() > cells * 9 / 10, "peaks in {} of {cells} cells", cpu.len());
@@ -104,7 +104,7 @@ fn places_that_overflow_get_more_room() {
     pair.gpu = GpuBackend::new(context().unwrap()).unwrap().with_room_for_places(16);
     pair.gpu.prepare(130, 97).unwrap();
     pair.write([&filtered; 4]);
-    let request = SearchRequest { threshold: 9.0, limit: 1e9, weighted: false };
+    let request = SearchRequest { threshold: 9.0, limit: 1e9, step: None, weighted: false };
     let (cpu, gpu) = pair.each(|b| b.find_peaks(&set, &request).unwrap());
     assert!(pair.gpu.room_for_places() > 16, "{} peaks of fewer places", cpu.len());
     assert!(!cpu.is_empty());
@@ -116,8 +116,9 @@ fn frames_too_small_for_a_segment_have_no_peaks() {
     let Some(mut pair) = Pair::new((5, 5)) else { return };
     pair.write([&[9.0; 25]; 4]);
     let set = SegmentSet::new(5, 5, PsfKernel::new(1.5), 1, usize::MAX);
-    let (cpu, gpu) =
-        pair.each(|b| b.find_peaks(&set, &SearchRequest { threshold: 1.0, limit: 1e9, weighted: false }).unwrap());
+    let (cpu, gpu) = pair.each(|b| {
+        b.find_peaks(&set, &SearchRequest { threshold: 1.0, limit: 1e9, step: None, weighted: false }).unwrap()
+    });
     assert!(cpu.is_empty() && gpu.is_empty());
 }
 
@@ -136,7 +137,7 @@ fn a_streak_is_found_at_the_same_place() {
         pair.write([&image, &ones, &image, &ones]);
         pair.each(|b| b.filter(&kernel, 6.0, false).unwrap());
         let set = SegmentSet::new(256, 200, kernel.clone(), 1, usize::MAX);
-        let request = SearchRequest { threshold: 8.0, limit: 1e9, weighted: true };
+        let request = SearchRequest { threshold: 8.0, limit: 1e9, step: None, weighted: true };
         let (cpu, gpu) =
             pair.each(|b| suppress(&b.find_peaks(&set, &request).unwrap(), kernel.sigma_eff_px, usize::MAX));
         assert!(!cpu.is_empty(), "slope {slope}");

@@ -94,6 +94,8 @@ pub(super) struct FirstParams {
     pub(super) pad: i32,
     pub(super) stride: i32,
     pub(super) limit: f32,
+    pub(super) step: f32,
+    pub(super) per_step: f32,
 }
 
 /// A level whose peaks are looked for.
@@ -263,9 +265,10 @@ impl GpuBackend {
     ) -> Result<Vec<Found>> {
         let (context, recorder) = (&self.context, &mut self.recorder);
         let RadonBuffers { values, weights, inverse_sd, places, most_places, peaks } = &mut self.radon;
-        // The image and its coverage, as they are and turned over, each with the value that is its limit.
-        let upright = [(&self.filtered, request.limit), (&self.coverage, 1.0)];
-        let turned = [(&self.scratch[0], request.limit), (&self.scratch[1], 1.0)];
+        // The image and its coverage, as they are and turned over, each with its limit and step.
+        let scales = [(request.limit, request.step), (1.0, None)];
+        let upright = [&self.filtered, &self.coverage];
+        let turned = [&self.scratch[0], &self.scratch[1]];
         let (kinds, next_kernel, peaks_kernel) = if request.weighted {
             (2, &RADON_NEXT_WEIGHTED, &RADON_PEAKS_WEIGHTED)
         } else {
@@ -278,7 +281,7 @@ impl GpuBackend {
             let squares = [width.div_ceil(SQUARE) as u32, height.div_ceil(SQUARE) as u32, 1];
             let shape = TransposeParams { width: width as u32, height: height as u32 };
             for (image, turned) in upright.iter().zip(&turned).take(kinds) {
-                commands.dispatch(&TRANSPOSE, &shape, &[image.0, turned.0], squares)?;
+                commands.dispatch(&TRANSPOSE, &shape, &[image, turned], squares)?;
             }
             let mut turn = 0;
             for task in &segments.tasks {
@@ -287,8 +290,9 @@ impl GpuBackend {
                 let n_starts = task.rows.div_ceil(level.kept_step());
                 let groups = [RADON_FIRST.groups(level.stride), level.n_shifts() as u32, n_starts as u32];
                 let images = if task.octant.transposed { turned } else { upright };
-                for ((image, limit), nodes) in images.into_iter().zip([&values[0], &weights[0]]).take(kinds) {
-                    commands.dispatch(&RADON_FIRST, &first_params(task, level, limit), &[image, nodes], groups)?;
+                let of_kinds = images.into_iter().zip([&values[0], &weights[0]]).zip(scales).take(kinds);
+                for ((image, nodes), scale) in of_kinds {
+                    commands.dispatch(&RADON_FIRST, &first_params(task, level, scale), &[image, nodes], groups)?;
                 }
                 let above: Vec<&Reported<'_>> =
                     reported.iter().filter(|r| std::ptr::eq(r.task, task) && r.level_ix > first).collect();
@@ -327,7 +331,7 @@ fn reported_levels(segments: &SegmentSet) -> (Vec<Reported<'_>>, Vec<f32>) {
     (reported, sds)
 }
 
-fn first_params(task: &Task, level: &Level, limit: f32) -> FirstParams {
+fn first_params(task: &Task, level: &Level, (limit, step): (f32, Option<f32>)) -> FirstParams {
     FirstParams {
         rows: task.rows as i32,
         columns: task.columns as i32,
@@ -339,6 +343,8 @@ fn first_params(task: &Task, level: &Level, limit: f32) -> FirstParams {
         pad: level.pad as i32,
         stride: level.stride as i32,
         limit,
+        step: step.unwrap_or(0.0),
+        per_step: step.map_or(0.0, |step| 1.0 / step),
     }
 }
 

@@ -8,18 +8,19 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::lanes;
+use super::number::Number;
 use super::peaks::{Closer, JUST_BELOW};
 use super::plan::{Block, LINE, Phase, Stage};
 use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest};
 
 /// Where the first level of a block comes from.
-pub(super) trait FirstLevel {
+pub(super) trait FirstLevel<T> {
     /// Gives the nodes `[shift, column]` that start at a row, from a column on, and what no node of each shift exceeds.
     /// Rows are asked for from the top down.
-    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> Given;
+    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [T], largest: &mut [f32]) -> Given;
 
     /// Nodes that need not be copied, and how far apart the shifts lie there.
-    fn elsewhere(&self) -> (&[f32], usize) {
+    fn elsewhere(&self) -> (&[T], usize) {
         (&[], 0)
     }
 }
@@ -37,15 +38,15 @@ pub(super) enum Given {
 }
 
 /// Where the last level of a block goes when another phase needs it.
-pub(super) trait LastLevel {
+pub(super) trait LastLevel<T> {
     /// Stores the block's own columns of the nodes `[shift, column]` that start at a row, and what no value of each shift
     /// exceeds. Every row of the block has such a start.
-    fn store(&mut self, job: &Job<'_>, row: usize, made: &Made<'_>);
+    fn store(&mut self, job: &Job<'_>, row: usize, made: &Made<'_, T>);
 }
 
 /// Nodes of one start.
-pub(super) struct Made<'a> {
-    pub(super) values: &'a [f32],
+pub(super) struct Made<'a, T> {
+    pub(super) values: &'a [T],
     /// Empty where no pixels are weighed out.
     pub(super) weights: &'a [f32],
     /// By shift.
@@ -57,6 +58,8 @@ pub(super) struct Job<'a> {
     pub(super) phase: &'a Phase<'a>,
     pub(super) block: &'a Block,
     pub(super) request: &'a SearchRequest,
+    /// Filtered value of a node's one.
+    pub(super) unit: f32,
 }
 
 impl Job<'_> {
@@ -72,21 +75,35 @@ impl Job<'_> {
 
 /// Memory of one thread, kept from block to block.
 #[derive(Default)]
-pub(super) struct Workspace {
+pub(super) struct Workspace<T> {
     arch: Arch,
     /// One a stage, or more of other blocks.
-    rungs: Vec<Rung>,
+    rungs: Vec<Rung<T>>,
     /// Read where a half lies beyond the frame.
-    zeros: Vec<f32>,
+    zeros: Rows<T>,
     /// Sums of twins that no level needs.
-    sums: [Vec<f32>; 2],
+    sums: Rows<T>,
     closer: Closer,
+}
+
+/// Rows of values and weights.
+#[derive(Default)]
+struct Rows<T> {
+    values: Vec<T>,
+    weights: Vec<f32>,
+}
+
+impl<T: Number> Rows<T> {
+    fn make_room(&mut self, len: usize) {
+        self.values.resize(self.values.len().max(len), T::zeroed());
+        self.weights.resize(self.weights.len().max(len), 0.0);
+    }
 }
 
 /// One level of the block.
 #[derive(Default)]
-struct Rung {
-    ring: Ring,
+struct Rung<T> {
+    ring: Ring<T>,
     /// No significance of each reported shift is larger: of the start before, and of this one.
     largest: [Vec<f32>; 2],
     /// Row of the reported start before.
@@ -95,8 +112,8 @@ struct Rung {
 
 /// Nodes of the last starts of a level: `[start, shift, column]`, by turns in the same places.
 #[derive(Default)]
-struct Ring {
-    values: Vec<f32>,
+struct Ring<T> {
+    values: Vec<T>,
     weights: Vec<f32>,
     /// What no value of a row of nodes exceeds, `[start, shift]`.
     largest: Vec<f32>,
@@ -113,7 +130,7 @@ struct Ring {
     stride_there: usize,
 }
 
-impl Ring {
+impl<T: Number> Ring<T> {
     /// Makes room for the starts of a stage from which one of the stage above, and the one before, are made.
     fn make_room(&mut self, job: &Job<'_>, stage: &Stage<'_>, above: Option<&Stage<'_>>) {
         let rows = above.map_or(0, |s| s.level.height / 2 + if s.level.is_paired() { s.level.start_step } else { 0 });
@@ -127,7 +144,7 @@ impl Ring {
         let n_rows = n_starts * self.n_shifts;
         let n_nodes = LINE + n_rows * self.width;
         self.largest.resize(self.largest.len().max(n_rows), 0.0);
-        self.values.resize(self.values.len().max(n_nodes), 0.0);
+        self.values.resize(self.values.len().max(n_nodes), T::zeroed());
         if job.request.weighted {
             self.weights.resize(self.weights.len().max(n_nodes), 0.0);
         }
@@ -151,7 +168,7 @@ impl Ring {
         }
     }
 
-    fn made(&self, place: usize) -> Made<'_> {
+    fn made(&self, place: usize) -> Made<'_, T> {
         let nodes = self.nodes(place);
         Made {
             weights: self.weights.get(nodes.clone()).unwrap_or_default(),
@@ -170,13 +187,13 @@ impl Ring {
     }
 }
 
-impl Workspace {
+impl<T: Number> Workspace<T> {
     /// Works through all levels of one block, and returns its peaks.
-    pub(super) fn transform<F: FirstLevel>(
+    pub(super) fn transform<V: FirstLevel<T>, W: FirstLevel<f32>>(
         &mut self,
         job: &Job<'_>,
-        [values, weights]: [&mut F; 2],
-        mut last: Option<&mut (dyn LastLevel + '_)>,
+        (values, weights): (&mut V, &mut W),
+        mut last: Option<&mut (dyn LastLevel<T> + '_)>,
     ) -> Vec<Peak> {
         let mut peaks = Vec::new();
         let stages = &job.phase.stages;
@@ -184,8 +201,8 @@ impl Workspace {
         self.rungs[0].ring.stride_there = values.elsewhere().1;
         let rows = job.block.rows.start..job.block.rows.end + stages[0].rows_beyond;
         for row in rows.step_by(stages[0].keep_step) {
-            self.fill_first(job, row, [&mut *values, &mut *weights]);
-            let there = [&*values, &*weights].map(|first| first.elsewhere().0);
+            self.fill_first(job, row, values, weights);
+            let there = (values.elsewhere().0, weights.elsewhere().0);
             // Lower halves that are complete now begin further and further up.
             let mut lower = row;
             for (index, stage) in stages.iter().enumerate().skip(1) {
@@ -210,13 +227,17 @@ impl Workspace {
         }
         // Twin shifts have two rows of sums, and read a column more of zeros.
         let most = stages.iter().map(|s| 2 * s.width(job.block)).max().unwrap_or(0);
-        let [values, weights] = &mut self.sums;
-        for buffer in [&mut self.zeros, values, weights] {
-            buffer.resize(buffer.len().max(most), 0.0);
-        }
+        self.zeros.make_room(most);
+        self.sums.make_room(most);
     }
 
-    fn fill_first<F: FirstLevel>(&mut self, job: &Job<'_>, row: usize, [values, weights]: [&mut F; 2]) {
+    fn fill_first(
+        &mut self,
+        job: &Job<'_>,
+        row: usize,
+        values: &mut impl FirstLevel<T>,
+        weights: &mut impl FirstLevel<f32>,
+    ) {
         let (ring, stage) = (&mut self.rungs[0].ring, &job.phase.stages[0]);
         if row >= ring.rows.end {
             return;
@@ -237,8 +258,8 @@ impl Workspace {
         job: &Job<'_>,
         index: usize,
         row: usize,
-        there: [&[f32]; 2],
-        last: Option<&mut (dyn LastLevel + '_)>,
+        there: (&[T], &[f32]),
+        last: Option<&mut (dyn LastLevel<T> + '_)>,
         peaks: &mut Vec<Peak>,
     ) -> bool {
         let stages = &job.phase.stages;
@@ -253,9 +274,10 @@ impl Workspace {
         if row >= ring.rows.end {
             return is_kept;
         }
-        let [values, weights] = [(&lower.values, 0), (&lower.weights, 1)]
-            .map(|(here, k)| Nodes { here, there: if index == 1 { there[k] } else { &[] } });
-        let pass = Pass { arch: self.arch, job, below, stage, lower, values, weights, zeros: &self.zeros };
+        let there = if index == 1 { there } else { (&[][..], &[][..]) };
+        let values = Nodes { here: &lower.values, there: there.0, zeros: &self.zeros.values };
+        let weights = Nodes { here: &lower.weights, there: there.1, zeros: &self.zeros.weights };
+        let pass = Pass { arch: self.arch, job, below, stage, lower, values, weights };
         let place = ring.place(row);
         let start = pass.start(row);
         if is_kept {
@@ -290,28 +312,28 @@ impl Workspace {
 }
 
 /// One level of a block being made from the one below.
-pub(super) struct Pass<'a> {
+pub(super) struct Pass<'a, T> {
     pub(super) arch: Arch,
     pub(super) job: &'a Job<'a>,
     below: &'a Stage<'a>,
     pub(super) stage: &'a Stage<'a>,
-    lower: &'a Ring,
+    lower: &'a Ring<T>,
     /// Of the level below.
-    pub(super) values: Nodes<'a>,
-    pub(super) weights: Nodes<'a>,
-    zeros: &'a [f32],
+    pub(super) values: Nodes<'a, T>,
+    pub(super) weights: Nodes<'a, f32>,
 }
 
 /// Nodes of a level, in its ring and elsewhere.
 #[derive(Clone, Copy)]
-pub(super) struct Nodes<'a> {
-    here: &'a [f32],
-    there: &'a [f32],
+pub(super) struct Nodes<'a, N> {
+    here: &'a [N],
+    there: &'a [N],
+    zeros: &'a [N],
 }
 
 /// One start of a level: its nodes are sums of nodes at two starts below, one of which may lie beyond the frame.
-pub(super) struct Start<'a> {
-    pub(super) pass: &'a Pass<'a>,
+pub(super) struct Start<'a, T> {
+    pub(super) pass: &'a Pass<'a, T>,
     pub(super) row: usize,
     halves: [Option<Half>; 2],
     /// Columns that the block leans over in the upper half.
@@ -328,9 +350,9 @@ struct Half {
     stride: usize,
 }
 
-impl<'a> Pass<'a> {
+impl<'a, T: Number> Pass<'a, T> {
     /// None where all nodes of the start are zero.
-    fn start(&'a self, row: usize) -> Option<Start<'a>> {
+    fn start(&'a self, row: usize) -> Option<Start<'a, T>> {
         let half = self.stage.level.height / 2;
         let halves = [row, row + half].map(|row| self.lower.half(row));
         let wedge = self.job.phase.wedge;
@@ -339,7 +361,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-impl<'a> Start<'a> {
+impl<'a, T: Number> Start<'a, T> {
     fn is_reported(&self) -> bool {
         let level = self.pass.stage.level;
         !self.pass.stage.reported.is_empty()
@@ -356,13 +378,13 @@ impl<'a> Start<'a> {
 
     /// The two rows that the nodes of a shift, or of two twins, are sums of; the second one goes a column further for
     /// twins.
-    pub(super) fn halves<'n>(&self, nodes: Nodes<'n>, shifts: &Range<usize>) -> [&'n [f32]; 2]
+    pub(super) fn halves<'n, N>(&self, nodes: Nodes<'n, N>, shifts: &Range<usize>) -> [&'n [N]; 2]
     where
         'a: 'n,
     {
-        let Pass { job, below, stage, zeros, .. } = *self.pass;
+        let Pass { job, below, stage, .. } = *self.pass;
         let row_of = |half: Option<Half>, column: usize, width: usize| match half {
-            None => &zeros[..width],
+            None => &nodes.zeros[..width],
             Some(Half { is_here, first, stride, .. }) => {
                 let first = first + (shifts.start / 2 - below.shifts.start) * stride + column - stage.left;
                 &(if is_here { nodes.here } else { nodes.there })[first..first + width]
@@ -373,13 +395,13 @@ impl<'a> Start<'a> {
     }
 
     /// Sums the nodes of a shift or of twins; returns the largest of each.
-    fn sum(&self, out: &mut [f32], nodes: Nodes<'_>, shifts: &Range<usize>) -> [f32; 2] {
+    fn sum<N: Number>(&self, out: &mut [N], nodes: Nodes<'_, N>, shifts: &Range<usize>) -> [f32; 2] {
         let (arch, [a, b]) = (self.pass.arch, self.halves(nodes, shifts));
         if shifts.len() == 2 { lanes::add_twins(arch, out, a, b) } else { [lanes::add(arch, out, a, b), 0.0] }
     }
 
     /// The largest sum of a shift or of twins, without keeping them.
-    fn largest_sum(&self, nodes: Nodes<'_>, shifts: &Range<usize>) -> [f32; 2] {
+    fn largest_sum(&self, nodes: Nodes<'_, T>, shifts: &Range<usize>) -> [f32; 2] {
         let (arch, [a, b]) = (self.pass.arch, self.halves(nodes, shifts));
         if shifts.len() == 2 { lanes::largest_of_twins(arch, a, b) } else { [lanes::largest_sum(arch, a, b), 0.0] }
     }
@@ -394,7 +416,7 @@ impl<'a> Start<'a> {
     }
 
     /// Keeps all nodes for the next level, and notes the largest significance of each reported shift.
-    fn keep(&self, ring: &mut Ring, place: usize, noted: &mut Vec<f32>) {
+    fn keep(&self, ring: &mut Ring<T>, place: usize, noted: &mut Vec<f32>) {
         let Pass { job, stage, .. } = *self.pass;
         noted.clear();
         for shifts in twins(stage.shifts.clone()) {
@@ -415,7 +437,7 @@ impl<'a> Start<'a> {
 
     /// Notes the largest significance of each reported shift of nodes that no other level needs, or what it does not
     /// exceed where that is too little for a peak.
-    fn look(&self, sums: &mut [Vec<f32>; 2], noted: &mut Vec<f32>) {
+    fn look(&self, sums: &mut Rows<T>, noted: &mut Vec<f32>) {
         let Pass { job, stage, .. } = *self.pass;
         let width = stage.width(job.block);
         let least = JUST_BELOW * job.request.threshold * if stage.level.is_paired() { PARTNER_SHARE } else { 1.0 };
@@ -424,7 +446,7 @@ impl<'a> Start<'a> {
             let most = self.most_of(&shifts);
             let largest = if job.request.weighted {
                 let nodes = 0..shifts.len() * width;
-                let [values, weights] = sums.each_mut().map(|sums| &mut sums[nodes.clone()]);
+                let (values, weights) = (&mut sums.values[nodes.clone()], &mut sums.weights[nodes]);
                 self.sum(values, self.pass.values, &shifts);
                 self.sum(weights, self.pass.weights, &shifts);
                 self.largest_weighted(values, weights)
@@ -443,7 +465,7 @@ impl<'a> Start<'a> {
     }
 
     /// The largest value over the root of its share of usable pixels, of a shift or of twins.
-    fn largest_weighted(&self, values: &[f32], weights: &[f32]) -> [f32; 2] {
+    fn largest_weighted(&self, values: &[T], weights: &[f32]) -> [f32; 2] {
         let (width, height) = (self.pass.stage.width(self.pass.job.block), self.pass.stage.level.height as f32);
         let mut largest = [0.0; 2];
         let rows = values.chunks_exact(width).zip(weights.chunks_exact(width));
@@ -454,9 +476,16 @@ impl<'a> Start<'a> {
         largest
     }
 
+    /// Significance of a node's one.
     pub(super) fn inverse_sd(&self, shift: usize) -> f32 {
         let level = self.pass.stage.level;
-        level.inverse_sd[shift - level.shifts.start]
+        level.inverse_sd[shift - level.shifts.start] * self.pass.job.unit
+    }
+
+    /// The same of a node and its partner.
+    pub(super) fn inverse_sd_paired(&self, shift: usize) -> f32 {
+        let level = self.pass.stage.level;
+        level.inverse_sd_paired[shift - level.shifts.start] * self.pass.job.unit
     }
 }
 

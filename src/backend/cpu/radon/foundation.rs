@@ -1,10 +1,13 @@
 //! The last short level of a task, kept for the whole frame: what the long levels are made of.
 
+use std::ops::Range;
+
 use pulp::Arch;
 
 use super::Cut;
 use super::block::{FirstLevel, Given, Job, LastLevel, Made};
 use super::lanes;
+use super::number::Number;
 use super::plan::Stage;
 use crate::pipeline::segments::Task;
 
@@ -44,18 +47,34 @@ impl Foundation {
     pub(super) fn start_len(&self) -> usize {
         self.n_shifts * self.stride()
     }
+
+    /// Copies some columns of the rows of nodes that a block has made, from one of its columns on.
+    fn copy<N: Copy>(
+        &self,
+        band: &mut [N],
+        first_row: usize,
+        columns: Range<usize>,
+        made: &[N],
+        width: usize,
+        from: usize,
+    ) {
+        let rows = band.chunks_exact_mut(self.stride()).skip(first_row);
+        for (row, nodes) in rows.zip(made.chunks_exact(width)) {
+            row[columns.clone()].copy_from_slice(&nodes[from..from + columns.len()]);
+        }
+    }
 }
 
 /// Takes up the last short level of one band of rows.
-pub(super) struct Storing<'a> {
+pub(super) struct Storing<'a, T> {
     pub(super) layout: Foundation,
-    pub(super) values: &'a mut [f32],
+    pub(super) values: &'a mut [T],
     pub(super) weights: &'a mut [f32],
     pub(super) largest: &'a mut [f32],
 }
 
-impl LastLevel for Storing<'_> {
-    fn store(&mut self, job: &Job<'_>, row: usize, made: &Made<'_>) {
+impl<T: Number> LastLevel<T> for Storing<'_, T> {
+    fn store(&mut self, job: &Job<'_>, row: usize, made: &Made<'_, T>) {
         let Some(stage) = job.phase.stages.last() else { return };
         let layout = self.layout;
         if row >= job.block.rows.end {
@@ -66,13 +85,9 @@ impl LastLevel for Storing<'_> {
         // Blocks begin where the lines that enter through the side do.
         let first = (job.block.first_column + layout.pad as i64) as usize;
         let width = stage.width(job.block);
-        for (band, nodes) in [(&mut *self.values, made.values), (&mut *self.weights, made.weights)] {
-            let rows = band.chunks_exact_mut(layout.stride()).skip(first_row);
-            for (row, nodes) in rows.zip(nodes.chunks_exact(width)) {
-                let own = &mut row[first..first + job.block.n_columns];
-                own.copy_from_slice(&nodes[stage.left..stage.left + own.len()]);
-            }
-        }
+        let own = first..first + job.block.n_columns;
+        layout.copy(self.values, first_row, own.clone(), made.values, width, stage.left);
+        layout.copy(self.weights, first_row, own, made.weights, width, stage.left);
         let of_blocks = self.largest.chunks_exact_mut(layout.n_blocks).skip(first_row);
         for (of_blocks, largest) in of_blocks.zip(made.largest) {
             of_blocks[first / layout.block_columns] = *largest;
@@ -82,15 +97,15 @@ impl LastLevel for Storing<'_> {
 
 /// A stored level, as the first of the long ones.
 #[derive(Clone, Copy)]
-pub(super) struct Stored<'a> {
+pub(super) struct Stored<'a, T> {
     pub(super) arch: Arch,
     pub(super) layout: Foundation,
-    pub(super) nodes: &'a [f32],
+    pub(super) nodes: &'a [T],
     pub(super) largest: &'a [f32],
 }
 
-impl FirstLevel for Stored<'_> {
-    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> Given {
+impl<T: Number> FirstLevel<T> for Stored<'_, T> {
+    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [T], largest: &mut [f32]) -> Given {
         let layout = &self.layout;
         let first = column + layout.pad as i64;
         let (stride, width) = (layout.stride() as i64, (nodes.len() / stage.shifts.len()) as i64);
@@ -110,15 +125,15 @@ impl FirstLevel for Stored<'_> {
         let shifts = stage.shifts.clone().zip(largest);
         for ((shift, largest), out) in shifts.zip(nodes.chunks_exact_mut(width as usize)) {
             let line = &self.nodes[row_of(shift) * layout.stride()..][..layout.stride()];
-            out[..from as usize].fill(0.0);
+            out[..from as usize].fill(T::zeroed());
             let line = &line[(first + from) as usize..(first + to) as usize];
             *largest = lanes::copy(self.arch, &mut out[from as usize..to as usize], line);
-            out[to as usize..].fill(0.0);
+            out[to as usize..].fill(T::zeroed());
         }
         Given::Here
     }
 
-    fn elsewhere(&self) -> (&[f32], usize) {
+    fn elsewhere(&self) -> (&[T], usize) {
         (self.nodes, self.layout.stride())
     }
 }
@@ -142,7 +157,7 @@ mod tests {
         let n_rows = layout.n_shifts * task.rows.div_ceil(layout.keep_step);
         // The block in the middle is the brightest, then the second, then the last.
         let largest: Vec<f32> = (0..n_rows * layout.n_blocks).map(|i| [1.0, 3.0, 4.0, 2.0][i % 4]).collect();
-        let nodes = vec![0.0; layout.stride() * n_rows];
+        let nodes = vec![0.0_f32; layout.stride() * n_rows];
         let mut stored = Stored { arch: Arch::new(), layout, nodes: &nodes, largest: &largest };
         assert_eq!((layout.n_blocks, layout.n_shifts), (4, 16));
         for (first, width, most) in [(0, 27, 1.0), (10, 30, 3.0), (10, 60, 4.0), (97, 8, 2.0)] {

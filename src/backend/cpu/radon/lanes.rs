@@ -5,52 +5,54 @@
 
 use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
+use super::number::Number;
+
 /// `out = a + b`; returns the largest sum, or 0 where none is positive.
-pub(super) fn add(arch: Arch, out: &mut [f32], a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn add<T: Number>(arch: Arch, out: &mut [T], a: &[T], b: &[T]) -> f32 {
     arch.dispatch(Add { out, a, b })
 }
 
 /// `sums += more`, as far as both go.
-pub(super) fn accumulate(arch: Arch, sums: &mut [f32], more: &[f32]) {
+pub(super) fn accumulate<T: Number>(arch: Arch, sums: &mut [T], more: &[T]) {
     arch.dispatch(Accumulate { sums, more });
 }
 
 /// Copies; returns the largest value, or 0 where none is positive.
-pub(super) fn copy(arch: Arch, out: &mut [f32], from: &[f32]) -> f32 {
+pub(super) fn copy<T: Number>(arch: Arch, out: &mut [T], from: &[T]) -> f32 {
     arch.dispatch(Copy { out, from })
 }
 
 /// `out[0] = a + b` and `out[1] = a + b[1..]`, side by side in `out`; returns the largest of each, or 0.
-pub(super) fn add_twins(arch: Arch, out: &mut [f32], a: &[f32], b: &[f32]) -> [f32; 2] {
+pub(super) fn add_twins<T: Number>(arch: Arch, out: &mut [T], a: &[T], b: &[T]) -> [f32; 2] {
     arch.dispatch(AddTwins { out, a, b })
 }
 
 /// The largest of `a + b` and of `a + b[1..]`, or 0.
-pub(super) fn largest_of_twins(arch: Arch, a: &[f32], b: &[f32]) -> [f32; 2] {
+pub(super) fn largest_of_twins<T: Number>(arch: Arch, a: &[T], b: &[T]) -> [f32; 2] {
     arch.dispatch(LargestOfTwins { a, b })
 }
 
 /// The largest of `a + b`, or 0.
-pub(super) fn largest_sum(arch: Arch, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn largest_sum<T: Number>(arch: Arch, a: &[T], b: &[T]) -> f32 {
     arch.dispatch(LargestSum { a, b })
 }
 
 /// The largest of `v·|v| / w`, weights below `least` counted as that, or 0.
-pub(super) fn largest_power(arch: Arch, v: &[f32], w: &[f32], least: f32) -> f32 {
+pub(super) fn largest_power<T: Number>(arch: Arch, v: &[T], w: &[f32], least: f32) -> f32 {
     arch.dispatch(LargestPower { v, w, least })
 }
 
 /// `out = (a + b) · scale`; returns the largest, or 0.
-pub(super) fn scaled_sums(arch: Arch, out: &mut [f32], [a, b]: [&[f32]; 2], scale: f32) -> f32 {
+pub(super) fn scaled_sums<T: Number>(arch: Arch, out: &mut [f32], [a, b]: [&[T]; 2], scale: f32) -> f32 {
     arch.dispatch(ScaledSums { out, a, b, scale })
 }
 
 /// `out = ((a + b) + (c + d)) · scale`; returns the largest, or 0.
-pub(super) fn scaled_sums_of_pairs(
+pub(super) fn scaled_sums_of_pairs<T: Number>(
     arch: Arch,
     out: &mut [f32],
-    [a, b]: [&[f32]; 2],
-    [c, d]: [&[f32]; 2],
+    [a, b]: [&[T]; 2],
+    [c, d]: [&[T]; 2],
     scale: f32,
 ) -> f32 {
     arch.dispatch(ScaledSumsOfPairs { out, a, b, c, d, scale })
@@ -70,57 +72,57 @@ pub(super) fn find_peaks(arch: Arch, rows: [&[f32]; 3], threshold: f32, found: &
 // Types and functions, no closures: what is dispatched has to be inlined to get the machine's vectors, and closures
 // cannot say so.
 
-struct Add<'a> {
-    out: &'a mut [f32],
-    a: &'a [f32],
-    b: &'a [f32],
+struct Add<'a, T> {
+    out: &'a mut [T],
+    a: &'a [T],
+    b: &'a [T],
 }
 
-struct Accumulate<'a> {
-    sums: &'a mut [f32],
-    more: &'a [f32],
+struct Accumulate<'a, T> {
+    sums: &'a mut [T],
+    more: &'a [T],
 }
 
-struct Copy<'a> {
-    out: &'a mut [f32],
-    from: &'a [f32],
+struct Copy<'a, T> {
+    out: &'a mut [T],
+    from: &'a [T],
 }
 
-struct AddTwins<'a> {
-    out: &'a mut [f32],
-    a: &'a [f32],
-    b: &'a [f32],
+struct AddTwins<'a, T> {
+    out: &'a mut [T],
+    a: &'a [T],
+    b: &'a [T],
 }
 
-struct LargestOfTwins<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
+struct LargestOfTwins<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
 }
 
-struct LargestSum<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
+struct LargestSum<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
 }
 
-struct LargestPower<'a> {
-    v: &'a [f32],
+struct LargestPower<'a, T> {
+    v: &'a [T],
     w: &'a [f32],
     least: f32,
 }
 
-struct ScaledSums<'a> {
+struct ScaledSums<'a, T> {
     out: &'a mut [f32],
-    a: &'a [f32],
-    b: &'a [f32],
+    a: &'a [T],
+    b: &'a [T],
     scale: f32,
 }
 
-struct ScaledSumsOfPairs<'a> {
+struct ScaledSumsOfPairs<'a, T> {
     out: &'a mut [f32],
-    a: &'a [f32],
-    b: &'a [f32],
-    c: &'a [f32],
-    d: &'a [f32],
+    a: &'a [T],
+    b: &'a [T],
+    c: &'a [T],
+    d: &'a [T],
     scale: f32,
 }
 
@@ -136,154 +138,185 @@ struct FindPeaks<'a> {
     found: &'a mut Vec<usize>,
 }
 
-impl WithSimd for Add<'_> {
+impl<T: Number> WithSimd for Add<'_, T> {
     type Output = f32;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
         let n = self.out.len();
         let ((out, out_rest), (a, a_rest), (b, b_rest)) =
-            (S::as_mut_simd_f32s(self.out), S::as_simd_f32s(&self.a[..n]), S::as_simd_f32s(&self.b[..n]));
-        let mut most = simd.splat_f32s(0.0);
+            (T::vectors_mut::<S>(self.out), T::vectors::<S>(&self.a[..n]), T::vectors::<S>(&self.b[..n]));
+        let mut most = T::zeros(simd);
         for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-            *out = simd.add_f32s(*a, *b);
-            most = simd.max_f32s(most, *out);
+            *out = T::add(simd, *a, *b);
+            most = T::larger(simd, most, *out);
         }
-        let rest = simd.add_f32s(simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
-        simd.partial_store_f32s(out_rest, rest);
-        simd.reduce_max_f32s(simd.max_f32s(most, rest))
+        let rest = T::add(simd, T::load_rest(simd, a_rest), T::load_rest(simd, b_rest));
+        T::store_rest(simd, out_rest, rest);
+        T::largest(simd, T::larger(simd, most, rest))
     }
 }
 
-impl NullaryFnOnce for Accumulate<'_> {
+impl<T: Number> NullaryFnOnce for Accumulate<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        self.sums.iter_mut().zip(self.more).for_each(|(sum, more)| *sum += more);
+        for (sum, more) in self.sums.iter_mut().zip(self.more) {
+            *sum = sum.plus(*more);
+        }
     }
 }
 
-impl WithSimd for Copy<'_> {
+impl<T: Number> WithSimd for Copy<'_, T> {
     type Output = f32;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let ((out, out_rest), (from, from_rest)) = (S::as_mut_simd_f32s(self.out), S::as_simd_f32s(self.from));
-        let mut most = simd.splat_f32s(0.0);
+        let ((out, out_rest), (from, from_rest)) = (T::vectors_mut::<S>(self.out), T::vectors::<S>(self.from));
+        let mut most = T::zeros(simd);
         for (out, value) in out.iter_mut().zip(from) {
             *out = *value;
-            most = simd.max_f32s(most, *value);
+            most = T::larger(simd, most, *value);
         }
-        let rest = simd.partial_load_f32s(from_rest);
-        simd.partial_store_f32s(out_rest, rest);
-        simd.reduce_max_f32s(simd.max_f32s(most, rest))
+        let rest = T::load_rest(simd, from_rest);
+        T::store_rest(simd, out_rest, rest);
+        T::largest(simd, T::larger(simd, most, rest))
     }
 }
 
-impl WithSimd for AddTwins<'_> {
+impl<T: Number> WithSimd for AddTwins<'_, T> {
     type Output = [f32; 2];
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> [f32; 2] {
         let (even, odd) = self.out.split_at_mut(self.out.len() / 2);
         let n = even.len();
-        let ((even, even_rest), (odd, odd_rest)) = (S::as_mut_simd_f32s(even), S::as_mut_simd_f32s(odd));
-        let (a, a_rest) = S::as_simd_f32s(&self.a[..n]);
-        let (b, b_rest) = S::as_simd_f32s(&self.b[..n]);
-        let (c, c_rest) = S::as_simd_f32s(&self.b[1..=n]);
-        let mut most = [simd.splat_f32s(0.0); 2];
+        let ((even, even_rest), (odd, odd_rest)) = (T::vectors_mut::<S>(even), T::vectors_mut::<S>(odd));
+        let (a, a_rest) = T::vectors::<S>(&self.a[..n]);
+        let (b, b_rest) = T::vectors::<S>(&self.b[..n]);
+        let (c, c_rest) = T::vectors::<S>(&self.b[1..=n]);
+        let mut most = [T::zeros(simd); 2];
         for ((((even, odd), a), b), c) in even.iter_mut().zip(odd).zip(a).zip(b).zip(c) {
-            *even = simd.add_f32s(*a, *b);
-            *odd = simd.add_f32s(*a, *c);
-            most = [simd.max_f32s(most[0], *even), simd.max_f32s(most[1], *odd)];
+            *even = T::add(simd, *a, *b);
+            *odd = T::add(simd, *a, *c);
+            most = [T::larger(simd, most[0], *even), T::larger(simd, most[1], *odd)];
         }
         let rest = rest_of_twins(simd, a_rest, b_rest, c_rest);
-        simd.partial_store_f32s(even_rest, rest[0]);
-        simd.partial_store_f32s(odd_rest, rest[1]);
-        largest_lanes(simd, most, rest)
+        T::store_rest(simd, even_rest, rest[0]);
+        T::store_rest(simd, odd_rest, rest[1]);
+        largest_lanes::<T, S>(simd, most, rest)
     }
 }
 
-impl WithSimd for LargestOfTwins<'_> {
+impl<T: Number> WithSimd for LargestOfTwins<'_, T> {
     type Output = [f32; 2];
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> [f32; 2] {
         let n = self.a.len();
-        let (a, a_rest) = S::as_simd_f32s(self.a);
-        let (b, b_rest) = S::as_simd_f32s(&self.b[..n]);
-        let (c, c_rest) = S::as_simd_f32s(&self.b[1..=n]);
-        let mut most = [simd.splat_f32s(0.0); 2];
+        let (a, a_rest) = T::vectors::<S>(self.a);
+        let (b, b_rest) = T::vectors::<S>(&self.b[..n]);
+        let (c, c_rest) = T::vectors::<S>(&self.b[1..=n]);
+        let mut most = [T::zeros(simd); 2];
         for ((a, b), c) in a.iter().zip(b).zip(c) {
-            most = [simd.max_f32s(most[0], simd.add_f32s(*a, *b)), simd.max_f32s(most[1], simd.add_f32s(*a, *c))];
+            most = [T::larger(simd, most[0], T::add(simd, *a, *b)), T::larger(simd, most[1], T::add(simd, *a, *c))];
         }
-        largest_lanes(simd, most, rest_of_twins(simd, a_rest, b_rest, c_rest))
+        largest_lanes::<T, S>(simd, most, rest_of_twins(simd, a_rest, b_rest, c_rest))
     }
 }
 
 /// The sums at the ends of the rows, less than a vector; lanes beyond are 0.
 #[inline(always)]
-fn rest_of_twins<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> [S::f32s; 2] {
-    let a = simd.partial_load_f32s(a);
-    [simd.add_f32s(a, simd.partial_load_f32s(b)), simd.add_f32s(a, simd.partial_load_f32s(c))]
+fn rest_of_twins<T: Number, S: Simd>(simd: S, a: &[T], b: &[T], c: &[T]) -> [T::Vector<S>; 2] {
+    let a = T::load_rest(simd, a);
+    [T::add(simd, a, T::load_rest(simd, b)), T::add(simd, a, T::load_rest(simd, c))]
 }
 
 #[inline(always)]
-fn largest_lanes<S: Simd>(simd: S, most: [S::f32s; 2], rest: [S::f32s; 2]) -> [f32; 2] {
-    [simd.reduce_max_f32s(simd.max_f32s(most[0], rest[0])), simd.reduce_max_f32s(simd.max_f32s(most[1], rest[1]))]
+fn largest_lanes<T: Number, S: Simd>(simd: S, most: [T::Vector<S>; 2], rest: [T::Vector<S>; 2]) -> [f32; 2] {
+    [T::largest(simd, T::larger(simd, most[0], rest[0])), T::largest(simd, T::larger(simd, most[1], rest[1]))]
 }
 
-impl WithSimd for LargestSum<'_> {
+impl<T: Number> WithSimd for LargestSum<'_, T> {
     type Output = f32;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(self.a), S::as_simd_f32s(&self.b[..self.a.len()]));
-        let mut most = simd.splat_f32s(0.0);
+        let ((a, a_rest), (b, b_rest)) = (T::vectors::<S>(self.a), T::vectors::<S>(&self.b[..self.a.len()]));
+        let mut most = T::zeros(simd);
         for (a, b) in a.iter().zip(b) {
-            most = simd.max_f32s(most, simd.add_f32s(*a, *b));
+            most = T::larger(simd, most, T::add(simd, *a, *b));
         }
-        let rest = simd.add_f32s(simd.partial_load_f32s(a_rest), simd.partial_load_f32s(b_rest));
-        simd.reduce_max_f32s(simd.max_f32s(most, rest))
+        let rest = T::add(simd, T::load_rest(simd, a_rest), T::load_rest(simd, b_rest));
+        T::largest(simd, T::larger(simd, most, rest))
     }
 }
 
-impl WithSimd for LargestPower<'_> {
+/// Numbers that are worked on side by side where vectors are left to the compiler.
+const ABREAST: usize = 16;
+
+/// The larger of two.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// The largest of some numbers, halves together.
+#[inline(always)]
+fn largest_of(mut values: [f32; ABREAST]) -> f32 {
+    let mut n = ABREAST;
+    while n > 1 {
+        n /= 2;
+        for k in 0..n {
+            values[k] = larger(values[k], values[k + n]);
+        }
+    }
+    values[0]
+}
+
+impl<T: Number> NullaryFnOnce for LargestPower<'_, T> {
     type Output = f32;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let least = simd.splat_f32s(self.least);
-        let ((v, v_rest), (w, w_rest)) = (S::as_simd_f32s(self.v), S::as_simd_f32s(&self.w[..self.v.len()]));
-        let mut most = simd.splat_f32s(0.0);
+    fn call(self) -> f32 {
+        let n = self.v.len();
+        let ((v, v_rest), (w, w_rest)) = (self.v.as_chunks::<ABREAST>(), self.w[..n].as_chunks::<ABREAST>());
+        let mut most = [0.0; ABREAST];
         for (v, w) in v.iter().zip(w) {
-            most = simd.max_f32s(most, power(simd, *v, *w, least));
+            for k in 0..ABREAST {
+                most[k] = larger(most[k], power(v[k].to_f32(), w[k], self.least));
+            }
         }
-        let rest = power(simd, simd.partial_load_f32s(v_rest), simd.partial_load_f32s(w_rest), least);
-        simd.reduce_max_f32s(simd.max_f32s(most, rest))
+        let rest = v_rest.iter().zip(w_rest);
+        rest.fold(largest_of(most), |most, (v, w)| larger(most, power(v.to_f32(), *w, self.least)))
     }
 }
 
-impl NullaryFnOnce for ScaledSums<'_> {
+#[inline(always)]
+fn power(v: f32, w: f32, least: f32) -> f32 {
+    v * v.abs() / larger(w, least)
+}
+
+impl<T: Number> NullaryFnOnce for ScaledSums<'_, T> {
     type Output = f32;
 
     #[inline(always)]
     fn call(self) -> f32 {
         for ((out, a), b) in self.out.iter_mut().zip(self.a).zip(self.b) {
-            *out = (a + b) * self.scale;
+            *out = (a.to_f32() + b.to_f32()) * self.scale;
         }
         largest(self.out)
     }
 }
 
-impl NullaryFnOnce for ScaledSumsOfPairs<'_> {
+impl<T: Number> NullaryFnOnce for ScaledSumsOfPairs<'_, T> {
     type Output = f32;
 
     #[inline(always)]
     fn call(self) -> f32 {
         for ((((out, a), b), c), d) in self.out.iter_mut().zip(self.a).zip(self.b).zip(self.c).zip(self.d) {
-            *out = ((a + b) + (c + d)) * self.scale;
+            *out = ((a.to_f32() + b.to_f32()) + (c.to_f32() + d.to_f32())) * self.scale;
         }
         largest(self.out)
     }
@@ -304,16 +337,21 @@ impl NullaryFnOnce for OverRoot<'_> {
 /// The largest value, or 0.
 #[inline(always)]
 fn largest(values: &[f32]) -> f32 {
-    let (side_by_side, rest) = values.as_chunks::<TOGETHER>();
-    let mut most = [0.0_f32; TOGETHER];
-    for some in side_by_side {
-        raise(&mut most, *some);
+    let (parts, rest) = values.as_chunks::<ABREAST>();
+    let mut most = [0.0; ABREAST];
+    for part in parts {
+        raise(&mut most, *part);
     }
-    most.iter().chain(rest).fold(0.0, |most, v| if *v > most { *v } else { most })
+    rest.iter().fold(largest_of(most), |most, v| larger(most, *v))
 }
 
-/// Values that are looked at side by side.
-const TOGETHER: usize = 16;
+/// The larger of each two.
+#[inline(always)]
+fn raise(most: &mut [f32; ABREAST], values: [f32; ABREAST]) {
+    for (most, value) in most.iter_mut().zip(values) {
+        *most = larger(*most, value);
+    }
+}
 
 impl NullaryFnOnce for FindPeaks<'_> {
     type Output = ();
@@ -322,7 +360,7 @@ impl NullaryFnOnce for FindPeaks<'_> {
     fn call(self) {
         let Self { rows: [above, row, below], threshold, found } = self;
         let inner = row.len().saturating_sub(2);
-        for first in (0..inner).step_by(TOGETHER) {
+        for first in (0..inner).step_by(ABREAST) {
             let v = side_by_side(row, first + 1);
             let mut any = false;
             for v in v {
@@ -331,7 +369,7 @@ impl NullaryFnOnce for FindPeaks<'_> {
             if !any {
                 continue;
             }
-            let (mut before, mut after) = ([threshold; TOGETHER], [f32::NEG_INFINITY; TOGETHER]);
+            let (mut before, mut after) = ([threshold; ABREAST], [f32::NEG_INFINITY; ABREAST]);
             for (row, left) in [(above, 0), (above, 1), (above, 2), (row, 0)] {
                 raise(&mut before, side_by_side(row, first + left));
             }
@@ -339,11 +377,11 @@ impl NullaryFnOnce for FindPeaks<'_> {
                 raise(&mut after, side_by_side(row, first + left));
             }
             let mut any = false;
-            for k in 0..TOGETHER {
+            for k in 0..ABREAST {
                 any |= (v[k] > before[k]) & (v[k] >= after[k]);
             }
             if any {
-                for k in 0..TOGETHER.min(inner - first) {
+                for k in 0..ABREAST.min(inner - first) {
                     if v[k] > before[k] && v[k] >= after[k] {
                         found.push(first + 1 + k);
                     }
@@ -353,30 +391,17 @@ impl NullaryFnOnce for FindPeaks<'_> {
     }
 }
 
-/// The larger of each two.
-#[inline(always)]
-fn raise(most: &mut [f32; TOGETHER], values: [f32; TOGETHER]) {
-    for (most, value) in most.iter_mut().zip(values) {
-        *most = if value > *most { value } else { *most };
-    }
-}
-
 /// Values from one on; nothing beyond the last.
 #[inline(always)]
-fn side_by_side(row: &[f32], first: usize) -> [f32; TOGETHER] {
+fn side_by_side(row: &[f32], first: usize) -> [f32; ABREAST] {
     if let Some(values) = row[first..].first_chunk() {
         return *values;
     }
-    let mut values = [f32::NEG_INFINITY; TOGETHER];
+    let mut values = [f32::NEG_INFINITY; ABREAST];
     for (value, v) in values.iter_mut().zip(&row[first..]) {
         *value = *v;
     }
     values
-}
-
-#[inline(always)]
-fn power<S: Simd>(simd: S, v: S::f32s, w: S::f32s, least: S::f32s) -> S::f32s {
-    simd.div_f32s(simd.mul_f32s(v, simd.abs_f32s(v)), simd.max_f32s(w, least))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod block;
 mod foundation;
 mod lanes;
+mod number;
 mod peaks;
 mod plan;
 mod tile;
@@ -16,12 +17,14 @@ mod tile;
 use std::cell::RefCell;
 
 use pulp::Arch;
+use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use rayon::prelude::*;
 
 use self::block::{Job, LastLevel, Workspace};
 use self::foundation::{Foundation, Stored, Storing};
+use self::number::Number;
 use self::plan::{Block, Phase, Wedge};
-use self::tile::{Tile, View};
+use self::tile::{Scale, Tile, View};
 use super::Image;
 use crate::pipeline::search::{Peak, SearchRequest, best_of_cells};
 use crate::pipeline::segments::{SegmentSet, Task};
@@ -69,6 +72,7 @@ impl Cut {
 /// The last short level of one task, values and weights.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
+    /// Or whole steps, twice as many.
     values: Vec<f32>,
     weights: Vec<f32>,
     /// What no value exceeds, `[start, shift, block of columns]`.
@@ -77,14 +81,32 @@ pub(super) struct Scratch {
 
 thread_local! {
     /// Borrowed for the transform alone: a thread that waits in a parallel sort takes up another block meanwhile.
-    static MEMORY: RefCell<Memory> = RefCell::default();
+    static OF_VALUES: RefCell<Memory<f32>> = RefCell::default();
+    static OF_STEPS: RefCell<Memory<i16>> = RefCell::default();
 }
 
 #[derive(Default)]
-struct Memory {
-    workspace: Workspace,
-    /// For values and weights.
-    tiles: [Tile; 2],
+struct Memory<T> {
+    workspace: Workspace<T>,
+    values: Tile<T>,
+    weights: Tile<f32>,
+}
+
+/// Numbers that threads have memory for.
+trait Summed: Number {
+    fn with_memory<R>(work: impl FnOnce(&mut Memory<Self>) -> R) -> R;
+}
+
+impl Summed for f32 {
+    fn with_memory<R>(work: impl FnOnce(&mut Memory<Self>) -> R) -> R {
+        OF_VALUES.with_borrow_mut(work)
+    }
+}
+
+impl Summed for i16 {
+    fn with_memory<R>(work: impl FnOnce(&mut Memory<Self>) -> R) -> R {
+        OF_STEPS.with_borrow_mut(work)
+    }
 }
 
 impl Scratch {
@@ -106,24 +128,39 @@ impl Scratch {
         request: &SearchRequest,
     ) -> Vec<Peak> {
         let images = [filtered, coverage];
-        let peaks: Vec<Peak> =
-            segments.tasks.iter().flat_map(|t| self.transform(t, images, request, Cut::of(t.rows))).collect();
+        let of_task = |task: &Task| match request.step {
+            Some(_) => self.transform::<i16>(task, images, request, Cut::of(task.rows)),
+            None => self.transform::<f32>(task, images, request, Cut::of(task.rows)),
+        };
+        let peaks: Vec<Peak> = segments.tasks.iter().flat_map(of_task).collect();
         best_of_cells(&peaks)
     }
 
     /// Peaks of one task, of each block the best of every cell.
-    fn transform(&mut self, task: &Task, images: [&Image; 2], request: &SearchRequest, cut: Cut) -> Vec<Peak> {
+    fn transform<T: Summed>(
+        &mut self,
+        task: &Task,
+        images: [&Image; 2],
+        request: &SearchRequest,
+        cut: Cut,
+    ) -> Vec<Peak> {
         let Some(top) = task.levels.len().checked_sub(1) else { return Vec::new() };
         let short = task.levels.iter().rposition(|l| l.height <= cut.short_height).unwrap_or(0);
         let phase = Phase::new(task, 0, short, Wedge::ALL_SLOPES, short < top);
-        let mut peaks = self.short_levels(&phase, images, request, cut);
+        let mut peaks = self.short_levels::<T>(&phase, images, request, cut);
         if short < top {
-            peaks.extend(self.long_levels(task, short, request, cut));
+            peaks.extend(self.long_levels::<T>(task, short, request, cut));
         }
         peaks
     }
 
-    fn short_levels(&mut self, phase: &Phase<'_>, images: [&Image; 2], request: &SearchRequest, cut: Cut) -> Vec<Peak> {
+    fn short_levels<T: Summed>(
+        &mut self,
+        phase: &Phase<'_>,
+        images: [&Image; 2],
+        request: &SearchRequest,
+        cut: Cut,
+    ) -> Vec<Peak> {
         let Some(last) = phase.stages.last() else { return Vec::new() };
         let band_rows = cut.band_rows(phase.task.rows, last.level.height, rayon::current_num_threads());
         let n_bands = phase.task.rows.div_ceil(band_rows);
@@ -132,29 +169,27 @@ impl Scratch {
         let starts = if phase.keeps_last { band_rows.div_ceil(last.keep_step) } else { 0 };
         let (nodes, of_blocks) = (starts * kept.start_len(), starts * kept.n_shifts * kept.n_blocks);
         let of_weights = if request.weighted { nodes } else { 0 };
-        let [values, weights, largest] =
-            [(&mut self.values, nodes), (&mut self.weights, of_weights), (&mut self.largest, of_blocks)].map(
-                |(all, of_band)| {
-                    all.resize(all.len().max(n_bands * of_band), 0.0);
-                    let mut bands: Vec<&mut [f32]> = all.chunks_mut(of_band.max(1)).take(n_bands).collect();
-                    bands.resize_with(n_bands, Default::default);
-                    bands
-                },
-            );
+        make_room(&mut self.values, (n_bands * nodes * size_of::<T>()).div_ceil(size_of::<f32>()));
+        make_room(&mut self.weights, n_bands * of_weights);
+        make_room(&mut self.largest, n_bands * of_blocks);
+        let values = bands_of(cast_slice_mut::<f32, T>(&mut self.values), n_bands, nodes);
+        let weights = bands_of(&mut self.weights, n_bands, of_weights);
+        let largest = bands_of(&mut self.largest, n_bands, of_blocks);
         let stored = values.into_iter().zip(weights).zip(largest);
-        let stored: Vec<Storing<'_>> =
+        let stored: Vec<Storing<'_, T>> =
             stored.map(|((values, weights), largest)| Storing { layout: kept, values, weights, largest }).collect();
+        let unit = request.step.unwrap_or(1.0);
         let bands = stored.into_par_iter().enumerate().flat_map_iter(|(band, mut stored)| {
             let rows = band * band_rows..((band + 1) * band_rows).min(phase.task.rows);
             let mut peaks = Vec::new();
             for block in phase.band_blocks(rows, kept.block_columns) {
-                let job = Job { phase, block: &block, request };
-                let last = phase.keeps_last.then_some(&mut stored as &mut dyn LastLevel);
-                let found = MEMORY.with_borrow_mut(|memory| {
-                    let [values, weights] = &mut memory.tiles;
-                    let mut values = View::new(images[0], phase.task.octant, request.limit, values);
-                    let mut weights = View::new(images[1], phase.task.octant, 1.0, weights);
-                    memory.workspace.transform(&job, [&mut values, &mut weights], last)
+                let job = Job { phase, block: &block, request, unit };
+                let last = phase.keeps_last.then_some(&mut stored as &mut dyn LastLevel<T>);
+                let found = T::with_memory(|Memory { workspace, values, weights }| {
+                    let octant = phase.task.octant;
+                    let mut values = View::new(images[0], octant, Scale::new(request.limit, unit), values);
+                    let mut weights = View::new(images[1], octant, Scale::new(1.0, 1.0), weights);
+                    workspace.transform(&job, (&mut values, &mut weights), last)
                 });
                 peaks.extend(best_of_cells(&found));
             }
@@ -163,19 +198,17 @@ impl Scratch {
         bands.collect()
     }
 
-    fn long_levels(&self, task: &Task, short: usize, request: &SearchRequest, cut: Cut) -> Vec<Peak> {
+    fn long_levels<T: Summed>(&self, task: &Task, short: usize, request: &SearchRequest, cut: Cut) -> Vec<Peak> {
         let tallest = task.levels.last().map_or(1, |l| l.height);
         let of = tallest.div_ceil(cut.wedge_shifts);
         let top = task.levels.len() - 1;
         let kept_short = Phase::new(task, 0, short, Wedge::ALL_SLOPES, true);
         let Some(last) = kept_short.stages.last() else { return Vec::new() };
         let layout = Foundation::new(task, last, cut);
-        let [values, weights] = [&self.values, &self.weights].map(|nodes| Stored {
-            arch: Arch::new(),
-            layout,
-            nodes,
-            largest: &self.largest,
-        });
+        let (arch, largest) = (Arch::new(), &self.largest[..]);
+        let values = Stored { arch, layout, nodes: cast_slice::<f32, T>(&self.values), largest };
+        let weights = Stored { arch, layout, nodes: &self.weights, largest };
+        let unit = request.step.unwrap_or(1.0);
         let phases: Vec<Phase<'_>> = (0..of)
             .map(|index| Phase::new(task, short, top, Wedge { index, of }, false))
             .filter(|p| p.stages.len() > 1)
@@ -185,12 +218,23 @@ impl Scratch {
             .flat_map(|p| p.band_blocks(0..task.rows, cut.long_columns).into_iter().map(move |b| (p, b)))
             .collect();
         let found = jobs.par_iter().flat_map_iter(|(phase, block)| {
-            let job = Job { phase, block, request };
-            let first = [&mut values.clone(), &mut weights.clone()];
-            best_of_cells(&MEMORY.with_borrow_mut(|memory| memory.workspace.transform(&job, first, None)))
+            let job = Job { phase, block, request, unit };
+            let first = (&mut values.clone(), &mut weights.clone());
+            best_of_cells(&T::with_memory(|memory| memory.workspace.transform(&job, first, None)))
         });
         found.collect()
     }
+}
+
+fn make_room(all: &mut Vec<f32>, len: usize) {
+    all.resize(all.len().max(len), 0.0);
+}
+
+/// Each band's part of what all of them leave behind.
+fn bands_of<T>(all: &mut [T], n_bands: usize, of_band: usize) -> Vec<&mut [T]> {
+    let mut bands: Vec<&mut [T]> = all.chunks_mut(of_band.max(1)).take(n_bands).collect();
+    bands.resize_with(n_bands, Default::default);
+    bands
 }
 
 #[cfg(test)]
@@ -301,14 +345,18 @@ mod tests {
         let set = SegmentSet::new(37, 90, PsfKernel::new(1.5), 1, usize::MAX);
         // What one task leaves behind is no other's.
         let mut scratch = Scratch::default();
-        for weighted in [false, true] {
-            let request = SearchRequest { threshold: 14.0, limit: 15.0, weighted };
+        for (weighted, step) in [(false, None), (true, None), (false, Some(1.0)), (true, Some(1.0))] {
+            let request = SearchRequest { threshold: 14.0, limit: 15.0, step, weighted };
             let mut n = 0;
             for task in &set.tasks {
                 let expected = naive(task, [&frame, &weight], &request);
                 for cut in [SMALL, PAIRED, CUT, CUT_OF_TALL] {
-                    let got = scratch.transform(task, [&frame, &weight], &request, cut);
-                    assert_eq!(best_of_cells(&got), expected, "{:?} weighted {weighted} {cut:?}", task.octant);
+                    let got = if step.is_some() {
+                        scratch.transform::<i16>(task, [&frame, &weight], &request, cut)
+                    } else {
+                        scratch.transform::<f32>(task, [&frame, &weight], &request, cut)
+                    };
+                    assert_eq!(best_of_cells(&got), expected, "{:?} {request:?} {cut:?}", task.octant);
                 }
                 n += expected.len();
             }

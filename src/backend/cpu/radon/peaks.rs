@@ -2,6 +2,7 @@
 
 use super::block::{Nodes, Pass, Start};
 use super::lanes;
+use super::number::Number;
 use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak};
 use crate::pipeline::segments::Node;
 
@@ -15,9 +16,9 @@ pub(super) struct Closer {
     columns: Vec<usize>,
 }
 
-impl<'a> Start<'a> {
+impl<'a, T: Number> Start<'a, T> {
     /// The two rows that the block's own columns, and one more on either side, are sums of; moved by some.
-    fn own_halves<'n>(&self, nodes: Nodes<'n>, shift: usize, moved: isize) -> [&'n [f32]; 2]
+    fn own_halves<'n, N>(&self, nodes: Nodes<'n, N>, shift: usize, moved: isize) -> [&'n [N]; 2]
     where
         'a: 'n,
     {
@@ -28,7 +29,7 @@ impl<'a> Start<'a> {
 
     /// Significances of the block's own columns, and one more on either side; with a partner those of the pairs.
     /// Returns the largest of them, or 0.
-    fn significances(&self, partner: Option<&Start<'_>>, shift: Option<usize>, out: &mut Significances) -> f32 {
+    fn significances(&self, partner: Option<&Start<'_, T>>, shift: Option<usize>, out: &mut Significances) -> f32 {
         let Pass { arch, job, stage, .. } = *self.pass;
         let Significances { values, weights } = out;
         values.resize(job.block.n_columns + 2, 0.0);
@@ -39,29 +40,39 @@ impl<'a> Start<'a> {
         let level = stage.level;
         let (scale, n_rows) = match partner {
             None => (self.inverse_sd(shift), level.height),
-            Some(_) => (level.inverse_sd_paired[shift - level.shifts.start], 2 * level.height),
+            Some(_) => (self.inverse_sd_paired(shift), 2 * level.height),
         };
-        let fill = |out: &mut [f32], nodes: Nodes<'_>, scale: f32| {
-            let own = self.own_halves(nodes, shift, 0);
-            match partner {
-                None => lanes::scaled_sums(arch, out, own, scale),
-                Some(partner) => {
-                    let of_partner = partner.own_halves(nodes, shift, self.partner_moved(partner, shift));
-                    lanes::scaled_sums_of_pairs(arch, out, own, of_partner, scale)
-                }
-            }
-        };
-        let largest = fill(values, self.pass.values, scale);
+        let largest = self.scaled_sums(partner, shift, values, self.pass.values, scale);
         if !job.request.weighted {
             return largest;
         }
         weights.resize(values.len(), 0.0);
-        fill(weights, self.pass.weights, 1.0 / n_rows as f32);
+        self.scaled_sums(partner, shift, weights, self.pass.weights, 1.0 / n_rows as f32);
         lanes::over_root(arch, values, weights, MIN_COVERAGE)
     }
 
+    /// Sums in the block's own columns, and one more on either side; with a partner those of the pairs. Returns the
+    /// largest of them, or 0.
+    fn scaled_sums<N: Number>(
+        &self,
+        partner: Option<&Start<'_, T>>,
+        shift: usize,
+        out: &mut [f32],
+        nodes: Nodes<'_, N>,
+        scale: f32,
+    ) -> f32 {
+        let (arch, own) = (self.pass.arch, self.own_halves(nodes, shift, 0));
+        match partner {
+            None => lanes::scaled_sums(arch, out, own, scale),
+            Some(partner) => {
+                let of_partner = partner.own_halves(nodes, shift, self.partner_moved(partner, shift));
+                lanes::scaled_sums_of_pairs(arch, out, own, of_partner, scale)
+            }
+        }
+    }
+
     /// Columns between a node and its partner, as both lie in the block's memory.
-    fn partner_moved(&self, partner: &Start<'_>, shift: usize) -> isize {
+    fn partner_moved(&self, partner: &Start<'_, T>, shift: usize) -> isize {
         let wedge = self.pass.job.phase.wedge;
         let lean = wedge.lean(partner.row) - wedge.lean(self.row);
         self.pass.stage.level.partner_columns(shift).wrapping_sub(lean) as isize
@@ -80,19 +91,18 @@ impl<'a> Start<'a> {
     /// Peaks among the pairs that the start makes with the next one.
     pub(super) fn find_paired_peaks(
         &self,
-        partner: &Start<'_>,
+        partner: &Start<'_, T>,
         [of_self, of_partner]: &[Vec<f32>; 2],
         closer: &mut Closer,
         peaks: &mut Vec<Peak>,
     ) {
         let Pass { job, stage, .. } = *self.pass;
-        let level = stage.level;
         let (least, least_each) =
             (JUST_BELOW * job.request.threshold, JUST_BELOW * PARTNER_SHARE * job.request.threshold);
         closer.promising.clear();
         for (shift, (a, b)) in stage.reported.clone().zip(of_self.iter().zip(of_partner)) {
             // Of all weights that a pair's pixels may have, equal significances win most.
-            let largest = (2.0 * (a * a + b * b)).sqrt() * level.inverse_sd_paired[shift - level.shifts.start];
+            let largest = (2.0 * (a * a + b * b)).sqrt() * self.inverse_sd_paired(shift);
             if a.min(*b) > least_each && largest > least * self.inverse_sd(shift) {
                 closer.promising.push(shift);
             }
@@ -101,7 +111,7 @@ impl<'a> Start<'a> {
     }
 
     /// Peaks of the promising shifts.
-    fn look_closer(&self, partner: Option<&Start<'_>>, closer: &mut Closer, peaks: &mut Vec<Peak>) {
+    fn look_closer(&self, partner: Option<&Start<'_, T>>, closer: &mut Closer, peaks: &mut Vec<Peak>) {
         let Pass { arch, job, stage, .. } = *self.pass;
         let Closer { rows, promising, columns } = closer;
         rows.forget();
@@ -129,18 +139,22 @@ impl<'a> Start<'a> {
     }
 
     /// Whether a node and its partner are significant enough to count together.
-    fn both_count(&self, partner: &Start<'_>, shift: usize, x: usize) -> bool {
+    fn both_count(&self, partner: &Start<'_, T>, shift: usize, x: usize) -> bool {
         let least = PARTNER_SHARE * self.pass.job.request.threshold;
-        let at = |start: &Start<'_>, moved: isize| {
-            let sum = |nodes: Nodes<'_>| start.own_halves(nodes, shift, moved).iter().map(|half| half[x]).sum::<f32>();
-            let plain = sum(self.pass.values) * self.inverse_sd(shift);
+        let at = |start: &Start<'_, T>, moved: isize| {
+            let plain = start.sum_at(self.pass.values, shift, moved, x) * self.inverse_sd(shift);
             if !self.pass.job.request.weighted {
                 return plain;
             }
-            let share = sum(self.pass.weights) * (1.0 / self.pass.stage.level.height as f32);
+            let share = start.sum_at(self.pass.weights, shift, moved, x) * (1.0 / self.pass.stage.level.height as f32);
             if share > MIN_COVERAGE { plain / share.sqrt() } else { 0.0 }
         };
         at(self, 0) >= least && at(partner, self.partner_moved(partner, shift)) >= least
+    }
+
+    /// One of the sums of the block's own columns.
+    fn sum_at<N: Number>(&self, nodes: Nodes<'_, N>, shift: usize, moved: isize, x: usize) -> f32 {
+        self.own_halves(nodes, shift, moved).iter().map(|half| half[x].to_f32()).sum()
     }
 }
 

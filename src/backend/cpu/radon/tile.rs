@@ -6,6 +6,7 @@ use pulp::{Arch, NullaryFnOnce};
 
 use super::block::{FirstLevel, Given};
 use super::lanes;
+use super::number::Number;
 use super::plan::Stage;
 use crate::backend::cpu::Image;
 use crate::pipeline::segments::{Octant, line_offset};
@@ -15,27 +16,48 @@ const SLAB_ROWS: usize = 64;
 
 /// Some rows of a frame as an octant sees them, the columns of a block. Memory of one thread, kept from block to block.
 #[derive(Debug, Default)]
-pub(super) struct Tile {
+pub(super) struct Tile<T> {
     rows: Range<usize>,
     first_column: i64,
     width: usize,
-    pixels: Vec<f32>,
+    pixels: Vec<T>,
 }
 
 /// A frame seen through a tile that moves down with the rows asked for.
-pub(super) struct View<'a> {
+pub(super) struct View<'a, T> {
     arch: Arch,
     image: &'a Image,
     octant: Octant,
-    /// Of values, on either side.
-    limit: f32,
-    tile: &'a mut Tile,
+    scale: Scale,
+    tile: &'a mut Tile<T>,
 }
 
-impl<'a> View<'a> {
-    pub(super) fn new(image: &'a Image, octant: Octant, limit: f32, tile: &'a mut Tile) -> Self {
+/// How pixels become numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    /// Of values, on either side.
+    limit: f32,
+    per_unit: f32,
+}
+
+impl Scale {
+    /// Values count as this on either side at most, and in so large units.
+    pub(super) fn new(limit: f32, unit: f32) -> Self {
+        Self { limit, per_unit: 1.0 / unit }
+    }
+
+    #[inline(always)]
+    fn number<T: Number>(self, value: f32) -> T {
+        let value = if value > self.limit { self.limit } else { value };
+        let value = if value < -self.limit { -self.limit } else { value };
+        T::of(value * self.per_unit)
+    }
+}
+
+impl<'a, T: Number> View<'a, T> {
+    pub(super) fn new(image: &'a Image, octant: Octant, scale: Scale, tile: &'a mut Tile<T>) -> Self {
         tile.rows = 0..0;
-        Self { arch: Arch::new(), image, octant, limit, tile }
+        Self { arch: Arch::new(), image, octant, scale, tile }
     }
 
     /// Moves the tile to begin at a row, and at a column of the octant that may lie beside the frame.
@@ -48,17 +70,17 @@ impl<'a> View<'a> {
         let from = first_column.clamp(0, columns as i64) as usize;
         let to = (first_column + width as i64).clamp(from as i64, columns as i64) as usize;
         let at = (from as i64 - first_column) as usize;
-        pixels.resize(loaded.len() * width, 0.0);
+        pixels.resize(loaded.len() * width, T::zeroed());
         for row in pixels.chunks_exact_mut(width) {
-            row[..at].fill(0.0);
-            row[at + to - from..].fill(0.0);
+            row[..at].fill(T::zeroed());
+            row[at + to - from..].fill(T::zeroed());
         }
         self.arch.dispatch(Turn {
             image: self.image,
             octant: self.octant,
             rows: loaded.clone(),
             columns: if self.octant.mirrored { columns - to..columns - from } else { from..to },
-            limit: self.limit,
+            scale: self.scale,
             out: pixels,
             out_width: width,
             at,
@@ -66,8 +88,8 @@ impl<'a> View<'a> {
     }
 }
 
-impl FirstLevel for View<'_> {
-    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [f32], largest: &mut [f32]) -> Given {
+impl<T: Number> FirstLevel<T> for View<'_, T> {
+    fn give(&mut self, row: usize, column: i64, stage: &Stage<'_>, nodes: &mut [T], largest: &mut [f32]) -> Given {
         // The levels next to this one are not searched.
         largest.fill(f32::INFINITY);
         let (height, width) = (stage.level.height, nodes.len() / stage.shifts.len());
@@ -79,7 +101,7 @@ impl FirstLevel for View<'_> {
         debug_assert_eq!(self.tile.first_column, column);
         let lines = self.tile.pixels.chunks_exact(self.tile.width).skip(row - self.tile.rows.start).take(height);
         for (shift, out) in stage.shifts.clone().zip(nodes.chunks_exact_mut(width)) {
-            out.fill(0.0);
+            out.fill(T::zeroed());
             for (i, line) in lines.clone().enumerate() {
                 lanes::accumulate(self.arch, out, &line[line_offset(height, height, shift, i)..]);
             }
@@ -89,22 +111,22 @@ impl FirstLevel for View<'_> {
 }
 
 /// A part of an image as an octant sees it, values limited on either side.
-struct Turn<'a> {
+struct Turn<'a, T> {
     image: &'a Image,
     octant: Octant,
     /// Rows of the octant.
     rows: Range<usize>,
     /// Columns of the octant, or of its mirror image.
     columns: Range<usize>,
-    limit: f32,
+    scale: Scale,
     /// One row after the other.
-    out: &'a mut [f32],
+    out: &'a mut [T],
     out_width: usize,
     /// Column of `out` that the first one is put in.
     at: usize,
 }
 
-impl NullaryFnOnce for Turn<'_> {
+impl<T: Number> NullaryFnOnce for Turn<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -113,12 +135,12 @@ impl NullaryFnOnce for Turn<'_> {
     }
 }
 
-impl Turn<'_> {
+impl<T: Number> Turn<'_, T> {
     /// Columns of the octant are lines of the frame: some at a time, so that what is written lies side by side as well;
     /// the last ones one by one.
     #[inline(always)]
     fn along_lines(self) {
-        let Self { image, octant, rows, columns, limit, out, out_width, at } = self;
+        let Self { image, octant, rows, columns, scale, out, out_width, at } = self;
         let (n, n_rows) = (columns.len(), rows.len());
         let mut first = 0;
         while first < n {
@@ -132,13 +154,13 @@ impl Turn<'_> {
             let out = out[at + first..].chunks_mut(out_width);
             if together == 1 {
                 for (to, value) in out.zip(lines[0]) {
-                    to[0] = limited(*value, limit);
+                    to[0] = scale.number(*value);
                 }
             } else {
                 for (row, out) in out.enumerate().take(n_rows) {
-                    let mut values = [0.0; ABREAST];
+                    let mut values = [T::zeroed(); ABREAST];
                     for k in 0..ABREAST {
-                        values[k] = limited(lines[k][row], limit);
+                        values[k] = scale.number(lines[k][row]);
                     }
                     out[..ABREAST].copy_from_slice(&values);
                 }
@@ -154,21 +176,15 @@ impl Turn<'_> {
             let out = &mut out[self.at..self.at + line.len()];
             if self.octant.mirrored {
                 for (to, value) in out.iter_mut().zip(line.iter().rev()) {
-                    *to = limited(*value, self.limit);
+                    *to = self.scale.number(*value);
                 }
             } else {
                 for (to, value) in out.iter_mut().zip(line) {
-                    *to = limited(*value, self.limit);
+                    *to = self.scale.number(*value);
                 }
             }
         }
     }
-}
-
-#[inline(always)]
-fn limited(value: f32, limit: f32) -> f32 {
-    let value = if value > limit { limit } else { value };
-    if value < -limit { -limit } else { value }
 }
 
 /// Columns that are read side by side where rows and columns are exchanged.
