@@ -44,10 +44,10 @@ struct Cut {
 }
 
 /// Measured on cores with 1 MiB of cache.
-const CUT: Cut = Cut { short_height: 64, short_rows: 8, short_columns: 1024, wedge_shifts: 128, long_columns: 768 };
+const CUT: Cut = Cut { short_height: 64, short_rows: 16, short_columns: 1024, wedge_shifts: 128, long_columns: 768 };
 
 /// Taller frames have more wedges, and the lowest of the long levels would be read in all of them.
-const CUT_OF_TALL: Cut = Cut { short_height: 128, short_rows: 4, ..CUT };
+const CUT_OF_TALL: Cut = Cut { short_height: 128, ..CUT };
 
 impl Cut {
     /// For a view of so many rows, with bands as high as they can be.
@@ -115,7 +115,10 @@ impl Scratch {
         // In either tower a start every half of the height, and as many shifts as the height has rows.
         let nodes = |rows: usize, columns: usize| {
             let cut = Cut::of(rows);
-            2 * (rows + (cut.short_rows + 1) * cut.short_height) * (columns + cut.short_height)
+            let in_bands = |last_height: usize| {
+                rows.next_multiple_of(cut.band_rows(rows, last_height, rayon::current_num_threads()))
+            };
+            2 * in_bands(cut.short_height).max(in_bands(cut.short_height / 4 * 3)) * (columns + cut.short_height)
         };
         (nodes(height, width).max(nodes(width, height)) * size_of::<f32>()) as u64
     }
