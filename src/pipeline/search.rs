@@ -47,8 +47,8 @@ pub(crate) struct SearchRequest {
     pub(crate) weighted: bool,
 }
 
-/// Fewest steps from zero to the limit. With these the rounding takes less than a hundredth of the S/N (docs/algorithm.md,
-/// "Search").
+/// Fewest steps from zero to the limit. With these the rounding takes no more than a hundredth of the S/N where the PSF's
+/// width is 0.8 px or more (docs/algorithm.md, "Search").
 const FEWEST_STEPS: usize = 7;
 
 /// Values up to a limit, of lines of so many rows at most, are summed in these steps: a sum of whole numbers in 16 bits is
@@ -302,6 +302,16 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_sum_in_steps_needs_more_than_16_bits() {
+        for most_rows in [8, 96, 1024, 3072, 4096, 4681] {
+            let step = step_of_sums(0.7, most_rows).unwrap();
+            let most = (0.7 * (1.0 / step)).round_ties_even() * most_rows as f32;
+            assert!((0.85 * 32767.0..=32767.0).contains(&most), "{most_rows}: {most}");
+        }
+        assert_eq!((step_of_sums(0.7, 4682), step_of_sums(0.7, 8192)), (None, None));
+    }
 
     #[test]
     fn correlation_of_known_pairs() {

@@ -269,20 +269,22 @@ mod tests {
     /// Values by (shift, column), with one shift and one column more on either side.
     type Plane = Vec<Vec<f32>>;
 
-    /// The peaks by the definition of the segments: every node summed along its own line.
+    /// The peaks by the definition of the segments: every node summed along its own line, in units of the step.
     fn naive(task: &Task, [value, weight]: [&Image; 2], request: &SearchRequest) -> Vec<Peak> {
         let mut peaks = Vec::new();
+        let in_units = |v: f32| request.step.map_or(v, |step| (v * (1.0 / step)).round_ties_even());
+        let unit = request.step.unwrap_or(1.0);
         for (index, level) in task.levels.iter().enumerate().filter(|(_, l)| !l.reported.is_empty()) {
             let sum = |image: &Image, start: usize, shift: usize, column: i64| -> f32 {
                 let at_row = |row: usize| {
                     let offset = line_offset(task.levels[0].height, level.height, shift, row) as i64;
-                    pixel(image, task.octant, start * level.start_step + row, column + offset)
-                        .clamp(-request.limit, request.limit)
+                    let v = pixel(image, task.octant, start * level.start_step + row, column + offset);
+                    if std::ptr::eq(image, weight) { v } else { in_units(v.clamp(-request.limit, request.limit)) }
                 };
                 (0..level.height).map(at_row).sum()
             };
             let significance = |sums: [f32; 2], inverse_sd: f32, n_rows: usize| {
-                let plain = sums[0] * inverse_sd;
+                let plain = sums[0] * (inverse_sd * unit);
                 let share = if request.weighted { sums[1] * (1.0 / n_rows as f32) } else { 1.0 };
                 if share > MIN_COVERAGE { plain / share.sqrt() } else { 0.0 }
             };
@@ -348,16 +350,19 @@ mod tests {
         let set = SegmentSet::new(37, 90, PsfKernel::new(1.5), 1, usize::MAX);
         // What one task leaves behind is no other's.
         let mut scratch = Scratch::default();
-        for (weighted, step) in [(false, None), (true, None), (false, Some(1.0)), (true, Some(1.0))] {
+        // Whole steps are exact whatever the values are.
+        let uneven = Image { data: frame.data.iter().map(|v| 0.731 * v).collect(), ..frame.clone() };
+        for (weighted, step) in [(false, None), (true, None), (false, Some(0.4)), (true, Some(0.4))] {
             let request = SearchRequest { threshold: 14.0, limit: 15.0, step, weighted };
             let mut n = 0;
             for task in &set.tasks {
-                let expected = naive(task, [&frame, &weight], &request);
+                let frame = if step.is_some() { &uneven } else { &frame };
+                let expected = naive(task, [frame, &weight], &request);
                 for cut in [SMALL, PAIRED, CUT, CUT_OF_TALL] {
                     let got = if step.is_some() {
-                        scratch.transform::<i16>(task, [&frame, &weight], &request, cut)
+                        scratch.transform::<i16>(task, [frame, &weight], &request, cut)
                     } else {
-                        scratch.transform::<f32>(task, [&frame, &weight], &request, cut)
+                        scratch.transform::<f32>(task, [frame, &weight], &request, cut)
                     };
                     assert_eq!(best_of_cells(&got), expected, "{:?} {request:?} {cut:?}", task.octant);
                 }
