@@ -255,7 +255,7 @@ impl Options {
     }
 
     fn print_memory(&self, summary: &StreamSummary) {
-        self.say(&format!("up to {} frames at once in {} MiB", summary.most_in_flight, summary.peak_bytes >> 20));
+        self.say(&format!("{} computed at once at most, in {} MiB", summary.most_in_flight, summary.peak_bytes >> 20));
     }
 
     /// Says something that is no result.

@@ -279,6 +279,12 @@ impl Detector {
         Ok(bytes)
     }
 
+    /// Frames that are best computed at the same time, at most. One keeps two cores busy nearly all the time; a GPU has
+    /// the way there and back to fill.
+    pub(crate) fn frames_at_once(&self) -> usize {
+        if self.engine.is_cpu() { (rayon::current_num_threads() / 2).max(1) } else { usize::MAX }
+    }
+
     /// Gives up the buffers of all but so many idle backends.
     pub(crate) fn keep_backends(&self, most: usize) {
         lock(&self.idle).truncate(most);

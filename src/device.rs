@@ -79,6 +79,10 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
+    pub(crate) fn is_cpu(&self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
     pub(crate) fn open(device: &Device) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self::Cpu),

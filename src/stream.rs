@@ -14,8 +14,9 @@ use crate::{Error, Frame, Report, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamConfig {
-    /// Frames computed at the same time, at most. One for each core, four at most, by default: one alone leaves cores
-    /// idle where its stages are not parallel; on a GPU others are uploaded and read back meanwhile.
+    /// Frames in flight, at most. One for each core, from two to four, by default: one alone leaves cores idle where its
+    /// stages are not parallel; on a GPU others are uploaded and read back meanwhile. The CPU computes one for every two
+    /// cores at the same time, and opens others meanwhile: more are in each other's way.
     pub frames_in_flight: usize,
     /// Memory for the frames of the stream, bytes: raw pixels, images and tables of those being computed, and raw pixels
     /// of those whose results wait for an earlier one. Fewer frames are in flight where it is not enough. 4 GiB by
@@ -240,7 +241,8 @@ impl<T: Send, I: Iterator<Item = T> + Send> Stream<'_, T, I> {
             state.largest = Some(need.max(state.largest));
             drop(state);
             self.changed.notify_all();
-            let mut state = self.wait_until(|s| s.computing < self.most_in_flight(s));
+            let at_once = self.detector.frames_at_once();
+            let mut state = self.wait_until(|s| s.computing < self.most_in_flight(s).min(at_once));
             state.computing += 1;
             let State { computing, pulled, delivered, .. } = *state;
             let raw = (pulled - delivered) * need.raw;
