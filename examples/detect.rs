@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Works through the frames; a bad one does not stop the others. Gives the number of those that failed.
@@ -121,21 +121,29 @@ fn run(options: &Options) -> AnyResult<usize> {
     let standing = Standing::read(options)?;
     let mut outputs = Outputs::create(options)?;
     let progress = progress_bar(options.frames.len());
-    let mut n_failed = 0;
+    let (mut n_failed, mut is_read) = (0, true);
     for path in &options.frames {
         match process(path, options, &detector, &standing, &mut outputs) {
-            Ok(text) => progress.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?,
+            Ok(text) if is_read => match progress.suspend(|| std::io::stdout().lock().write_all(text.as_bytes())) {
+                // Whoever reads the text has seen enough of it, but the files that were asked for are not complete.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe && outputs.are_asked_for() => is_read = false,
+                written => written?,
+            },
+            Ok(_) => {}
             Err(error) => {
                 n_failed += 1;
                 let (path, error) = (path.display().to_string(), error.to_string());
                 let known = if error.contains(&path) { String::new() } else { format!("{path}: ") };
-                progress.suspend(|| eprintln!("{known}{error}"));
+                progress.suspend(|| eprintln!("error: {known}{error}"));
             }
         }
         progress.inc(1);
     }
     progress.finish_and_clear();
     outputs.finish()?;
+    if let Some(table) = options.csv.as_ref().filter(|_| is_read && !options.json) {
+        writeln!(std::io::stdout().lock(), "wrote {}", table.display())?;
+    }
     Ok(n_failed)
 }
 
@@ -339,6 +347,11 @@ impl<'o> Outputs<'o> {
             csv::write_header(table.insert(BufWriter::new(file)))?;
         }
         Ok(Self { options, table, taken: HashSet::new() })
+    }
+
+    fn are_asked_for(&self) -> bool {
+        let Options { overlay, regions, mask, sky, .. } = self.options;
+        self.table.is_some() || [overlay, regions, mask, sky].into_iter().any(Option::is_some)
     }
 
     /// Gives the files that hold one frame alone.

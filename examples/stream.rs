@@ -84,6 +84,9 @@ fn run(options: &Options) -> std::result::Result<u64, Box<dyn std::error::Error>
 
     match &options.folder {
         Some(folder) => {
+            if folder.is_file() {
+                return Err(format!("{} is a file; a stream takes its folder", folder.display()).into());
+            }
             fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
             if options.watch.is_none() && sizes(folder).is_empty() {
                 return Err(format!("{}: no FITS files there", folder.display()).into());
@@ -223,15 +226,15 @@ impl Options {
                 let n_stars = report.detections.iter().filter(|d| d.role == Role::Star).count();
                 let stars = if n_stars > 0 { format!(" ({n_stars} of them stars)") } else { String::new() };
                 write_out(&format!(
-                    "{name}: {} detections{stars}, {:.0} ms\n",
-                    report.detections.len(),
+                    "{name}: {}{stars}, {:.0} ms\n",
+                    counted(report.detections.len(), "detection"),
                     report.total_ms
                 ));
             }
             Err(error) => {
                 let error = error.to_string();
                 let known = if error.contains(name) { String::new() } else { format!("{name}: ") };
-                eprintln!("{known}{error}");
+                eprintln!("error: {known}{error}");
             }
         }
     }
@@ -246,8 +249,8 @@ impl Options {
     fn print_rates(&self, what: &str, summary: &StreamSummary, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         self.say(&format!(
-            "{what}: {} frames ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s",
-            summary.frames,
+            "{what}: {} ({} failed) in {seconds:.2} s: {:.2} frames/s, {:.1} Mpix/s",
+            counted(summary.frames as usize, "frame"),
             summary.failed,
             summary.frames as f64 / seconds,
             summary.pixels as f64 / 1e6 / seconds,
@@ -255,13 +258,18 @@ impl Options {
     }
 
     fn print_memory(&self, summary: &StreamSummary) {
-        self.say(&format!("{} computed at once at most, in {} MiB", summary.most_in_flight, summary.peak_bytes >> 20));
+        let at_once = counted(summary.most_in_flight, "frame");
+        self.say(&format!("never more than {at_once} computed at once; {} MiB at most", summary.peak_bytes >> 20));
     }
 
     /// Says something that is no result.
     fn say(&self, text: &str) {
         if self.json { eprintln!("{text}") } else { write_out(&format!("{text}\n")) }
     }
+}
+
+fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// To the standard output; ends well where whoever reads it has seen enough.

@@ -11,7 +11,7 @@ mod fits_bytes;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use fits_bytes::TempDir;
 use serde_json::Value;
@@ -50,6 +50,10 @@ fn detect(arguments: &[&str]) -> Option<Output> {
 }
 
 fn run(example: &str, arguments: &[&str]) -> Option<Output> {
+    Some(command(example, arguments)?.output().unwrap())
+}
+
+fn command(example: &str, arguments: &[&str]) -> Option<Command> {
     // target/<profile>/deps/<this test> and target/<profile>/examples/detect.
     let profile = std::env::current_exe().unwrap().parent().and_then(Path::parent).map(PathBuf::from).unwrap();
     let program = profile.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
@@ -58,7 +62,9 @@ fn run(example: &str, arguments: &[&str]) -> Option<Output> {
         return None;
     }
     let device = if arguments.contains(&"--device") { &[][..] } else { &["--device", "cpu"] };
-    Some(Command::new(program).args(device).args(arguments).output().unwrap())
+    let mut command = Command::new(program);
+    command.args(device).args(arguments);
+    Some(command)
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -204,7 +210,7 @@ fn files_asked_for_are_written() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let names: Vec<&str> =
         text(&output.stdout).lines().filter_map(|line| line.trim_start().strip_prefix("wrote ")).collect();
-    assert_eq!(names.len(), 6);
+    assert_eq!(names.len(), 7);
     assert!(names.iter().all(|name| Path::new(name).exists()), "{names:?}");
     // The second frame of one name does not replace the first.
     for stem in ["sidereal_blank", "sidereal_blank-2"] {
@@ -216,6 +222,21 @@ fn files_asked_for_are_written() {
     let table = std::fs::read_to_string(&csv).unwrap();
     let n_columns = table.lines().next().unwrap().split(',').count();
     assert!(table.lines().count() >= 3 && n_columns >= OF_DETECTION.len() - 1, "{table}");
+}
+
+#[test]
+fn files_asked_for_are_written_though_nobody_reads_the_text() {
+    let dir = TempDir::new();
+    let [overlay, csv] = ["png", "all.csv"].map(|name| dir.path().join(name).display().to_string());
+    let Some(mut command) = command("detect", &["--overlay", &overlay, "--csv", &csv, FRAME, FRAME, FRAME]) else {
+        return;
+    };
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(overlay).unwrap().count(), 3);
+    let table = std::fs::read_to_string(csv).unwrap();
+    assert!(table.ends_with('\n') && table.matches(FRAME).count() % 3 == 0 && table.contains(FRAME));
 }
 
 #[test]
