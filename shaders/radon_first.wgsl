@@ -1,6 +1,6 @@
 // One invocation: one node of the first level that is kept, the sum over a digital line of 4 or 6 pixels.
 // In: an image, its rows those of the octant. Out: nodes [start, shift, column].
-// docs/algorithm.md, "Search". CPU twin: backend/cpu/radon/mod.rs, `Tile`.
+// docs/algorithm.md, "Search". CPU twin: backend/cpu/radon/tile.rs, `View`.
 
 override WORKGROUP: u32;
 
@@ -18,8 +18,8 @@ struct Params {
     stride: i32,
     /// Values beyond ± this count as this.
     limit: f32,
-    /// They count as the nearest whole number of these steps; 0 where they count as they are.
-    step: f32,
+    /// They count as the nearest whole number of steps, of which a value of one has so many; 0 where they count as they
+    /// are.
     per_step: f32,
 }
 
@@ -34,7 +34,7 @@ fn pixel(row: i32, column: i32) -> f32 {
     }
     let x = select(column, params.columns - 1 - column, params.mirrored != 0u);
     let value = clamp(image[row * params.columns + x], -params.limit, params.limit);
-    return select(value, round(value * params.per_step) * params.step, params.step > 0.0);
+    return select(value, round(value * params.per_step), params.per_step > 0.0);
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -3,7 +3,7 @@
 //! Workers take turns to pull the next frame from the source, and pull no more than the budget has room for: a source
 //! that is faster than the detector waits. What is computed is [`Detector::detect`], frame by frame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -20,7 +20,8 @@ pub struct StreamConfig {
     pub frames_in_flight: usize,
     /// Memory for the frames of the stream, bytes: raw pixels, images and tables of those being computed, and raw pixels
     /// of those whose results wait for an earlier one. Fewer frames are in flight where it is not enough. 4 GiB by
-    /// default: four frames of 4096² on the CPU, where one takes 0.4 GiB, three on a GPU, where it takes 1.33 GiB at most.
+    /// default, enough for four frames of 4096² on the CPU, where one takes 0.4 GiB, and for three on a GPU, where it takes
+    /// 1.33 GiB at most.
     pub memory_limit_bytes: u64,
 }
 
@@ -134,6 +135,8 @@ struct State<T> {
     pulled: u64,
     delivered: u64,
     computing: usize,
+    /// Frames that are open, and not yet computed.
+    waiting: BTreeSet<u64>,
     /// The largest frame so far. All are counted like it: buffers of one frame serve the next.
     largest: Option<Need>,
     /// Results that wait for their turn.
@@ -151,6 +154,7 @@ impl<T> Default for State<T> {
             pulled: 0,
             delivered: 0,
             computing: 0,
+            waiting: BTreeSet::new(),
             largest: None,
             done: BTreeMap::new(),
             threads: 0,
@@ -187,7 +191,7 @@ impl<T: Send, I: Iterator<Item = T> + Send> Stream<'_, T, I> {
             let mut pixels = 0;
             let result = open(&item).and_then(|frame| {
                 pixels = frame.pixels().len() as u64;
-                self.compute(&frame)
+                self.compute(number, &frame)
             });
             let mut state = lock(&self.state);
             match &result {
@@ -227,7 +231,8 @@ impl<T: Send, I: Iterator<Item = T> + Send> Stream<'_, T, I> {
         (room as usize).clamp(1, self.config.frames_in_flight)
     }
 
-    fn compute(&self, frame: &Frame<'_>) -> Result<Report> {
+    /// Those that are open are computed in the order of the source, as results are wanted.
+    fn compute(&self, number: u64, frame: &Frame<'_>) -> Result<Report> {
         let need = Need { raw: frame.bytes(), working: self.detector.frame_bytes(frame.width(), frame.height())? };
         if need.bytes() > self.config.memory_limit_bytes {
             return Err(Error::Limit {
@@ -239,11 +244,16 @@ impl<T: Send, I: Iterator<Item = T> + Send> Stream<'_, T, I> {
         let most_idle = {
             let mut state = lock(&self.state);
             state.largest = Some(need.max(state.largest));
+            state.waiting.insert(number);
             drop(state);
             self.changed.notify_all();
             let at_once = self.detector.frames_at_once();
-            let mut state = self.wait_until(|s| s.computing < self.most_in_flight(s).min(at_once));
+            let is_next = |s: &State<T>| s.waiting.first() == Some(&number);
+            let mut state = self.wait_until(|s| is_next(s) && s.computing < self.most_in_flight(s).min(at_once));
+            state.waiting.remove(&number);
             state.computing += 1;
+            // The next one may have waited for this one alone.
+            self.changed.notify_all();
             let State { computing, pulled, delivered, .. } = *state;
             let raw = (pulled - delivered) * need.raw;
             let summary = &mut state.summary;

@@ -53,7 +53,9 @@ fn a_stream_gives_the_reports_of_single_frames_in_order() {
             .unwrap();
         assert_eq!(streamed, single, "{in_flight} in flight");
         assert_eq!((summary.frames, summary.failed), (12, 0));
-        assert!(summary.most_in_flight <= in_flight, "{summary:?}");
+        // The CPU computes one frame for every two cores.
+        let at_once = in_flight.min((rayon::current_num_threads() / 2).max(1));
+        assert!((1..=at_once).contains(&summary.most_in_flight), "{summary:?}");
     }
 }
 
@@ -76,10 +78,14 @@ fn the_error_of_one_frame_is_its_own() {
 
 #[test]
 fn memory_keeps_to_its_budget() {
-    let generous = detector().stream(&config(4, 1 << 30), (0..12).map(frame), |f| Ok(f.as_borrowed()), |_, _| ());
-    let peak = generous.unwrap().peak_bytes;
-    for (share, frames_at_once) in [(0.6, 2), (0.3, 1)] {
-        let limit = (peak as f64 * share) as u64;
+    let mut need = 0;
+    let ask = |_, report: skystreak::Result<Report>| match report {
+        Err(Error::Limit { requested, .. }) => need = need.max(requested),
+        other => panic!("{other:?}"),
+    };
+    detector().stream(&config(4, 1000), (0..12).map(frame), |f| Ok(f.as_borrowed()), ask).unwrap();
+    for frames_at_once in [1, 2] {
+        let limit = need * frames_at_once as u64 + need / 10;
         let mut found = 0;
         let summary = detector()
             .stream(

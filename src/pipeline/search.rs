@@ -47,12 +47,12 @@ pub(crate) struct SearchRequest {
     pub(crate) weighted: bool,
 }
 
-/// Fewest steps from zero to the limit. With these the rounding takes no more than a hundredth of the S/N where the PSF's
+/// Fewest steps from zero to the limit. With these the rounding takes some hundredth of the S/N at most where the PSF's
 /// width is 0.8 px or more (docs/algorithm.md, "Search").
 const FEWEST_STEPS: usize = 7;
 
 /// Values up to a limit, of lines of so many rows at most, are summed in these steps: a sum of whole numbers in 16 bits is
-/// exact, and takes half the time. None where lines are so long that too few steps are left.
+/// exact, and two of them take the time of one. None where lines are so long that too few steps are left.
 pub(crate) fn step_of_sums(limit: f32, most_rows: usize) -> Option<f32> {
     let n_steps = i16::MAX as usize / most_rows.max(1);
     (n_steps >= FEWEST_STEPS).then(|| limit / n_steps as f32)

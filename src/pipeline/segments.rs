@@ -215,9 +215,9 @@ impl SegmentSet {
         Self { width, height, kernel, tasks }
     }
 
-    /// Rows of the tallest segments.
+    /// Rows in the frame of any segment, at most: the tallest ones go on beyond it.
     pub(crate) fn most_rows(&self) -> usize {
-        self.tasks.iter().filter_map(|t| t.levels.last()).map(|l| l.height).max().unwrap_or(0)
+        self.tasks.iter().filter_map(|t| Some(t.levels.last()?.height.min(t.rows))).max().unwrap_or(0)
     }
 
     /// Longest segment, px; 0 when the frame is too small for any.
@@ -505,5 +505,15 @@ mod tests {
             }
             assert!(s.distance_to(crate::Point::new(x, y)) < 1.0, "{octant:?} {s:?} {x} {y}");
         }
+    }
+
+    #[test]
+    fn no_segment_has_more_rows_in_the_frame_than_that() {
+        let most_rows = |width: usize, height: usize| {
+            SegmentSet::new(width, height, PsfKernel::new(1.5), 1, usize::MAX).most_rows()
+        };
+        // Of 96 rows some lie beyond views of 80 and of 90.
+        assert_eq!((most_rows(20, 80), most_rows(30, 64), most_rows(90, 40)), (80, 64, 90));
+        assert_eq!(most_rows(5, 5), 0);
     }
 }

@@ -94,7 +94,6 @@ pub(super) struct FirstParams {
     pub(super) pad: i32,
     pub(super) stride: i32,
     pub(super) limit: f32,
-    pub(super) step: f32,
     pub(super) per_step: f32,
 }
 
@@ -232,7 +231,7 @@ impl GpuBackend {
         for buffer in values.iter_mut().chain(weights.iter_mut().filter(|_| request.weighted)) {
             buffer.reserve::<f32>(context, largest)?;
         }
-        let (reported, sds) = reported_levels(segments);
+        let (reported, sds) = reported_levels(segments, request.step.unwrap_or(1.0));
         inverse_sd.upload(context, &sds)?;
         let found = loop {
             let most_places = self.radon.most_places;
@@ -319,13 +318,13 @@ impl GpuBackend {
     }
 }
 
-/// All levels of all tasks, and their inverse standard deviations one after the other.
-fn reported_levels(segments: &SegmentSet) -> (Vec<Reported<'_>>, Vec<f32>) {
+/// All levels of all tasks, and one after the other the significances of their nodes' one, which is so large a value.
+fn reported_levels(segments: &SegmentSet, unit: f32) -> (Vec<Reported<'_>>, Vec<f32>) {
     let (mut reported, mut sds) = (Vec::new(), Vec::new());
     for task in &segments.tasks {
         for (level_ix, level) in task.levels.iter().enumerate() {
             reported.push(Reported { task, level_ix, id: reported.len(), first_sd: sds.len() });
-            sds.extend(level.inverse_sd.iter().chain(&level.inverse_sd_paired));
+            sds.extend(level.inverse_sd.iter().chain(&level.inverse_sd_paired).map(|sd| sd * unit));
         }
     }
     (reported, sds)
@@ -343,7 +342,6 @@ fn first_params(task: &Task, level: &Level, (limit, step): (f32, Option<f32>)) -
         pad: level.pad as i32,
         stride: level.stride as i32,
         limit,
-        step: step.unwrap_or(0.0),
         per_step: step.map_or(0.0, |step| 1.0 / step),
     }
 }

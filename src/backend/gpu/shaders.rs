@@ -128,7 +128,7 @@ fn layouts() -> Vec<Layout> {
         layout!(compact::WEIGH, "Footprint" = compact::DeviceFootprint { x, y, radius }),
         layout!(radon::TRANSPOSE, "Params" = radon::TransposeParams { width, height }),
         layout!(radon::RADON_FIRST, "Params" = radon::FirstParams {
-            rows, columns, mirrored, height, start_step, first_shift, n_shifts, pad, stride, limit, step, per_step
+            rows, columns, mirrored, height, start_step, first_shift, n_shifts, pad, stride, limit, per_step
         }),
         layout!(radon::RADON_NEXT, "Level" = radon::DeviceLevel {
             id, height, start_step, first_shift, n_shifts, pad, first_reported, end_reported, reported_starts,

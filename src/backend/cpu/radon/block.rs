@@ -10,7 +10,7 @@ use pulp::Arch;
 use super::lanes;
 use super::number::Number;
 use super::peaks::{Closer, JUST_BELOW};
-use super::plan::{Block, LINE, Phase, Stage};
+use super::plan::{Block, Phase, Stage};
 use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, Peak, SearchRequest};
 
 /// Where the first level of a block comes from.
@@ -47,7 +47,7 @@ pub(super) trait LastLevel<T> {
 /// Nodes of one start.
 pub(super) struct Made<'a, T> {
     pub(super) values: &'a [T],
-    /// Empty where no pixels are weighed out.
+    /// Of no meaning where no weights are asked for.
     pub(super) weights: &'a [f32],
     /// By shift.
     pub(super) largest: &'a [f32],
@@ -124,8 +124,6 @@ struct Ring<T> {
     step: usize,
     n_shifts: usize,
     width: usize,
-    /// The first node, where a line of the cache begins.
-    first: usize,
     /// From shift to shift of starts that are elsewhere.
     stride_there: usize,
 }
@@ -142,13 +140,12 @@ impl<T: Number> Ring<T> {
         self.given.clear();
         self.given.resize(n_starts, Given::Nothing);
         let n_rows = n_starts * self.n_shifts;
-        let n_nodes = LINE + n_rows * self.width;
+        let n_nodes = n_rows * self.width;
         self.largest.resize(self.largest.len().max(n_rows), 0.0);
         self.values.resize(self.values.len().max(n_nodes), T::zeroed());
         if job.request.weighted {
             self.weights.resize(self.weights.len().max(n_nodes), 0.0);
         }
-        self.first = self.values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
     }
 
     fn place(&self, row: usize) -> usize {
@@ -183,7 +180,7 @@ impl<T: Number> Ring<T> {
 
     /// First node of a shift, counted from the lowest.
     fn first_node(&self, place: usize, shift: usize) -> usize {
-        self.first + (place * self.n_shifts + shift) * self.width
+        (place * self.n_shifts + shift) * self.width
     }
 }
 

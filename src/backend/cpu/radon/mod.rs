@@ -62,7 +62,7 @@ impl Cut {
         rows.div_ceil(n_bands).next_multiple_of(last_height)
     }
 
-    /// Columns of a block of the short phase: a block sums columns beside it as well, so that all are of one width.
+    /// Columns of a block of the short phase: a block sums columns beside it as well, so that all are of about one width.
     fn block_columns(self, columns: usize) -> usize {
         let n_blocks = (columns + self.short_columns / 2) / self.short_columns;
         columns.div_ceil(n_blocks.max(1))
@@ -244,7 +244,7 @@ fn bands_of<T>(all: &mut [T], n_bands: usize, of_band: usize) -> Vec<&mut [T]> {
 mod tests {
     use super::*;
     use crate::pipeline::psf::PsfKernel;
-    use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE};
+    use crate::pipeline::search::{MIN_COVERAGE, PARTNER_SHARE, step_of_sums};
     use crate::pipeline::segments::{Node, Octant, line_offset};
 
     const SMALL: Cut = Cut { short_height: 16, short_rows: 2, short_columns: 24, wedge_shifts: 9, long_columns: 31 };
@@ -350,13 +350,13 @@ mod tests {
         let set = SegmentSet::new(37, 90, PsfKernel::new(1.5), 1, usize::MAX);
         // What one task leaves behind is no other's.
         let mut scratch = Scratch::default();
-        // Whole steps are exact whatever the values are.
-        let uneven = Image { data: frame.data.iter().map(|v| 0.731 * v).collect(), ..frame.clone() };
-        for (weighted, step) in [(false, None), (true, None), (false, Some(0.4)), (true, Some(0.4))] {
-            let request = SearchRequest { threshold: 14.0, limit: 15.0, step, weighted };
+        // Whole steps are exact whatever the values are; of these some lie half way between two.
+        let quarters = Image { data: frame.data.iter().map(|v| 0.25 * v).collect(), ..frame.clone() };
+        for (weighted, step) in [(false, None), (true, None), (false, Some(0.5)), (true, Some(0.5))] {
+            let (frame, one) = if step.is_some() { (&quarters, 0.25) } else { (&frame, 1.0) };
+            let request = SearchRequest { threshold: 14.0 * one, limit: 15.0 * one, step, weighted };
             let mut n = 0;
             for task in &set.tasks {
-                let frame = if step.is_some() { &uneven } else { &frame };
                 let expected = naive(task, [frame, &weight], &request);
                 for cut in [SMALL, PAIRED, CUT, CUT_OF_TALL] {
                     let got = if step.is_some() {
@@ -369,6 +369,27 @@ mod tests {
                 n += expected.len();
             }
             assert!(n > 100, "{n} peaks compared");
+        }
+    }
+
+    #[test]
+    fn steps_hold_frames_of_the_brightest_and_of_the_darkest_light() {
+        let set = SegmentSet::new(37, 90, PsfKernel::new(1.5), 1, usize::MAX);
+        let limit = 0.9;
+        let step = step_of_sums(limit, set.most_rows());
+        let weight = image(37, 90, |_, _| 1.0);
+        let mut scratch = Scratch::default();
+        for sign in [1.0, -1.0] {
+            let frame = image(37, 90, |x, y| if x == y { 0.0 } else { sign * 10.0 });
+            for weighted in [false, true] {
+                let request = SearchRequest { threshold: 3.0, limit, step, weighted };
+                for task in &set.tasks {
+                    let got = scratch.transform::<i16>(task, [&frame, &weight], &request, SMALL);
+                    let expected = naive(task, [&frame, &weight], &request);
+                    assert_eq!(best_of_cells(&got), expected, "{:?} {request:?}", task.octant);
+                    assert_eq!(expected.is_empty(), sign < 0.0);
+                }
+            }
         }
     }
 }

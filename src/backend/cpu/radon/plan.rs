@@ -7,9 +7,6 @@ use std::ops::Range;
 
 use crate::pipeline::segments::{Level, Task};
 
-/// Numbers in a line of the cache.
-pub(super) const LINE: usize = 16;
-
 /// The slopes `index/of … (index + 1)/of` columns per row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wedge {
@@ -108,8 +105,6 @@ impl<'a> Phase<'a> {
                 right = right.max(1 + most.saturating_sub(least_lean));
                 rows_beyond = rows_beyond.max(level.start_step);
             }
-            // Rows of nodes begin side by side with the cache's lines.
-            right += (left + right).wrapping_neg() % LINE;
             let keep_step = next_step.unwrap_or(level.start_step).min(level.height);
             stages.push(Stage { level, index, shifts, reported, keep_step, rows_beyond, left, right });
         }
