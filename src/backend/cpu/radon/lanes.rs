@@ -410,7 +410,14 @@ mod tests {
 
     #[test]
     fn sums_and_their_largest() {
+        sums_of::<f32>();
+        sums_of::<i16>();
+    }
+
+    fn sums_of<T: Number>() {
         let arch = Arch::new();
+        let numbers = |values: &[f32]| -> Vec<T> { values.iter().map(|v| T::of(*v)).collect() };
+        let values = |numbers: &[T]| -> Vec<f32> { numbers.iter().map(|v| v.to_f32()).collect() };
         for n in [0, 1, 8, 31, 32, 67, 79] {
             // Some negative, and for n = 1 all of them.
             let a: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 7.0).collect();
@@ -419,18 +426,20 @@ mod tests {
             let largest = |values: &[f32]| values.iter().copied().fold(0.0, f32::max);
             let expected = [sums(0), sums(1)];
             let most = [largest(&expected[0]), largest(&expected[1])];
-            let mut out = vec![0.0; n];
+            let power = expected[0].iter().map(|v| v * v.abs() / v.max(3.0)).fold(0.0, f32::max);
+            assert_eq!(largest_power(arch, &numbers(&expected[0]), &expected[0], 3.0), power);
+            let largest_of_a = largest(&a);
+            let (a, b) = (numbers(&a), numbers(&b));
+            let mut out = vec![T::default(); n];
             assert_eq!(add(arch, &mut out, &a, &b), most[0]);
-            assert_eq!(out, expected[0]);
-            assert_eq!(copy(arch, &mut out, &a), largest(&a));
-            assert_eq!(out, a);
-            let mut both = vec![0.0; 2 * n];
+            assert_eq!(values(&out), expected[0]);
+            assert_eq!(copy(arch, &mut out, &a), largest_of_a);
+            assert_eq!(values(&out), values(&a));
+            let mut both = vec![T::default(); 2 * n];
             assert_eq!(add_twins(arch, &mut both, &a, &b), most);
-            assert_eq!(both, expected.concat());
+            assert_eq!(values(&both), expected.concat());
             assert_eq!(largest_of_twins(arch, &a, &b), most);
             assert_eq!(largest_sum(arch, &a, &b), most[0]);
-            let power = expected[0].iter().map(|v| v * v.abs() / v.max(3.0)).fold(0.0, f32::max);
-            assert_eq!(largest_power(arch, &expected[0], &expected[0], 3.0), power);
         }
     }
 
