@@ -17,7 +17,7 @@ use skystreak::io::fits::{self, HduChoice, ReadOptions};
 use skystreak::{
     Detection, Detector, FixedPattern, Flags, Frame, FrameFlag, Kind, Point, Reference, Report, Role, Sky, TrackingMode,
 };
-use support::{DetectorOptions, HeaderOptions};
+use support::{DetectorOptions, HeaderOptions, counted};
 
 type AnyResult<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(n_failed) => {
-            eprintln!("{n_failed} {} failed", if n_failed == 1 { "frame" } else { "frames" });
+            eprintln!("{} failed", counted(n_failed, "frame"));
             ExitCode::FAILURE
         }
         // Whoever reads the output has seen enough of it.
@@ -229,8 +229,7 @@ fn progress_bar(n_frames: usize) -> ProgressBar {
 
 /// A line for the frame, and one for each detection, those of stars last, of which some have been left out.
 fn describe(name: &str, report: &Report, n_left_out: usize, with_rejected: bool) -> String {
-    let n = report.detections.len();
-    let noun = if n == 1 { "detection" } else { "detections" };
+    let detections = counted(report.detections.len(), "detection");
     let (of_stars, targets): (Vec<&Detection>, Vec<&Detection>) =
         report.detections.iter().partition(|d| d.role == Role::Star);
     let stars = match (of_stars.len(), n_left_out) {
@@ -240,7 +239,7 @@ fn describe(name: &str, report: &Report, n_left_out: usize, with_rejected: bool)
     };
     let points = report.points_threshold_snr.map(|snr| format!(", of points {snr:.1}")).unwrap_or_default();
     let mut lines = vec![format!(
-        "{name}: {n} {noun} ({stars}{} rejected) in {:.1} ms on {} ({}, PSF sigma {:.2} px, threshold S/N {:.1}{points})",
+        "{name}: {detections} ({stars}{} rejected) in {:.1} ms on {} ({}, PSF sigma {:.2} px, threshold S/N {:.1}{points})",
         report.rejected.len(),
         report.total_ms,
         report.device,

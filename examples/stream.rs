@@ -13,7 +13,7 @@ use clap::Parser;
 use skystreak::export::json;
 use skystreak::simulate::{Brightness, SceneConfig, StreakSpec, simulate};
 use skystreak::{Detector, Frame, Report, Result, Role, Segment, StreamConfig, StreamSummary, io};
-use support::{DetectorOptions, HeaderOptions};
+use support::{DetectorOptions, HeaderOptions, counted};
 
 /// Detect streaks in a stream of frames, several at a time, and print frames/s and Mpix/s
 #[derive(Parser)]
@@ -266,10 +266,6 @@ impl Options {
     fn say(&self, text: &str) {
         if self.json { eprintln!("{text}") } else { write_out(&format!("{text}\n")) }
     }
-}
-
-fn counted(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// To the standard output; ends well where whoever reads it has seen enough.

@@ -20,8 +20,8 @@ pub struct StreamConfig {
     pub frames_in_flight: usize,
     /// Memory for the frames of the stream, bytes: raw pixels, images and tables of those being computed, and raw pixels
     /// of those whose results wait for an earlier one. Fewer frames are in flight where it is not enough. 4 GiB by
-    /// default, enough for four frames of 4096² on the CPU, where one takes 0.4 GiB, and for three on a GPU, where it takes
-    /// 1.33 GiB at most.
+    /// default, enough for four frames of 4096² on the CPU, where one takes 0.6 GiB at most, and for three on a GPU, where
+    /// it takes 1.33 GiB at most.
     pub memory_limit_bytes: u64,
 }
 

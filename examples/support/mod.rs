@@ -1,4 +1,4 @@
-//! Options that `detect` and `stream` share.
+//! What `detect` and `stream` share: options, and words.
 
 use clap::Args;
 use skystreak::{DetectorConfig, Device, Frame, Result, Tracking};
@@ -61,4 +61,8 @@ impl HeaderOptions {
 fn above_zero(text: &str) -> std::result::Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
     if value > 0.0 { Ok(value) } else { Err("has to be above 0".to_owned()) }
+}
+
+pub(crate) fn counted(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }

@@ -339,7 +339,7 @@ const MOST_PSF_SEARCHES: usize = 4;
 const MOST_TURNS: usize = 4;
 
 /// With fewer masked pixels than this the search takes them for zeros, at the cost of a part of its S/N that the
-/// refinement makes good; with more the transform of the weights, which takes four times as long, is worth it.
+/// refinement makes good; with more the transform of the weights, which takes five times as long, is worth it.
 const LEAST_MASKED: f64 = 0.2;
 
 /// Unresolved star trails raise the thresholds by this factor at most: where long ones cover the frame their scatter

@@ -47,8 +47,15 @@ pub(crate) struct SearchRequest {
     pub(crate) weighted: bool,
 }
 
-/// Fewest steps from zero to the limit. With these the rounding takes some hundredth of the S/N at most where the PSF's
-/// width is 0.8 px or more (docs/algorithm.md, "Search").
+impl SearchRequest {
+    /// Filtered value of a one in the sums.
+    pub(crate) fn unit(&self) -> f32 {
+        self.step.unwrap_or(1.0)
+    }
+}
+
+/// Fewest steps from zero to the limit. With these the rounding takes a hundredth of the S/N where the PSF's width is 0.8 px
+/// (docs/algorithm.md, "Search").
 const FEWEST_STEPS: usize = 7;
 
 /// Values up to a limit, of lines of so many rows at most, are summed in these steps: a sum of whole numbers in 16 bits is

@@ -231,7 +231,7 @@ impl GpuBackend {
         for buffer in values.iter_mut().chain(weights.iter_mut().filter(|_| request.weighted)) {
             buffer.reserve::<f32>(context, largest)?;
         }
-        let (reported, sds) = reported_levels(segments, request.step.unwrap_or(1.0));
+        let (reported, sds) = reported_levels(segments, request.unit());
         inverse_sd.upload(context, &sds)?;
         let found = loop {
             let most_places = self.radon.most_places;

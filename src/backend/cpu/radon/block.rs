@@ -58,8 +58,6 @@ pub(super) struct Job<'a> {
     pub(super) phase: &'a Phase<'a>,
     pub(super) block: &'a Block,
     pub(super) request: &'a SearchRequest,
-    /// Filtered value of a node's one.
-    pub(super) unit: f32,
 }
 
 impl Job<'_> {
@@ -476,13 +474,13 @@ impl<'a, T: Number> Start<'a, T> {
     /// Significance of a node's one.
     pub(super) fn inverse_sd(&self, shift: usize) -> f32 {
         let level = self.pass.stage.level;
-        level.inverse_sd[shift - level.shifts.start] * self.pass.job.unit
+        level.inverse_sd[shift - level.shifts.start] * self.pass.job.request.unit()
     }
 
     /// The same of a node and its partner.
     pub(super) fn inverse_sd_paired(&self, shift: usize) -> f32 {
         let level = self.pass.stage.level;
-        level.inverse_sd_paired[shift - level.shifts.start] * self.pass.job.unit
+        level.inverse_sd_paired[shift - level.shifts.start] * self.pass.job.request.unit()
     }
 }
 

@@ -62,7 +62,7 @@ impl Cut {
         rows.div_ceil(n_bands).next_multiple_of(last_height)
     }
 
-    /// Columns of a block of the short phase: a block sums columns beside it as well, so that all are of about one width.
+    /// Columns of a block of the short phase. A block sums columns beside it as well: none is much narrower than others.
     fn block_columns(self, columns: usize) -> usize {
         let n_blocks = (columns + self.short_columns / 2) / self.short_columns;
         columns.div_ceil(n_blocks.max(1))
@@ -131,16 +131,20 @@ impl Scratch {
         request: &SearchRequest,
     ) -> Vec<Peak> {
         let images = [filtered, coverage];
-        let of_task = |task: &Task| match request.step {
-            Some(_) => self.transform::<i16>(task, images, request, Cut::of(task.rows)),
-            None => self.transform::<f32>(task, images, request, Cut::of(task.rows)),
-        };
+        let of_task = |task: &Task| self.transform(task, images, request, Cut::of(task.rows));
         let peaks: Vec<Peak> = segments.tasks.iter().flat_map(of_task).collect();
         best_of_cells(&peaks)
     }
 
     /// Peaks of one task, of each block the best of every cell.
-    fn transform<T: Summed>(
+    fn transform(&mut self, task: &Task, images: [&Image; 2], request: &SearchRequest, cut: Cut) -> Vec<Peak> {
+        match request.step {
+            Some(_) => self.transform_in::<i16>(task, images, request, cut),
+            None => self.transform_in::<f32>(task, images, request, cut),
+        }
+    }
+
+    fn transform_in<T: Summed>(
         &mut self,
         task: &Task,
         images: [&Image; 2],
@@ -181,16 +185,15 @@ impl Scratch {
         let stored = values.into_iter().zip(weights).zip(largest);
         let stored: Vec<Storing<'_, T>> =
             stored.map(|((values, weights), largest)| Storing { layout: kept, values, weights, largest }).collect();
-        let unit = request.step.unwrap_or(1.0);
         let bands = stored.into_par_iter().enumerate().flat_map_iter(|(band, mut stored)| {
             let rows = band * band_rows..((band + 1) * band_rows).min(phase.task.rows);
             let mut peaks = Vec::new();
             for block in phase.band_blocks(rows, kept.block_columns) {
-                let job = Job { phase, block: &block, request, unit };
+                let job = Job { phase, block: &block, request };
                 let last = phase.keeps_last.then_some(&mut stored as &mut dyn LastLevel<T>);
                 let found = T::with_memory(|Memory { workspace, values, weights }| {
                     let octant = phase.task.octant;
-                    let mut values = View::new(images[0], octant, Scale::new(request.limit, unit), values);
+                    let mut values = View::new(images[0], octant, Scale::new(request.limit, request.unit()), values);
                     let mut weights = View::new(images[1], octant, Scale::new(1.0, 1.0), weights);
                     workspace.transform(&job, (&mut values, &mut weights), last)
                 });
@@ -211,7 +214,6 @@ impl Scratch {
         let (arch, largest) = (Arch::new(), &self.largest[..]);
         let values = Stored { arch, layout, nodes: cast_slice::<f32, T>(&self.values), largest };
         let weights = Stored { arch, layout, nodes: &self.weights, largest };
-        let unit = request.step.unwrap_or(1.0);
         let phases: Vec<Phase<'_>> = (0..of)
             .map(|index| Phase::new(task, short, top, Wedge { index, of }, false))
             .filter(|p| p.stages.len() > 1)
@@ -221,7 +223,7 @@ impl Scratch {
             .flat_map(|p| p.band_blocks(0..task.rows, cut.long_columns).into_iter().map(move |b| (p, b)))
             .collect();
         let found = jobs.par_iter().flat_map_iter(|(phase, block)| {
-            let job = Job { phase, block, request, unit };
+            let job = Job { phase, block, request };
             let first = (&mut values.clone(), &mut weights.clone());
             best_of_cells(&T::with_memory(|memory| memory.workspace.transform(&job, first, None)))
         });
@@ -273,7 +275,6 @@ mod tests {
     fn naive(task: &Task, [value, weight]: [&Image; 2], request: &SearchRequest) -> Vec<Peak> {
         let mut peaks = Vec::new();
         let in_units = |v: f32| request.step.map_or(v, |step| (v * (1.0 / step)).round_ties_even());
-        let unit = request.step.unwrap_or(1.0);
         for (index, level) in task.levels.iter().enumerate().filter(|(_, l)| !l.reported.is_empty()) {
             let sum = |image: &Image, start: usize, shift: usize, column: i64| -> f32 {
                 let at_row = |row: usize| {
@@ -284,7 +285,7 @@ mod tests {
                 (0..level.height).map(at_row).sum()
             };
             let significance = |sums: [f32; 2], inverse_sd: f32, n_rows: usize| {
-                let plain = sums[0] * (inverse_sd * unit);
+                let plain = sums[0] * (inverse_sd * request.unit());
                 let share = if request.weighted { sums[1] * (1.0 / n_rows as f32) } else { 1.0 };
                 if share > MIN_COVERAGE { plain / share.sqrt() } else { 0.0 }
             };
@@ -359,11 +360,7 @@ mod tests {
             for task in &set.tasks {
                 let expected = naive(task, [frame, &weight], &request);
                 for cut in [SMALL, PAIRED, CUT, CUT_OF_TALL] {
-                    let got = if step.is_some() {
-                        scratch.transform::<i16>(task, [frame, &weight], &request, cut)
-                    } else {
-                        scratch.transform::<f32>(task, [frame, &weight], &request, cut)
-                    };
+                    let got = scratch.transform(task, [frame, &weight], &request, cut);
                     assert_eq!(best_of_cells(&got), expected, "{:?} {request:?} {cut:?}", task.octant);
                 }
                 n += expected.len();
@@ -384,7 +381,7 @@ mod tests {
             for weighted in [false, true] {
                 let request = SearchRequest { threshold: 3.0, limit, step, weighted };
                 for task in &set.tasks {
-                    let got = scratch.transform::<i16>(task, [&frame, &weight], &request, SMALL);
+                    let got = scratch.transform(task, [&frame, &weight], &request, SMALL);
                     let expected = naive(task, [&frame, &weight], &request);
                     assert_eq!(best_of_cells(&got), expected, "{:?} {request:?}", task.octant);
                     assert_eq!(expected.is_empty(), sign < 0.0);
