@@ -1,8 +1,10 @@
-// One invocation: one node of the first level that is kept, the sum over a digital line of 4 or 6 pixels.
-// In: an image, its rows those of the octant. Out: nodes [start, shift, column].
+// One invocation: two neighbouring nodes of the first level that is kept, sums over digital lines of 4 or 6 pixels.
+// In: an image, its rows those of the octant. Out: nodes [start, shift, column], as shared/radon.wgsl reads them.
 // docs/algorithm.md, "Search". CPU twin: backend/cpu/radon/tile.rs, `View`.
 
 override WORKGROUP: u32;
+/// Two neighbours in a word.
+override PACKED: bool;
 
 struct Params {
     /// The octant's view of the frame.
@@ -25,7 +27,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> image: array<f32>;
-@group(0) @binding(2) var<storage, read_write> nodes: array<f32>;
+@group(0) @binding(2) var<storage, read_write> nodes: array<i32>;
 
 /// A pixel of the octant's view.
 fn pixel(row: i32, column: i32) -> f32 {
@@ -37,21 +39,34 @@ fn pixel(row: i32, column: i32) -> f32 {
     return select(value, round(value * params.per_step), params.per_step > 0.0);
 }
 
-@compute @workgroup_size(WORKGROUP)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let x = i32(id.x);
-    if x >= params.stride {
-        return;
-    }
-    let shift = params.first_shift + i32(id.y);
-    let row = i32(id.z) * params.start_step;
+/// The sum over a digital line.
+fn sum_along(row: i32, shift: i32, column: i32) -> f32 {
     let half = params.height / 2;
     let lower_shift = shift / 2;
     var sums = vec2<f32>(0.0);
     for (var k = 0; k < half; k++) {
         // The digital line of half the height: one row, two or three.
-        let column = x - params.pad + (k * lower_shift + 1) / 2;
-        sums += vec2(pixel(row + k, column), pixel(row + half + k, column + (shift + 1) / 2));
+        let there = column + (k * lower_shift + 1) / 2;
+        sums += vec2(pixel(row + k, there), pixel(row + half + k, there + (shift + 1) / 2));
     }
-    nodes[(i32(id.z) * params.n_shifts + i32(id.y)) * params.stride + x] = sums.x + sums.y;
+    return sums.x + sums.y;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let x = 2 * i32(id.x);
+    if x >= params.stride {
+        return;
+    }
+    let shift = params.first_shift + i32(id.y);
+    let row = i32(id.z) * params.start_step;
+    let column = x - params.pad;
+    let sums = vec2(sum_along(row, shift, column), sum_along(row, shift, column + 1));
+    let i = (i32(id.z) * params.n_shifts + i32(id.y)) * params.stride + x;
+    if PACKED {
+        nodes[i >> 1u] = i32(sums.x) + 65536 * i32(sums.y);
+    } else {
+        nodes[i] = bitcast<i32>(sums.x);
+        nodes[i + 1] = bitcast<i32>(sums.y);
+    }
 }

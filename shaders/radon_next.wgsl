@@ -5,50 +5,8 @@
 // [start, shift, column], and one Place for each that radon_peaks.wgsl shall look at, appended in no order.
 // docs/algorithm.md, "Search". CPU twin: backend/cpu/radon/block.rs.
 
-@group(0) @binding(5) var<storage, read_write> upper_nodes: array<f32>;
-@group(0) @binding(6) var<storage, read_write> upper_weight_nodes: array<f32>;
-
-/// Columns of one invocation, a workgroup apart.
-const COLUMNS = 4;
-/// No sum is as great.
-const NEVER = 3.4e38;
-/// What rounding may make of a limit.
-const SLACK = 1.0 - 1e-6;
-
-/// What all columns of an invocation share: the four nodes of the lower level that one of the upper level is made of,
-/// those below each other first.
-struct Rows {
-    /// Where column 0 is.
-    origins: array<i32, 4>,
-    /// Columns there are from the first one on; none beyond the last start.
-    lengths: array<u32, 4>,
-    shift: i32,
-}
-
-fn rows_of(start: i32, shift: i32) -> Rows {
-    var rows = Rows();
-    rows.shift = shift;
-    for (var k = 0; k < 4; k++) {
-        rows.origins[k] = origin_of(start + 2 * k, shift);
-        rows.lengths[k] = length_of(start + 2 * k, shift);
-    }
-    return rows;
-}
-
-/// The least sum of a node that may be a peak, alone or with its partner; with weights the least significance.
-fn least_of(which: u32, start: i32, shift: i32) -> f32 {
-    let level = params.levels[which];
-    if start / starts_apart(which) >= level.reported_starts || shift < level.first_reported
-        || shift >= level.end_reported {
-        return NEVER;
-    }
-    // Where there are no pairs a node has to be a peak by itself.
-    let least = SLACK * select(params.threshold, params.partner_threshold, level.n_paired_starts > 0);
-    if WEIGHTED {
-        return least;
-    }
-    return least / inverse_sd[level.first_sd + shift - level.first_shift];
-}
+@group(0) @binding(5) var<storage, read_write> upper_nodes: array<i32>;
+@group(0) @binding(6) var<storage, read_write> upper_weight_nodes: array<i32>;
 
 fn reaches(least: f32, which: u32, shift: i32, node: Node) -> u32 {
     if WEIGHTED {
@@ -64,9 +22,9 @@ fn keep(start: i32, shift: i32, column: i32, node: Node) {
         return;
     }
     let i = (start / 4 * upper.n_shifts + row) * params.upper_stride + column + upper.pad;
-    upper_nodes[i] = node.x;
+    upper_nodes[i] = bitcast<i32>(node.x);
     if WEIGHTED {
-        upper_weight_nodes[i] = node.y;
+        upper_weight_nodes[i] = bitcast<i32>(node.y);
     }
 }
 
@@ -74,7 +32,7 @@ fn keep(start: i32, shift: i32, column: i32, node: Node) {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let start = i32(group.z);
     let shift = params.first_shift + i32(group.y);
-    let is_upper = params.levels[UPPER].n_shifts > 0 && start % 2 == 0;
+    let is_upper = makes_upper(start);
     let is_kept = is_upper && params.keep != 0u && start % 4 == 0;
     let rows = rows_of(start, shift);
     let least_1 = vec2(least_of(MIDDLE, start, 2 * shift), least_of(MIDDLE, start, 2 * shift + 1));
@@ -117,11 +75,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 keep(start, 4 * shift + 3, column, upper[3]);
             }
         }
-        if bits != 0u {
-            let slot = atomicAdd(&places.counts[params.turn], 1u);
-            if slot < params.most_places {
-                places.list[slot] = Place(start, shift, column, bits);
-            }
-        }
+        note(Place(start, shift, column, bits));
     }
 }

@@ -4,6 +4,9 @@
 override WORKGROUP: u32;
 /// Some pixels are missing: every node's share of usable ones counts.
 override WEIGHTED: bool;
+/// Sums are whole numbers that 16 bits hold, and two of a row are a word: the one in the even column, and 65536 times its
+/// neighbour. Words add up as they are.
+override PACKED: bool;
 
 const MIDDLE = 0u;
 const UPPER = 1u;
@@ -73,8 +76,8 @@ struct Places {
 alias Node = vec2<f32>;
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> nodes: array<f32>;
-@group(0) @binding(2) var<storage, read> weight_nodes: array<f32>;
+@group(0) @binding(1) var<storage, read> nodes: array<i32>;
+@group(0) @binding(2) var<storage, read> weight_nodes: array<i32>;
 @group(0) @binding(3) var<storage, read> inverse_sd: array<f32>;
 @group(0) @binding(4) var<storage, read_write> places: Places;
 
@@ -88,13 +91,27 @@ fn length_of(start: i32, shift: i32) -> u32 {
     return select(0u, u32(params.columns + shift), start < params.n_starts);
 }
 
+/// The two sums of a word.
+fn unpacked(word: i32) -> vec2<i32> {
+    let even = extractBits(word, 0u, 16u);
+    return vec2(even, (word - even) >> 16u);
+}
+
+fn sum_at(i: i32) -> f32 {
+    if PACKED {
+        let sums = unpacked(nodes[i >> 1u]);
+        return f32(select(sums.x, sums.y, (i & 1) == 1));
+    }
+    return bitcast<f32>(nodes[i]);
+}
+
 /// A node of such a row; nothing beyond its ends.
 fn in_row(origin: i32, length: u32, shift: i32, column: i32) -> Node {
     let outside = u32(column + shift) >= length;
     let i = select(origin + column, 0, outside);
-    var node = Node(nodes[i], 0.0);
+    var node = Node(sum_at(i), 0.0);
     if WEIGHTED {
-        node.y = weight_nodes[i];
+        node.y = bitcast<f32>(weight_nodes[i]);
     }
     return select(node, Node(0.0), outside);
 }

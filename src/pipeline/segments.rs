@@ -63,7 +63,7 @@ impl Octant {
 ///
 /// Node (start, shift, column) is the sum over the digital line which begins at row `start · start_step` and column
 /// `column` and moves `shift` columns over its `height` rows. Nodes are stored `[start, shift, column]`, columns from
-/// `−pad` (lines that enter through the side) to the last one.
+/// `−pad` (lines that enter through the side) to the last one; `pad` and `stride` are even, so that neighbours can be stored in pairs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Level {
     pub(crate) height: usize,
@@ -251,6 +251,12 @@ fn start_step(height: usize) -> usize {
     }
 }
 
+/// Nodes of a row before column 0, and all of them, where shifts end before this one.
+fn pad_and_stride(columns: usize, end_shift: usize) -> (usize, usize) {
+    let pad = (end_shift - 1).next_multiple_of(2);
+    (pad, (columns + pad).next_multiple_of(2))
+}
+
 /// Nodes of the largest level that a transform of such frames keeps, see [`Task::max_kept_len`], however it is cut.
 #[cfg(any(feature = "gpu", test))]
 pub(crate) fn most_kept(width: usize, height: usize) -> usize {
@@ -259,7 +265,7 @@ pub(crate) fn most_kept(width: usize, height: usize) -> usize {
         let kept = towers.iter().flat_map(|heights| heights.split_last().map_or(&[][..], |(_, kept)| kept));
         let nodes = |height: usize| {
             let shifts = height.min(most_shift(columns) + 1);
-            rows.div_ceil(height / 2) * shifts * (columns + shifts - 1)
+            rows.div_ceil(height / 2) * shifts * pad_and_stride(columns, shifts).1
         };
         kept.filter(|h| **h >= 4).map(|h| nodes(*h)).max().unwrap_or(0)
     };
@@ -300,7 +306,7 @@ fn build_task(
         }
         let shifts = needed.clone();
         let step = start_step(height);
-        let pad = shifts.end - 1;
+        let (pad, stride) = pad_and_stride(columns, shifts.end);
         let inverse = |variance: f64| (1.0 / variance.sqrt()) as f32;
         let of_shift = &variances[index];
         // A node and its partner share three quarters of their rows: with r(d) the filter's autocorrelation along the
@@ -316,7 +322,7 @@ fn build_task(
             inverse_sd: shifts.clone().map(|d| inverse(of_shift[d])).collect(),
             inverse_sd_paired: shifts.clone().filter(|_| is_paired).map(|d| inverse(paired(d))).collect(),
             pad,
-            stride: columns + pad,
+            stride,
             shifts,
             reported,
         });

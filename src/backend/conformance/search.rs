@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::pipeline::psf::PsfKernel;
-use crate::pipeline::search::{Peak, SearchRequest, suppress};
+use crate::pipeline::search::{Peak, SearchRequest, step_of_sums, suppress};
 use crate::pipeline::segments::SegmentSet;
 use crate::pipeline::weigh::CompactSource;
 
@@ -73,11 +73,31 @@ fn peaks_agree() {
             pair.write([&filtered, &coverage, &uneven, &coverage]);
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &in_steps).unwrap());
             assert_eq!(cpu, gpu, "{size:?}, threshold {threshold}, in steps");
+            let in_wedges = pair.gpu.find_peaks(&cuts[1], &in_steps).unwrap();
+            assert_eq!(gpu, in_wedges, "{size:?}: the cut into wedges changes nothing in steps");
             pair.write([&filtered, &coverage, &filtered, &coverage]);
             // A share, a square root and a division, none of them correctly rounded on every device.
             let weighted = SearchRequest { threshold, limit: 1e9, step: None, weighted: true };
             let (cpu, gpu) = pair.each(|b| b.find_peaks(&whole, &weighted).unwrap());
             check_peaks(&format!("{size:?}, weighted"), cpu, gpu, 16.0 * f64::from(EPS));
+        }
+    }
+}
+
+#[test]
+fn whole_numbers_hold_the_brightest_and_the_darkest_light() {
+    for size in [(64, 90), (131, 97)] {
+        let Some(mut pair) = Pair::new(size) else { return };
+        let set = SegmentSet::new(size.0, size.1, PsfKernel::new(1.5), 1, usize::MAX);
+        let limit = 0.9;
+        let request =
+            SearchRequest { threshold: 3.0, limit, step: step_of_sums(limit, set.most_rows()), weighted: false };
+        for (sign, has_peaks) in [(1.0, true), (-1.0, false)] {
+            // Neighbours of the brightest are dark here and there.
+            let image: Vec<f32> = (0..pair.len()).map(|i| if i % 37 == 0 { -10.0 } else { 10.0 } * sign).collect();
+            pair.write([&image; 4]);
+            let (cpu, gpu) = pair.each(|b| b.find_peaks(&set, &request).unwrap());
+            assert_eq!((cpu, !gpu.is_empty()), (gpu, has_peaks), "{size:?}, {sign}");
         }
     }
 }

@@ -35,19 +35,20 @@ pub(super) static RADON_FIRST: Kernel = Kernel {
     workgroup: WORKGROUP,
     params_bytes: size_of::<FirstParams>(),
     buffers: &[Access::Read, Access::Write],
-    constants: &[],
+    constants: &[("PACKED", 0.0)],
 };
 
 pub(super) static RADON_NEXT: Kernel = Kernel {
     name: "radon_next",
     source: concat!(
         include_str!("../../../shaders/shared/radon.wgsl"),
+        include_str!("../../../shaders/shared/radon_next.wgsl"),
         include_str!("../../../shaders/radon_next.wgsl")
     ),
     workgroup: WORKGROUP,
     params_bytes: size_of::<NextParams>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write, Access::Write],
-    constants: &[("WEIGHTED", 0.0)],
+    constants: PLAIN,
 };
 
 pub(super) static RADON_PEAKS: Kernel = Kernel {
@@ -59,14 +60,36 @@ pub(super) static RADON_PEAKS: Kernel = Kernel {
     workgroup: WORKGROUP,
     params_bytes: size_of::<NextParams>(),
     buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
-    constants: &[("WEIGHTED", 0.0)],
+    constants: PLAIN,
 };
 
 pub(super) static RADON_NEXT_WEIGHTED: Kernel =
-    Kernel { name: "radon_next_weighted", constants: &[("WEIGHTED", 1.0)], ..RADON_NEXT };
+    Kernel { name: "radon_next_weighted", constants: WEIGHTED, ..RADON_NEXT };
 
 pub(super) static RADON_PEAKS_WEIGHTED: Kernel =
-    Kernel { name: "radon_peaks_weighted", constants: &[("WEIGHTED", 1.0)], ..RADON_PEAKS };
+    Kernel { name: "radon_peaks_weighted", constants: WEIGHTED, ..RADON_PEAKS };
+
+pub(super) static RADON_FIRST_PACKED: Kernel =
+    Kernel { name: "radon_first_packed", constants: &[("PACKED", 1.0)], ..RADON_FIRST };
+
+pub(super) static RADON_NEXT_PACKED: Kernel = Kernel {
+    name: "radon_next_packed",
+    source: concat!(
+        include_str!("../../../shaders/shared/radon.wgsl"),
+        include_str!("../../../shaders/shared/radon_next.wgsl"),
+        include_str!("../../../shaders/radon_next_packed.wgsl")
+    ),
+    buffers: &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write],
+    constants: PACKED,
+    ..RADON_NEXT
+};
+
+pub(super) static RADON_PEAKS_PACKED: Kernel = Kernel { name: "radon_peaks_packed", constants: PACKED, ..RADON_PEAKS };
+
+/// What nodes are: sums, sums with their weights, or whole numbers, two in a word.
+const PLAIN: &[(&str, f64)] = &[("WEIGHTED", 0.0), ("PACKED", 0.0)];
+const WEIGHTED: &[(&str, f64)] = &[("WEIGHTED", 1.0), ("PACKED", 0.0)];
+const PACKED: &[(&str, f64)] = &[("WEIGHTED", 0.0), ("PACKED", 1.0)];
 
 /// Columns of one invocation: the shader's `COLUMNS`.
 pub(super) const COLUMNS_AT_ONCE: usize = 4;
@@ -228,8 +251,9 @@ impl GpuBackend {
         let context = &self.context;
         let largest = segments.tasks.iter().map(Task::max_kept_len).max().unwrap_or(0);
         let RadonBuffers { values, weights, inverse_sd, .. } = &mut self.radon;
+        let of_node = if is_packed(request) { size_of::<i16>() } else { size_of::<f32>() };
         for buffer in values.iter_mut().chain(weights.iter_mut().filter(|_| request.weighted)) {
-            buffer.reserve::<f32>(context, largest)?;
+            buffer.reserve::<u8>(context, of_node * largest)?;
         }
         let (reported, sds) = reported_levels(segments, request.unit());
         inverse_sd.upload(context, &sds)?;
@@ -268,10 +292,13 @@ impl GpuBackend {
         let scales = [(request.limit, request.step), (1.0, None)];
         let upright = [&self.filtered, &self.coverage];
         let turned = [&self.scratch[0], &self.scratch[1]];
-        let (kinds, next_kernel, peaks_kernel) = if request.weighted {
-            (2, &RADON_NEXT_WEIGHTED, &RADON_PEAKS_WEIGHTED)
+        let kinds = if request.weighted { 2 } else { 1 };
+        let (first_kernel, next_kernel, peaks_kernel) = if request.weighted {
+            (&RADON_FIRST, &RADON_NEXT_WEIGHTED, &RADON_PEAKS_WEIGHTED)
+        } else if is_packed(request) {
+            (&RADON_FIRST_PACKED, &RADON_NEXT_PACKED, &RADON_PEAKS_PACKED)
         } else {
-            (1, &RADON_NEXT, &RADON_PEAKS)
+            (&RADON_FIRST, &RADON_NEXT, &RADON_PEAKS)
         };
         let (width, height) = (self.width, self.height);
         peaks.fill(context, |list, capacity| {
@@ -287,11 +314,11 @@ impl GpuBackend {
                 let first = task.first_kept();
                 let level = &task.levels[first];
                 let n_starts = task.rows.div_ceil(level.kept_step());
-                let groups = [RADON_FIRST.groups(level.stride), level.n_shifts() as u32, n_starts as u32];
+                let groups = [first_kernel.groups(level.stride / 2), level.n_shifts() as u32, n_starts as u32];
                 let images = if task.octant.transposed { turned } else { upright };
                 let of_kinds = images.into_iter().zip([&values[0], &weights[0]]).zip(scales).take(kinds);
                 for ((image, nodes), scale) in of_kinds {
-                    commands.dispatch(&RADON_FIRST, &first_params(task, level, scale), &[image, nodes], groups)?;
+                    commands.dispatch(first_kernel, &first_params(task, level, scale), &[image, nodes], groups)?;
                 }
                 let above: Vec<&Reported<'_>> =
                     reported.iter().filter(|r| std::ptr::eq(r.task, task) && r.level_ix > first).collect();
@@ -307,7 +334,7 @@ impl GpuBackend {
                         params.n_starts as u32,
                     ];
                     let buffers = [&values[below], shares, &*inverse_sd, &*places, &values[above], &weights[above]];
-                    commands.dispatch(next_kernel, &params, &buffers, groups)?;
+                    commands.dispatch(next_kernel, &params, &buffers[..next_kernel.buffers.len()], groups)?;
                     let buffers = [&values[below], shares, &*inverse_sd, &*places, list];
                     commands.dispatch(peaks_kernel, &params, &buffers, [LOOKERS, 1, 1])?;
                     turn = 1 - turn;
@@ -316,6 +343,11 @@ impl GpuBackend {
             commands.submit()
         })
     }
+}
+
+/// Whole numbers that 16 bits hold are summed two at once; with weights they are not worth it.
+fn is_packed(request: &SearchRequest) -> bool {
+    request.step.is_some() && !request.weighted
 }
 
 /// All levels of all tasks, and one after the other the significances of their nodes' one, which is so large a value.

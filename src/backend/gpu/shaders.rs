@@ -9,7 +9,7 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use super::kernel::{Access, Kernel};
 use super::{background, compact, filter, fit, ingest, profile, radon, trail};
 
-const KERNELS: [&Kernel; 19] = [
+const KERNELS: [&Kernel; 22] = [
     &ingest::INGEST,
     &background::BACKGROUND,
     &background::NORMALISE,
@@ -25,6 +25,9 @@ const KERNELS: [&Kernel; 19] = [
     &radon::RADON_NEXT_WEIGHTED,
     &radon::RADON_PEAKS,
     &radon::RADON_PEAKS_WEIGHTED,
+    &radon::RADON_FIRST_PACKED,
+    &radon::RADON_NEXT_PACKED,
+    &radon::RADON_PEAKS_PACKED,
     &profile::PROFILE,
     &trail::TRAIL,
     &fit::FIT,
