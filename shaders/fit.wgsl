@@ -28,8 +28,10 @@ const MIN_PIVOT = 1e-6;
 const CHI2_TOLERANCE = 2e-6;
 /// An end this near to the outermost place lies on it.
 const ON_BORDER = 1e-3;
-/// More damping than this would leave single precision.
-const MOST_DAMPING = 1e12;
+/// After a step that made chi2 worse, damping is no less than this.
+const TELLING_DAMPING = 0.01;
+/// Where even a step damped by this makes chi2 worse there is no way down.
+const MOST_DAMPING = 10000.0;
 
 struct Params {
     width: u32,
@@ -477,7 +479,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var damping = 1e-3;
     var iterations = 0u;
     var converged = false;
-    while iterations < params.max_iterations && !converged {
+    while iterations < params.max_iterations && !converged && damping <= MOST_DAMPING {
         iterations += 1u;
         if lid == 0u {
             var step: array<f32, N>;
@@ -488,7 +490,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         let proposed = workgroupUniformLoad(&proposal);
         if proposed.solved == 0u {
-            damping = min(damping * 10.0, MOST_DAMPING);
+            damping *= 10.0;
         } else {
             converged = proposed.gain < params.stop_delta_chi2 && damping < params.most_stop_damping;
             let next = workgroupUniformLoad(&trial);
@@ -504,7 +506,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
                 damping = max(damping * 0.1, 1e-6);
             } else if !converged {
-                damping = min(damping * 10.0, MOST_DAMPING);
+                damping = max(damping * 10.0, TELLING_DAMPING);
             }
         }
         workgroupBarrier();

@@ -76,6 +76,13 @@ pub(crate) const BEYOND_BORDER_WIDTHS: f64 = 3.0;
 /// A step damped by this or more promises little wherever it starts: it does not end a fit.
 pub(crate) const MOST_STOP_DAMPING: f64 = 0.1;
 
+/// After a step that made χ² worse, damping is no less than this: with less the next step would be nearly the same.
+pub(crate) const TELLING_DAMPING: f64 = 0.01;
+
+/// Where even a step damped by this makes χ² worse there is no way down, such as where light that is taken away would have to
+/// be given.
+pub(crate) const MOST_DAMPING: f64 = 1e4;
+
 /// Where the pixels have less than this share of what is known of the width, they say next to nothing.
 const LEAST_OWN_SHARE: f64 = 0.05;
 

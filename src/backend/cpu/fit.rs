@@ -8,8 +8,8 @@ use super::stamp::{Stamp, Sums};
 use crate::backend::POINT_LENGTH_PX;
 use crate::geometry::{Point, Segment};
 use crate::pipeline::measure::{
-    BEYOND_BORDER_WIDTHS, FitRequest, FitSettings, MOST_STOP_DAMPING, N_PARAMETERS, STOP_DELTA_CHI2, Shape, Trail,
-    TrailFit, triangle,
+    BEYOND_BORDER_WIDTHS, FitRequest, FitSettings, MOST_DAMPING, MOST_STOP_DAMPING, N_PARAMETERS, STOP_DELTA_CHI2,
+    Shape, TELLING_DAMPING, Trail, TrailFit, triangle,
 };
 
 /// Fits one request; the memory of `stamp` is used.
@@ -29,7 +29,7 @@ pub(super) fn fit(
     let mut sums = expected.counted(stamp.accumulate(&trail, &free), &trail);
     let mut damping = 1e-3;
     let (mut iterations, mut converged) = (0, false);
-    while iterations < settings.max_iterations && !converged {
+    while iterations < settings.max_iterations && !converged && damping <= MOST_DAMPING {
         iterations += 1;
         let movable = bounds.movable(&free, &trail, &sums);
         let Some((step, gain)) = solve(&sums, &movable, damping) else {
@@ -45,7 +45,7 @@ pub(super) fn fit(
             (trail, sums) = (trial, trial_sums);
             damping = (damping * 0.1).max(1e-6);
         } else if !converged {
-            damping *= 10.0;
+            damping = (damping * 10.0).max(TELLING_DAMPING);
         }
     }
     TrailFit {

@@ -8,6 +8,7 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 
 use super::kernel::{Access, Kernel};
 use super::{background, compact, filter, fit, ingest, profile, radon, trail};
+use crate::pipeline::measure::{MOST_DAMPING, TELLING_DAMPING};
 
 const KERNELS: [&Kernel; 22] = [
     &ingest::INGEST,
@@ -190,6 +191,8 @@ fn constants_are_the_same_on_both_sides() {
         (&radon::TRANSPOSE, format!("const SIDE = {}u;", radon::SQUARE)),
         (&filter::FILTER_ROWS, format!("const MOST_RADIUS = {}u;", filter::MOST_RADIUS)),
         (&filter::FILTER_COLUMNS, format!("const ROWS = {}u;", filter::ROWS_AT_ONCE)),
+        (&fit::FIT, format!("const TELLING_DAMPING = {TELLING_DAMPING:?};")),
+        (&fit::FIT, format!("const MOST_DAMPING = {MOST_DAMPING:?};")),
         (&profile::PROFILE, format!("const FIXED = {};", profile::FIXED)),
     ];
     for (kernel, text) in constants {
