@@ -7,8 +7,8 @@ use crate::geometry::{Segment, track_angle_difference};
 /// So many lines of no good fit that cross one make it extended light.
 const MOST_CROSSING: usize = 3;
 
-/// They are turned by no less than this, and not all the same way (what is left of star trails is), have this part of its S/N at least, and a length within this factor of its own: of
-/// what a long streak crosses, or a bright one, nothing is said.
+/// They are turned by no less than this, and not all the same way (what is left of star trails is), have this part of its S/N
+/// at least, and a length within this factor of its own: of what a long streak crosses, or a bright one, nothing is said.
 const LEAST_TURN_RAD: f64 = 0.2;
 const LEAST_SHARE: f64 = 0.5;
 const LIKE_LENGTH: f64 = 3.0;
@@ -26,6 +26,22 @@ pub(crate) fn is_part(line: &Segment, snr: f64, poor: &[(Segment, f64)]) -> bool
     let crossing: Vec<f64> = poor.iter().filter(crosses).map(|(other, _)| other.angle_rad()).collect();
     let is_turned = |a: &f64| crossing.iter().any(|b| track_angle_difference(*a, *b) > LEAST_TURN_RAD);
     crossing.len() > MOST_CROSSING && crossing.iter().any(is_turned)
+}
+
+/// What is left of extended light lies within this many lengths of its brightest line's middle, and is no longer than so many.
+/// That line itself is no longer than so many PSF widths: around longer ones, such as edges of light, nothing is said.
+const HALO_LENGTHS: f64 = 2.0;
+const HALO_LINE_LENGTHS: f64 = 4.0;
+const CORE_WIDTHS: f64 = 25.0;
+
+/// Whether a line lies in the light around a brighter extended one, in a frame of this PSF width.
+pub(crate) fn is_in_halo(line: &Segment, snr: f64, extended: &[(Segment, f64)], sigma_eff_px: f64) -> bool {
+    extended.iter().any(|(other, other_snr)| {
+        *other_snr > snr
+            && other.length_px() < CORE_WIDTHS * sigma_eff_px
+            && other.midpoint().distance(line.midpoint()) < HALO_LENGTHS * other.length_px()
+            && line.length_px() < HALO_LINE_LENGTHS * other.length_px()
+    })
 }
 
 /// Whether the ends of a segment lie on either side of another's line.
@@ -51,5 +67,20 @@ mod tests {
         assert!(!is_part(&at(0.0, 22.0), 18.0, &across), "what is left of stars that trail");
         let along: Vec<(Segment, f64)> = (0..9).map(|k| (at(0.03 * f64::from(k), 20.0), 14.0)).collect();
         assert!(!is_part(&at(0.0, 22.0), 18.0, &along), "its own pieces");
+    }
+
+    #[test]
+    fn what_lies_around_a_galaxy_is_its_halo() {
+        let galaxy = [(Segment::from_coordinates(100.0, 100.0, 116.0, 104.0), 60.0)];
+        let is_in_halo = |x: f64, y: f64, length: f64, snr: f64| {
+            is_in_halo(&Segment::around(Point::new(x, y), length, 1.3), snr, &galaxy, 1.5)
+        };
+        assert!(is_in_halo(110.0, 105.0, 35.0, 12.0));
+        assert!(!is_in_halo(110.0, 105.0, 35.0, 80.0), "brighter");
+        assert!(!is_in_halo(160.0, 105.0, 35.0, 12.0), "beside it");
+        assert!(!is_in_halo(110.0, 105.0, 200.0, 12.0), "a streak that crosses");
+        let edge = [(Segment::from_coordinates(100.0, 100.0, 400.0, 104.0), 60.0)];
+        let near = Segment::around(Point::new(250.0, 120.0), 35.0, 1.3);
+        assert!(!super::is_in_halo(&near, 12.0, &edge, 1.5), "an edge of light");
     }
 }

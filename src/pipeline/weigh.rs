@@ -69,6 +69,12 @@ fn streak_reach_px(sigma_eff_px: f64) -> f64 {
     2.0 * (2.0 * std::f64::consts::LN_2).sqrt() * sigma_eff_px + 1.0
 }
 
+/// A source whose core is so much broader than a star's is extended.
+const BROAD: f64 = 1.3;
+
+/// Beyond the wing level a line through the light of a disk stands out for so many of its scale lengths.
+const HALO_SCALES: f64 = 1.5;
+
 /// What a local maximum is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceClass {
@@ -232,6 +238,18 @@ impl CompactSource {
         2.5 * sigma_eff_px * (2.0 * over_wings.ln()).sqrt() + 2.0
     }
 
+    /// The core's radius over that of a star, by the median direction.
+    fn broader_than_a_star(&self, sigma_eff_px: f64) -> f64 {
+        (f64::from(median(self.core_reach)) - 1.0) / (streak_reach_px(sigma_eff_px) - 1.0)
+    }
+
+    /// How far light that falls as that of a galaxy's disk goes on beyond the wing level, until no line along it stands out.
+    fn halo_px(&self, wing_level: f64) -> f64 {
+        let [core, wings] = [self.core_reach, self.wing_reach].map(|reach| f64::from(median(reach)));
+        let falls_by = (0.25 * f64::from(self.peak) / wing_level).max(std::f64::consts::E).ln();
+        HALO_SCALES * (wings - core).max(0.0) / falls_by
+    }
+
     /// The pixels it spoils.
     pub(crate) fn footprint(&self, class: SourceClass, sigma_eff_px: f64, wing_level: f64) -> Footprint {
         let mut reach = self.wing_reach;
@@ -246,15 +264,22 @@ impl CompactSource {
             }
             _ => {
                 let walked = f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0;
-                if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
+                let broader = self.broader_than_a_star(sigma_eff_px);
+                let seen = if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
                     walked
                 } else {
-                    walked.min(self.widest_px(sigma_eff_px, wing_level) as f32)
-                }
+                    walked.min(self.widest_px(broader.max(1.0) * sigma_eff_px, wing_level) as f32)
+                };
+                if broader > BROAD { seen + self.halo_px(wing_level) as f32 } else { seen }
             }
         };
         Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
     }
+}
+
+fn median(mut reach: [u8; WALK_DIRECTIONS]) -> u8 {
+    reach.sort_unstable();
+    reach[WALK_DIRECTIONS / 2]
 }
 
 #[cfg(test)]
@@ -289,6 +314,26 @@ mod tests {
         assert_eq!(class_at(1, 12, 3, 1).0, SourceClass::Elongated, "no broader than a streak");
         let (_, of_border) = class_at(1, 60, 6, 1);
         assert!(of_border.radius_px < 25.0, "{of_border:?}: a glowing border is no star");
+    }
+
+    #[test]
+    fn a_galaxy_is_weighed_out_as_far_as_lines_through_its_light_stand_out() {
+        let source = |core: u8, wings: u8| CompactSource {
+            x: 50,
+            y: 40,
+            peak: 10.0,
+            centre: 20.0,
+            saturated: false,
+            core_reach: [core; WALK_DIRECTIONS],
+            wing_reach: [wings; WALK_DIRECTIONS],
+        };
+        let radius_px = |source: CompactSource| source.footprint(SourceClass::Star, 1.5, 0.5).radius_px;
+        assert_eq!(radius_px(source(4, 8)), 9.0, "a star");
+        // A disk whose scale is 6 px, of 10 times the noise.
+        let disk = radius_px(source(9, 18));
+        assert!((25.0..32.0).contains(&disk), "{disk}");
+        // Behind a star of that peak light may go on for other reasons.
+        assert!(radius_px(source(4, 40)) < 14.0);
     }
 
     #[test]
