@@ -5,7 +5,7 @@
 use std::f64::consts::PI;
 use std::str::FromStr;
 
-use crate::geometry::{Segment, track_angle_difference};
+use crate::geometry::{Point, Segment, track_angle_difference};
 use crate::report::TrackingMode;
 use crate::{Error, Result};
 
@@ -297,8 +297,26 @@ fn vector_of_most(streaks: &[&Seen], least_share: f64) -> Option<TrackingMode> {
     let (sin, cos) =
         best.iter().map(|s| (2.0 * s.angle_rad()).sin_cos()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     let (length_px, n_stars) = (lengths[lengths.len() / 2], best.len());
+    if spread_px(&best) < LEAST_SPREAD * length_px {
+        return None;
+    }
     // Measured again once all stars are found.
     Some(StarMotion { n_stars, ..given(length_px, 0.5 * sin.atan2(cos)) }.mode())
+}
+
+/// Trails of stars lie all over the frame, lines through the light of one galaxy side by side: half of them within so many of
+/// their lengths from their middle.
+const LEAST_SPREAD: f64 = 1.0;
+
+/// Median distance of segments from the middle of all.
+fn spread_px(segments: &[&Segment]) -> f64 {
+    let median = |mut values: Vec<f64>| {
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let of_all = |of: fn(Point) -> f64| median(segments.iter().map(|s| of(s.midpoint())).collect());
+    let middle = Point::new(of_all(|p| p.x), of_all(|p| p.y));
+    median(segments.iter().map(|s| s.midpoint().distance(middle)).collect())
 }
 
 /// A star's trail may be longer or shorter than the others by so many of its own errors: of hundreds of stars none
@@ -383,11 +401,27 @@ fn could_be_blend(segment: &Segment, star_length_px: f64, star_angle_rad: f64) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Point;
 
     fn seen(length: f64, angle: f64) -> Seen {
         let segment = Segment::around(Point::new(100.0, 100.0), length, angle);
         Seen { segment, snr: 20.0, length_68_px: 1.0, whole: true, wide: false }
+    }
+
+    /// All over a frame of 1000 x 1000 pixels.
+    fn scattered(streaks: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
+        let at = |i: usize| Point::new((137 * i % 1000) as f64, (379 * i % 1000) as f64);
+        let moved = |(i, s): (usize, Seen)| {
+            let segment = Segment::around(at(i), s.segment.length_px(), s.segment.angle_rad());
+            Seen { segment, ..s }
+        };
+        streaks.into_iter().enumerate().map(moved).collect()
+    }
+
+    #[test]
+    fn lines_through_one_galaxy_are_no_stars() {
+        let lines: Vec<Seen> = (0..40).map(|i| seen(30.0 + 0.05 * f64::from(i), 0.4)).collect();
+        assert_eq!(decide(Tracking::Auto, &lines), TrackingMode::Sidereal);
+        assert!(matches!(decide(Tracking::Auto, &scattered(lines)), TrackingMode::Rate { n_stars: 40, .. }));
     }
 
     #[test]
@@ -408,7 +442,7 @@ mod tests {
         let mut streaks: Vec<Seen> =
             (0..8).map(|i| seen(30.0 + 0.2 * f64::from(i), PI + 0.002 * f64::from(i - 4))).collect();
         streaks.extend([seen(60.0, 1.0), seen(30.0, 0.5)]);
-        let mode = decide(Tracking::Auto, &streaks);
+        let mode = decide(Tracking::Auto, &scattered(streaks.clone()));
         let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars, .. } = mode else { panic!("{mode:?}") };
         assert_eq!(n_stars, 8);
         assert!((star_length_px - 30.7).abs() < 0.5 && track_angle_difference(star_angle_rad, 0.0) < 0.01);
@@ -459,10 +493,10 @@ mod tests {
     fn the_bright_ones_decide() {
         let faint = (0..30).map(|i| Seen { snr: 8.0, ..seen(20.0 + 7.0 * f64::from(i), 0.1 * f64::from(i)) });
         let bright = (0..12).map(|i| Seen { snr: 100.0, ..seen(25.0 + 0.1 * f64::from(i), 0.4) });
-        let streaks: Vec<Seen> = faint.clone().chain(bright).collect();
+        let streaks = scattered(faint.clone().chain(bright));
         let mode = decide(Tracking::Auto, &streaks);
         assert!(matches!(mode, TrackingMode::Rate { n_stars: 10..=12, .. }), "{mode:?}");
-        assert_eq!(decide(Tracking::Auto, &faint.collect::<Vec<_>>()), TrackingMode::Sidereal);
+        assert_eq!(decide(Tracking::Auto, &scattered(faint)), TrackingMode::Sidereal);
     }
 
     #[test]
@@ -473,7 +507,7 @@ mod tests {
             k => (40.0 + 0.1 * f64::from(k), 0.4),
         };
         let streak = |(length, angle): (f64, f64)| seen(length, angle);
-        let streaks: Vec<Seen> = (0..3 * 1167).map(|i| streak(kind(i))).collect();
+        let streaks = scattered((0..3 * 1167).map(|i| streak(kind(i))));
         let mode = decide(Tracking::Auto, &streaks);
         let TrackingMode::Rate { star_length_px, star_angle_rad, n_stars, .. } = mode else { panic!("{mode:?}") };
         assert!((2334..2380).contains(&n_stars), "{n_stars}");
@@ -490,7 +524,7 @@ mod tests {
 
     #[test]
     fn few_streaks_are_not_stars() {
-        assert_eq!(decide(Tracking::Auto, &[seen(30.0, 1.0); 4]), TrackingMode::Sidereal);
+        assert_eq!(decide(Tracking::Auto, &scattered([seen(30.0, 1.0); 4])), TrackingMode::Sidereal);
         assert_eq!(decide(Tracking::Sidereal, &[seen(30.0, 1.0); 40]), TrackingMode::Sidereal);
     }
 }

@@ -3,6 +3,8 @@
 //! The device finds the local maxima of the PSF-filtered image and walks outwards from each; what they are, and how
 //! much of the frame they spoil, is decided here. Method: docs/algorithm.md, "Weigh".
 
+use std::ops::Range;
+
 use crate::Result;
 use crate::backend::{WALK_DIRECTIONS, walk_direction};
 use crate::error::require;
@@ -69,8 +71,8 @@ fn streak_reach_px(sigma_eff_px: f64) -> f64 {
     2.0 * (2.0 * std::f64::consts::LN_2).sqrt() * sigma_eff_px + 1.0
 }
 
-/// A source whose core is so much broader than a star's is extended.
-const BROAD: f64 = 1.3;
+/// A source whose core is so much broader than a star's is a galaxy, up to so much: broader ones are the sky's.
+const BROAD: Range<f64> = 1.3..4.0;
 
 /// Beyond the wing level a line through the light of a disk stands out for so many of its scale lengths.
 const HALO_SCALES: f64 = 1.5;
@@ -264,13 +266,13 @@ impl CompactSource {
             }
             _ => {
                 let walked = f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0;
-                let broader = self.broader_than_a_star(sigma_eff_px);
+                let broader = Some(self.broader_than_a_star(sigma_eff_px)).filter(|b| BROAD.contains(b));
                 let seen = if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
                     walked
                 } else {
-                    walked.min(self.widest_px(broader.max(1.0) * sigma_eff_px, wing_level) as f32)
+                    walked.min(self.widest_px(broader.unwrap_or(1.0) * sigma_eff_px, wing_level) as f32)
                 };
-                if broader > BROAD { seen + self.halo_px(wing_level) as f32 } else { seen }
+                seen + broader.map_or(0.0, |_| self.halo_px(wing_level) as f32)
             }
         };
         Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
