@@ -184,11 +184,11 @@ impl ChainPrior {
         alone < BRIGHT_POWER * self.excess2 || alone < (1.0 - forgiven) * by_points
     }
 
-    /// Whether the light along a track falls off from its middle, rather than at two ends. `profile` is that of
-    /// [`track`](Self::track).
-    pub(crate) fn is_peaked(&self, profile: &TrackProfile, length_px: f64) -> bool {
+    /// Whether the light along a track of some width falls off from its middle, rather than at two ends. `profile` is that
+    /// of [`track`](Self::track).
+    pub(crate) fn is_peaked(&self, profile: &TrackProfile, length_px: f64, sigma_eff_px: f64) -> bool {
         let track = Track::new(profile, BEYOND_SIGMAS * self.sigma_px, self);
-        let even = track.explained_by_trail(&track.even_trail(length_px));
+        let even = track.explained_by_trail(&track.even_trail_as_wide(length_px, sigma_eff_px));
         track.explained_by_bell(length_px) > (1.0 + BELL_GAIN) * even + BELL_PRICE * self.excess2
     }
 

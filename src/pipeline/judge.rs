@@ -19,7 +19,9 @@ pub struct JudgeConfig {
     pub min_width: f64,
     /// A track wider than this many PSF widths is not a trail: a galaxy, a nebula, an edge of stray light.
     pub max_width: f64,
-    /// The same of a track no longer than 20 of its own widths: satellites out of focus are near, and fast.
+    /// The same of a track no longer than 20 of its own widths, where the PSF is known: satellites out of focus are near, and
+    /// mostly fast. One of less is taken for a galaxy where it is brightest in its middle. With [`max_width`](Self::max_width)
+    /// or more short tracks are judged as all others.
     pub max_short_width: f64,
 }
 
@@ -68,6 +70,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) psf_sigma_eff_px: f64,
+    /// Given or measured, not assumed.
+    pub(crate) psf_is_known: bool,
     pub(crate) min_length_px: f64,
     pub(crate) chains: ChainPrior,
     /// Noise of the filtered frame over that of white noise; the thresholds have been multiplied by it.
@@ -125,8 +129,10 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if scene.uneven.explains(s, evidence.snr, evidence.sigma_eff_px) {
         return Some(RejectReason::UnevenSky);
     }
-    let is_short = s.length_px() < SHORT_WIDTHS * evidence.sigma_eff_px;
-    let max_width = if is_short { config.max_width.min(config.max_short_width) } else { config.max_width };
+    let is_short = scene.psf_is_known
+        && config.max_short_width < config.max_width
+        && s.length_px() < SHORT_WIDTHS * evidence.sigma_eff_px;
+    let max_width = if is_short { config.max_short_width } else { config.max_width };
     if evidence.sigma_eff_px - slack > max_width * psf || (is_short && is_disk(evidence, scene)) {
         return Some(RejectReason::Extended);
     }
@@ -147,15 +153,15 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
 /// See [`JudgeConfig::max_short_width`].
 const SHORT_WIDTHS: f64 = 20.0;
 
-/// A track whose light falls off from its middle is no trail where it is as wide as this, in PSF widths, by so many of its
-/// errors: light that varies with time is no wider than the PSF.
-const DISK_WIDTH: f64 = 1.08;
+/// A track whose light falls off from its middle is no trail where it is wider than this, in PSF widths, by so many of its
+/// errors: light that varies with time is no wider than the PSF, which varies over a frame by 15 % or so.
+const DISK_WIDTH: f64 = 1.15;
 const DISK_ERRORS: f64 = 2.0;
 
 fn is_disk(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
     let least_px = evidence.sigma_eff_px - DISK_ERRORS * evidence.sigma_eff_err_px;
     least_px > DISK_WIDTH * scene.psf_sigma_eff_px
-        && scene.chains.is_peaked(evidence.profile, evidence.segment.length_px())
+        && scene.chains.is_peaked(evidence.profile, evidence.segment.length_px(), evidence.sigma_eff_px)
 }
 
 /// In a crowd three stars side by side, and what sticks out of pixels left out for stars, are no longer than this, in PSF
@@ -276,6 +282,7 @@ mod tests {
             width: 500,
             height: 400,
             psf_sigma_eff_px: 1.5,
+            psf_is_known: true,
             min_length_px: 8.0,
             chains: ChainPrior::new(n_sources, 500 * 400, 1.5, 1.0),
             noise_excess: 1.0,

@@ -73,8 +73,9 @@ pub(crate) const STOP_DELTA_CHI2: f64 = 1e-3;
 /// nothing, and would run away. Held at the border itself they would take half of the light off the last pixels.
 pub(crate) const BEYOND_BORDER_WIDTHS: f64 = 3.0;
 
-/// A step damped by this or more promises little wherever it starts: it does not end a fit.
-pub(crate) const MOST_STOP_DAMPING: f64 = 0.1;
+/// A step damped by this or more promises little wherever it starts: it does not end a fit. Half way between two steps of
+/// damping, so that single precision counts alike.
+pub(crate) const MOST_STOP_DAMPING: f64 = 0.03;
 
 /// After a step that made χ² worse, damping is no less than this: with less the next step would be nearly the same.
 pub(crate) const TELLING_DAMPING: f64 = 0.01;

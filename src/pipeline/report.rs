@@ -104,6 +104,7 @@ impl<'a> Findings<'a> {
                 width: self.frame.width(),
                 height: self.frame.height(),
                 psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
+                psf_is_known: self.field.psf_source != PsfSource::Assumed,
                 min_length_px: self.config.search.min_length_px,
                 chains: self.chains,
                 noise_excess: self.thresholds.noise_excess,
@@ -157,7 +158,7 @@ impl<'a> Findings<'a> {
         self.reject_targets(RejectReason::UnevenSky, are_bundled);
     }
 
-    /// Targets that are parts of what makes lines in other directions as well.
+    /// Targets in the light around extended ones, and those that are parts of what makes lines in other directions as well.
     fn reject_extended(&mut self) {
         let is_extended = |r: &&Rejected| r.reason == RejectReason::Extended;
         let extended: Vec<(Segment, f64)> =

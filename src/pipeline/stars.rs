@@ -150,7 +150,7 @@ pub(crate) fn survey(
         bright: bright
             .map(|source| BrightStar {
                 position: source.0.position(),
-                radius_px: f64::from(footprint(source).radius_px),
+                radius_px: f64::from(source.0.reach_px(effective_sigma(sigma), config.wing_sigmas)),
                 snr: f64::from(source.0.peak) / white_noise_sd,
                 saturated: source.0.saturated,
                 elongated: false,

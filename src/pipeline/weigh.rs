@@ -252,28 +252,34 @@ impl CompactSource {
         HALO_SCALES * (wings - core).max(0.0) / falls_by
     }
 
+    /// How far a star's light reaches: to the wing level in the median direction, since a spike, a neighbour or a streak
+    /// through it lengthens only a few. Of a faint one no further than the wings of its PSF could.
+    pub(crate) fn reach_px(&self, sigma_eff_px: f64, wing_level: f64) -> f32 {
+        let walked = f32::from(median(self.wing_reach)) + 1.0;
+        if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
+            walked
+        } else {
+            walked.min(self.widest_px(sigma_eff_px, wing_level) as f32)
+        }
+    }
+
     /// The pixels it spoils.
     pub(crate) fn footprint(&self, class: SourceClass, sigma_eff_px: f64, wing_level: f64) -> Footprint {
-        let mut reach = self.wing_reach;
-        reach.sort_unstable();
-        // The median direction: a spike, a neighbour or a streak through the source lengthens only a few.
         let radius = match class {
             SourceClass::Hot => 1.5,
             // It reaches furthest along the border. What reaches far further than inwards is the border's own light.
             SourceClass::Cut => {
                 let inwards = self.across_longest(&self.wing_reach);
-                f32::from(reach[WALK_DIRECTIONS - 1].min(2 * inwards)) + 1.0
+                let furthest = self.wing_reach.into_iter().max().unwrap_or(0);
+                f32::from(furthest.min(2 * inwards)) + 1.0
             }
-            _ => {
-                let walked = f32::from(reach[WALK_DIRECTIONS / 2]) + 1.0;
-                let broader = Some(self.broader_than_a_star(sigma_eff_px)).filter(|b| BROAD.contains(b));
-                let seen = if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
-                    walked
-                } else {
-                    walked.min(self.widest_px(broader.unwrap_or(1.0) * sigma_eff_px, wing_level) as f32)
-                };
-                seen + broader.map_or(0.0, |_| self.halo_px(wing_level) as f32)
-            }
+            _ => match self.broader_than_a_star(sigma_eff_px) {
+                // What spills makes a star broad as well.
+                broader if BROAD.contains(&broader) && !self.saturated => {
+                    self.reach_px(broader * sigma_eff_px, wing_level) + self.halo_px(wing_level) as f32
+                }
+                _ => self.reach_px(sigma_eff_px, wing_level),
+            },
         };
         Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
     }

@@ -69,8 +69,13 @@ impl Track {
 
     /// Light of an even trail between the track's ends.
     pub(super) fn even_trail(&self, length_px: f64) -> Vec<f64> {
+        self.even_trail_as_wide(length_px, self.prior.sigma_px)
+    }
+
+    /// The same of a trail of another width.
+    pub(super) fn even_trail_as_wide(&self, length_px: f64, sigma_px: f64) -> Vec<f64> {
         // Most bins are further from either end than light is spread.
-        let step = |t: f64| match t / (self.prior.sigma_px * std::f64::consts::SQRT_2) {
+        let step = |t: f64| match t / (sigma_px * std::f64::consts::SQRT_2) {
             t if t > DONE => 1.0,
             t if t < -DONE => 0.0,
             t => 0.5 * (1.0 + libm::erf(t)),
