@@ -155,7 +155,7 @@ const SHORT_WIDTHS: f64 = 20.0;
 
 /// A track whose light falls off from its middle is no trail where it is wider than this, in PSF widths, by so many of its
 /// errors: light that varies with time is no wider than the PSF, which varies over a frame by 15 % or so.
-const DISK_WIDTH: f64 = 1.15;
+const DISK_WIDTH: f64 = 1.12;
 const DISK_ERRORS: f64 = 2.0;
 
 fn is_disk(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {

@@ -297,16 +297,16 @@ fn vector_of_most(streaks: &[&Seen], least_share: f64) -> Option<TrackingMode> {
     let (sin, cos) =
         best.iter().map(|s| (2.0 * s.angle_rad()).sin_cos()).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     let (length_px, n_stars) = (lengths[lengths.len() / 2], best.len());
-    if spread_px(&best) < LEAST_SPREAD * length_px {
+    if spread_px(&best) < length_px.min(MOST_GALAXY_PX) {
         return None;
     }
     // Measured again once all stars are found.
     Some(StarMotion { n_stars, ..given(length_px, 0.5 * sin.atan2(cos)) }.mode())
 }
 
-/// Trails of stars lie all over the frame, lines through the light of one galaxy side by side: half of them within so many of
-/// their lengths from their middle.
-const LEAST_SPREAD: f64 = 1.0;
+/// Trails of stars lie all over the frame, lines through the light of one galaxy side by side: half of them within their
+/// length from their middle, and in no case further than this.
+const MOST_GALAXY_PX: f64 = 60.0;
 
 /// Median distance of segments from the middle of all.
 fn spread_px(segments: &[&Segment]) -> f64 {
