@@ -1,12 +1,7 @@
 //! Galaxies of any shape are no streaks, and one that a streak crosses does not hide it.
-#![expect(unreachable_pub, reason = "the helper module is part of this program")]
-
-#[path = "support/tracks.rs"]
-mod tracks;
 
 use skystreak::simulate::{add_streak, gaussian_frame, unit_stamp};
 use skystreak::{Detector, DetectorConfig, Device, Frame, RejectReason, Segment};
-use tracks::on_track;
 
 const SIDE: usize = 700;
 const NOISE: f64 = 10.0;
@@ -74,6 +69,11 @@ fn galaxies_are_no_streaks() {
         ..Default::default()
     };
     let report = Detector::new(config).unwrap().detect(&Frame::new(raw, SIDE, SIDE).unwrap()).unwrap();
-    assert_eq!((on_track(&report, &streak).len(), report.detections.len()), (1, 1), "{:?}", report.detections);
+    let [found] = &report.detections[..] else { panic!("{:?}", report.detections) };
+    // Where it is, to 10 px of its 262.
+    for end in [streak.start, streak.end] {
+        let off_px = [found.segment.start, found.segment.end].map(|p| p.distance(end));
+        assert!(off_px[0].min(off_px[1]) < 10.0, "{found:?}");
+    }
     assert!(report.rejected.iter().any(|r| r.reason == RejectReason::Extended), "{:?}", report.rejected);
 }
