@@ -63,7 +63,8 @@ impl Octant {
 ///
 /// Node (start, shift, column) is the sum over the digital line which begins at row `start · start_step` and column
 /// `column` and moves `shift` columns over its `height` rows. Nodes are stored `[start, shift, column]`, columns from
-/// `−pad` (lines that enter through the side) to the last one; `pad` and `stride` are even, so that neighbours can be stored in pairs.
+/// `−pad` (lines that enter through the side) to the last one; `pad` and `stride` are even, so that neighbours can be
+/// stored in pairs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Level {
     pub(crate) height: usize,

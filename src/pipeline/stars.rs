@@ -148,11 +148,11 @@ pub(crate) fn survey(
         n_sources: compact().count(),
         bleeds: bleeds().map(|s| (s.bleed(), f64::from(s.peak) / white_noise_sd)).collect(),
         bright: bright
-            .map(|source| BrightStar {
-                position: source.0.position(),
-                radius_px: f64::from(source.0.reach_px(effective_sigma(sigma), config.wing_sigmas)),
-                snr: f64::from(source.0.peak) / white_noise_sd,
-                saturated: source.0.saturated,
+            .map(|(s, class)| BrightStar {
+                position: s.position(),
+                radius_px: f64::from(s.radius_px(*class, effective_sigma(sigma), config.wing_sigmas)),
+                snr: f64::from(s.peak) / white_noise_sd,
+                saturated: s.saturated,
                 elongated: false,
             })
             .chain(bleeds().map(|source| BrightStar {

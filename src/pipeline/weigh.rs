@@ -252,9 +252,9 @@ impl CompactSource {
         HALO_SCALES * (wings - core).max(0.0) / falls_by
     }
 
-    /// How far a star's light reaches: to the wing level in the median direction, since a spike, a neighbour or a streak
-    /// through it lengthens only a few. Of a faint one no further than the wings of its PSF could.
-    pub(crate) fn reach_px(&self, sigma_eff_px: f64, wing_level: f64) -> f32 {
+    /// To the wing level in the median direction, since a spike, a neighbour or a streak through the source lengthens only
+    /// a few. Of a faint one no further than the wings of such a width could.
+    fn reach_px(&self, sigma_eff_px: f64, wing_level: f64) -> f32 {
         let walked = f32::from(median(self.wing_reach)) + 1.0;
         if self.saturated || f64::from(self.peak) > BRIGHT_PEAK {
             walked
@@ -263,9 +263,9 @@ impl CompactSource {
         }
     }
 
-    /// The pixels it spoils.
-    pub(crate) fn footprint(&self, class: SourceClass, sigma_eff_px: f64, wing_level: f64) -> Footprint {
-        let radius = match class {
+    /// How far its light reaches, if it is no galaxy.
+    pub(crate) fn radius_px(&self, class: SourceClass, sigma_eff_px: f64, wing_level: f64) -> f32 {
+        match class {
             SourceClass::Hot => 1.5,
             // It reaches furthest along the border. What reaches far further than inwards is the border's own light.
             SourceClass::Cut => {
@@ -273,15 +273,22 @@ impl CompactSource {
                 let furthest = self.wing_reach.into_iter().max().unwrap_or(0);
                 f32::from(furthest.min(2 * inwards)) + 1.0
             }
-            _ => match self.broader_than_a_star(sigma_eff_px) {
-                // What spills makes a star broad as well.
-                broader if BROAD.contains(&broader) && !self.saturated => {
-                    self.reach_px(broader * sigma_eff_px, wing_level) + self.halo_px(wing_level) as f32
-                }
-                _ => self.reach_px(sigma_eff_px, wing_level),
-            },
+            _ => self.reach_px(sigma_eff_px, wing_level),
+        }
+    }
+
+    /// The pixels it spoils.
+    pub(crate) fn footprint(&self, class: SourceClass, sigma_eff_px: f64, wing_level: f64) -> Footprint {
+        let broader = self.broader_than_a_star(sigma_eff_px);
+        // What spills makes a star broad as well.
+        let is_galaxy =
+            BROAD.contains(&broader) && !self.saturated && !matches!(class, SourceClass::Hot | SourceClass::Cut);
+        let radius_px = if is_galaxy {
+            self.reach_px(broader * sigma_eff_px, wing_level) + self.halo_px(wing_level) as f32
+        } else {
+            self.radius_px(class, sigma_eff_px, wing_level)
         };
-        Footprint { x: self.x as f32, y: self.y as f32, radius_px: radius }
+        Footprint { x: self.x as f32, y: self.y as f32, radius_px }
     }
 }
 
