@@ -30,45 +30,34 @@ fn keep(start: i32, shift: i32, column: i32, node: Node) {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let start = i32(group.z);
-    let shift = params.first_shift + i32(group.y);
-    let is_upper = makes_upper(start);
-    let is_kept = is_upper && params.keep != 0u && start % 4 == 0;
-    let rows = rows_of(start, shift);
-    let least_1 = vec2(least_of(MIDDLE, start, 2 * shift), least_of(MIDDLE, start, 2 * shift + 1));
-    var least_2 = vec4(NEVER);
-    if is_upper {
-        for (var k = 0; k < 4; k++) {
-            least_2[k] = least_of(UPPER, start, 4 * shift + k);
-        }
-    }
-    // Lines further left stay outside of the frame.
-    let most_left = select(2 * shift + 1, 4 * shift + 3, is_upper);
+    let work = work_of(group);
+    let start = work.start;
+    let shift = work.shift;
     for (var turn = 0; turn < COLUMNS; turn++) {
-        let column = (i32(group.x) * COLUMNS + turn) * i32(WORKGROUP) + i32(lid) - most_left;
+        let column = (i32(group.x) * COLUMNS + turn) * i32(WORKGROUP) + i32(lid) - work.most_left;
         if column >= params.columns {
             break;
         }
-        let a = in_row(rows.origins[0], rows.lengths[0], shift, column);
-        let b0 = in_row(rows.origins[1], rows.lengths[1], shift, column + shift);
-        let b1 = in_row(rows.origins[1], rows.lengths[1], shift, column + shift + 1);
+        let a = in_row(work.origins[0], work.lengths[0], shift, column);
+        let b0 = in_row(work.origins[1], work.lengths[1], shift, column + shift);
+        let b1 = in_row(work.origins[1], work.lengths[1], shift, column + shift + 1);
         let middle = array(a + b0, a + b1);
-        var bits = reaches(least_1.x, MIDDLE, 2 * shift, middle[0])
-            | (reaches(least_1.y, MIDDLE, 2 * shift + 1, middle[1]) << 1u);
-        if is_upper {
-            let c0 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift);
-            let c1 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift + 1);
-            let c2 = in_row(rows.origins[2], rows.lengths[2], shift, column + 2 * shift + 2);
-            let d0 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift);
-            let d1 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 1);
-            let d2 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 2);
-            let d3 = in_row(rows.origins[3], rows.lengths[3], shift, column + 3 * shift + 3);
+        var bits = reaches(work.least[0], MIDDLE, 2 * shift, middle[0])
+            | (reaches(work.least[1], MIDDLE, 2 * shift + 1, middle[1]) << 1u);
+        if work.is_upper {
+            let c0 = in_row(work.origins[2], work.lengths[2], shift, column + 2 * shift);
+            let c1 = in_row(work.origins[2], work.lengths[2], shift, column + 2 * shift + 1);
+            let c2 = in_row(work.origins[2], work.lengths[2], shift, column + 2 * shift + 2);
+            let d0 = in_row(work.origins[3], work.lengths[3], shift, column + 3 * shift);
+            let d1 = in_row(work.origins[3], work.lengths[3], shift, column + 3 * shift + 1);
+            let d2 = in_row(work.origins[3], work.lengths[3], shift, column + 3 * shift + 2);
+            let d3 = in_row(work.origins[3], work.lengths[3], shift, column + 3 * shift + 3);
             let upper = array(middle[0] + (c0 + d0), middle[0] + (c1 + d1), middle[1] + (c1 + d2), middle[1] + (c2 + d3));
-            bits |= (reaches(least_2.x, UPPER, 4 * shift, upper[0]) << 2u)
-                | (reaches(least_2.y, UPPER, 4 * shift + 1, upper[1]) << 3u)
-                | (reaches(least_2.z, UPPER, 4 * shift + 2, upper[2]) << 4u)
-                | (reaches(least_2.w, UPPER, 4 * shift + 3, upper[3]) << 5u);
-            if is_kept {
+            bits |= (reaches(work.least[2], UPPER, 4 * shift, upper[0]) << 2u)
+                | (reaches(work.least[3], UPPER, 4 * shift + 1, upper[1]) << 3u)
+                | (reaches(work.least[4], UPPER, 4 * shift + 2, upper[2]) << 4u)
+                | (reaches(work.least[5], UPPER, 4 * shift + 3, upper[3]) << 5u);
+            if work.is_kept {
                 keep(start, 4 * shift, column, upper[0]);
                 keep(start, 4 * shift + 1, column, upper[1]);
                 keep(start, 4 * shift + 2, column, upper[2]);

@@ -65,38 +65,33 @@ fn keep(start: i32, shift: i32, column: i32, word: i32) {
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let start = i32(group.z);
-    let shift = params.first_shift + i32(group.y);
-    let is_upper = makes_upper(start);
-    let is_kept = is_upper && params.keep != 0u && start % 4 == 0;
-    let rows = rows_of(start, shift);
-    let least_1 = vec2(in_whole(least_of(MIDDLE, start, 2 * shift)), in_whole(least_of(MIDDLE, start, 2 * shift + 1)));
-    var least_2 = vec4(i32(BEYOND));
-    if is_upper {
-        for (var k = 0; k < 4; k++) {
-            least_2[k] = in_whole(least_of(UPPER, start, 4 * shift + k));
-        }
+    let work = work_of(group);
+    let start = work.start;
+    let shift = work.shift;
+    var least = array<i32, 6>();
+    for (var k = 0; k < 6; k++) {
+        least[k] = in_whole(work.least[k]);
     }
-    // Words further left stay outside of the frame.
-    let most_left = select(2 * shift + 2, 4 * shift + 4, is_upper);
+    // Words begin in even columns.
+    let most_left = work.most_left + 1;
     for (var turn = 0; turn < COLUMNS / 2; turn++) {
         let column = 2 * ((i32(group.x) * COLUMNS / 2 + turn) * i32(WORKGROUP) + i32(lid)) - most_left;
         if column >= params.columns {
             break;
         }
-        let a = word_at(rows.origins[0], rows.lengths[0], shift, column);
-        let middle = a + two_words(rows.origins[1], rows.lengths[1], shift, column + shift);
-        var bits = reaches(least_1.x, middle.x) | (reaches(least_1.y, middle.y) << vec2(1u));
-        if is_upper {
+        let a = word_at(work.origins[0], work.lengths[0], shift, column);
+        let middle = a + two_words(work.origins[1], work.lengths[1], shift, column + shift);
+        var bits = reaches(least[0], middle.x) | (reaches(least[1], middle.y) << vec2(1u));
+        if work.is_upper {
             // An even column.
-            let c0 = word_at(rows.origins[2], rows.lengths[2], shift, column + 2 * shift);
-            let c2 = word_at(rows.origins[2], rows.lengths[2], shift, column + 2 * shift + 2);
+            let c0 = word_at(work.origins[2], work.lengths[2], shift, column + 2 * shift);
+            let c2 = word_at(work.origins[2], work.lengths[2], shift, column + 2 * shift + 2);
             let c1 = between(c0, c2);
-            let d = four_words(rows.origins[3], rows.lengths[3], shift, column + 3 * shift);
+            let d = four_words(work.origins[3], work.lengths[3], shift, column + 3 * shift);
             let upper = middle.xxyy + vec4(c0, c1, c1, c2) + d;
-            bits |= (reaches(least_2.x, upper.x) << vec2(2u)) | (reaches(least_2.y, upper.y) << vec2(3u))
-                | (reaches(least_2.z, upper.z) << vec2(4u)) | (reaches(least_2.w, upper.w) << vec2(5u));
-            if is_kept {
+            bits |= (reaches(least[2], upper.x) << vec2(2u)) | (reaches(least[3], upper.y) << vec2(3u))
+                | (reaches(least[4], upper.z) << vec2(4u)) | (reaches(least[5], upper.w) << vec2(5u));
+            if work.is_kept {
                 keep(start, 4 * shift, column, upper.x);
                 keep(start, 4 * shift + 1, column, upper.y);
                 keep(start, 4 * shift + 2, column, upper.z);

@@ -8,26 +8,6 @@ const NEVER = 3.4e38;
 /// What rounding may make of a limit.
 const SLACK = 1.0 - 1e-6;
 
-/// What all columns of an invocation share: the four nodes of the lower level that one of the upper level is made of,
-/// those below each other first.
-struct Rows {
-    /// Where column 0 is.
-    origins: array<i32, 4>,
-    /// Columns there are from the first one on; none beyond the last start.
-    lengths: array<u32, 4>,
-    shift: i32,
-}
-
-fn rows_of(start: i32, shift: i32) -> Rows {
-    var rows = Rows();
-    rows.shift = shift;
-    for (var k = 0; k < 4; k++) {
-        rows.origins[k] = origin_of(start + 2 * k, shift);
-        rows.lengths[k] = length_of(start + 2 * k, shift);
-    }
-    return rows;
-}
-
 /// The least sum of a node that may be a peak, alone or with its partner; with weights the least significance.
 fn least_of(which: u32, start: i32, shift: i32) -> f32 {
     let level = params.levels[which];
@@ -43,9 +23,44 @@ fn least_of(which: u32, start: i32, shift: i32) -> f32 {
     return least / inverse_sd[level.first_sd + shift - level.first_shift];
 }
 
-/// Nodes of the upper level begin here as well.
-fn makes_upper(start: i32) -> bool {
-    return params.levels[UPPER].n_shifts > 0 && start % 2 == 0;
+/// What all columns of an invocation share.
+struct Work {
+    start: i32,
+    shift: i32,
+    /// Nodes of the upper level begin here as well, and are kept.
+    is_upper: bool,
+    is_kept: bool,
+    /// Of the four nodes of the lower level that one of the upper level is made of, those below each other first: where
+    /// column 0 is, and how many columns there are from the first one on; none beyond the last start.
+    origins: array<i32, 4>,
+    lengths: array<u32, 4>,
+    /// The least sums of the two nodes of the middle level and of the four of the upper one.
+    least: array<f32, 6>,
+    /// Lines that begin further left stay outside of the frame.
+    most_left: i32,
+}
+
+fn work_of(group: vec3<u32>) -> Work {
+    var work = Work();
+    work.start = i32(group.z);
+    work.shift = params.first_shift + i32(group.y);
+    work.is_upper = params.levels[UPPER].n_shifts > 0 && work.start % 2 == 0;
+    work.is_kept = work.is_upper && params.keep != 0u && work.start % 4 == 0;
+    work.most_left = select(2 * work.shift + 1, 4 * work.shift + 3, work.is_upper);
+    for (var k = 0; k < 4; k++) {
+        work.origins[k] = origin_of(work.start + 2 * k, work.shift);
+        work.lengths[k] = length_of(work.start + 2 * k, work.shift);
+    }
+    for (var k = 0; k < 2; k++) {
+        work.least[k] = least_of(MIDDLE, work.start, 2 * work.shift + k);
+    }
+    for (var k = 0; k < 4; k++) {
+        work.least[2 + k] = NEVER;
+        if work.is_upper {
+            work.least[2 + k] = least_of(UPPER, work.start, 4 * work.shift + k);
+        }
+    }
+    return work;
 }
 
 /// Notes a place, if there is anything to look at.
