@@ -12,11 +12,14 @@
 //!     cargo run --release --example evaluate -- pairs --length 100 --snr 20,20 --crossing-deg 10,30,90
 //!     cargo run --release --example evaluate -- rate-tracked --trail-length 35 --size 1024 --frames 10
 //!     cargo run --release --example evaluate -- uneven-sky --size 768 --frames 8
+//!     cargo run --release --example evaluate -- galaxies --size 1024 --frames 24
 
 mod bias;
 mod completeness;
+mod disk;
 mod false_alarms;
 mod field;
+mod galaxies;
 mod kept;
 mod matching;
 mod measurement;
@@ -68,6 +71,8 @@ enum Command {
     RateTracked(rate_tracked::Options),
     /// Areas without data, steps around amplifiers, edges of light: false detections, and streaks lost.
     UnevenSky(uneven_sky::Options),
+    /// Galaxies among stars: lines on them that pass for streaks.
+    Galaxies(galaxies::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +91,7 @@ fn main() -> ExitCode {
         Command::Pairs(options) => pairs::run(options),
         Command::RateTracked(options) => rate_tracked::run(options),
         Command::UnevenSky(options) => uneven_sky::run(options),
+        Command::Galaxies(options) => galaxies::run(options),
     };
     if let Err(error) = result {
         eprintln!("error: {error}");
