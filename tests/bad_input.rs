@@ -164,7 +164,6 @@ fn settings_out_of_range_are_named() {
     let judge = |judge| DetectorConfig { judge, ..cpu() };
     let narrow = |min_width| judge(JudgeConfig { min_width, ..JudgeConfig::default() });
     let wide = |max_width| judge(JudgeConfig { max_width, ..JudgeConfig::default() });
-    let short = |max_short_width| judge(JudgeConfig { max_short_width, ..JudgeConfig::default() });
     let rate = |star_length_px, star_angle_rad| DetectorConfig {
         tracking: Tracking::Rate { star_length_px, star_angle_rad },
         ..cpu()
@@ -184,7 +183,6 @@ fn settings_out_of_range_are_named() {
         (shortest(0.5), "min_length_px", "0.5"),
         (narrow(1.25), "min_width", "1.25"),
         (wide(0.75), "max_width", "0.75"),
-        (short(0.5), "max_short_width", "0.5"),
         (rate(0.0, 0.3), "tracking", "0"),
         (rate(20.0, f64::NAN), "tracking", "NaN"),
     ] {

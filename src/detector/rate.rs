@@ -293,7 +293,8 @@ impl RateFrame<'_> {
         let config = &detector.config;
         let mut findings =
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
-        findings.judge_trails(measured, Some(stars.motion.mode()), noise.points_snr);
+        let verdicts = findings.verdicts(&measured);
+        findings.sort(measured, verdicts, Some(stars.motion.mode()), noise.points_snr);
         let FirstLook { saturated, field: first_field, .. } = &self.first;
         findings.add_spilled(first_field, |bleed| saturated.iter().any(|source| source.holds(bleed)));
         for source in saturated {

@@ -107,7 +107,9 @@ impl Detector {
 
         let mut findings =
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
-        findings.judge_trails(found.measured, None, 0.0);
+        let mut verdicts = findings.verdicts(&found.measured);
+        findings.find_galaxies(backend, &found.measured, &mut verdicts)?;
+        findings.sort(found.measured, verdicts, None, 0.0);
         clock.stage("measure");
 
         Ok(findings.into_report(self.device_name(), clock.stages, clock.begin))

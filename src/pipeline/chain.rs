@@ -113,6 +113,12 @@ impl ChainPrior {
         self.star_price
     }
 
+    /// The same of several stars in a row: of more than two each has to stand just so, however few there are.
+    pub(crate) fn price_of_row(&self, n_stars: usize) -> f64 {
+        let just_so = if n_stars > 2 { JUST_SO_PRICE * self.excess2 } else { 0.0 };
+        n_stars as f64 * (self.star_price + just_so)
+    }
+
     /// What is left of a bright trail's S/N under the limit, over what is left under the one where stars are few.
     pub(crate) fn share_under_limit(&self) -> f64 {
         self.point_limit_snr / POINT_LIMIT_SNR
@@ -184,14 +190,6 @@ impl ChainPrior {
         alone < BRIGHT_POWER * self.excess2 || alone < (1.0 - forgiven) * by_points
     }
 
-    /// Whether the light along a track of some width falls off from its middle, rather than at two ends. `profile` is that
-    /// of [`track`](Self::track).
-    pub(crate) fn is_peaked(&self, profile: &TrackProfile, length_px: f64, sigma_eff_px: f64) -> bool {
-        let track = Track::new(profile, BEYOND_SIGMAS * self.sigma_px, self);
-        let even = track.explained_by_trail(&track.even_trail_as_wide(length_px, sigma_eff_px));
-        track.explained_by_bell(length_px) > (1.0 + BELL_GAIN) * even + BELL_PRICE * self.excess2
-    }
-
     /// What the light along a trail has in excess of an even one and of noise, bin by bin: reduced χ² less one and three
     /// standard errors of chance. `profile` is that of [`track`](Self::track).
     pub(crate) fn misfit_along(&self, profile: &TrackProfile, length_px: f64) -> f64 {
@@ -227,10 +225,6 @@ impl ChainPrior {
         points.taken.iter().filter(is_star).map(|(bin, _)| track.first_px + *bin as f64 * track.bin_px).collect()
     }
 }
-
-/// A bell has to explain more than an even trail by this part, and by this in S/N².
-const BELL_GAIN: f64 = 0.01;
-const BELL_PRICE: f64 = 9.0;
 
 /// A star on or beside a trail has to win so many times its price before its pixels are given up.
 const STAR_PRICES: f64 = 2.0;

@@ -2,10 +2,14 @@
 //!
 //! Method: docs/algorithm.md, "Judge".
 
+use std::cmp::Ordering;
+
 use crate::Result;
 use crate::backend::Backend;
 use crate::geometry::Segment;
+use crate::pipeline::chain::ChainPrior;
 use crate::pipeline::measure::{FitRequest, FitSettings, Shape, Trail, TrailFit, UNCLIPPED_SIGMAS};
+use crate::pipeline::turns::{again, in_turns, met_before, replace};
 
 /// Trails that could be a few stars, and how many of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +41,9 @@ const ROUNDS: usize = 12;
 /// Once no star moves by more than this any more, in PSF widths, they have shared the light.
 const SETTLED_WIDTHS: f64 = 0.003;
 
+/// Trails further apart than this, in PSF widths, share no light.
+const APART_WIDTHS: f64 = 6.0;
+
 /// Where on a trail a star is looked for, in parts of its length.
 const PLACES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
@@ -44,13 +51,13 @@ const PLACES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 const WIDTH_FREEDOM: f64 = 1.08;
 
 /// How much more each trail explains than the best few stars in its place do, in S/N²; a bright one with a star on it as well.
-/// Every star costs `price`. The trails' light has to be in the residual image.
+/// The trails' light has to be in the residual image.
 pub(crate) fn gains_over_stars(
     backend: &mut dyn Backend,
     trails: &[Trail],
     doubles: &Doubles,
     sigma_eff_px: f64,
-    price: f64,
+    chains: &ChainPrior,
 ) -> Result<Vec<f64>> {
     let settings = |shape: Shape| FitSettings {
         shape,
@@ -76,32 +83,54 @@ pub(crate) fn gains_over_stars(
     if doubles.with_star {
         for (own, trail) in own.iter_mut().zip(&as_trails) {
             let with_star = with_a_star(backend, trail, &settings(Shape::Trail), &settings(Shape::Point))?;
-            *own = own.max(with_star - price);
+            *own = own.max(with_star - chains.star_price());
         }
     }
+    // Stars of two trails side by side would pass their light on for ever.
+    let reach_px = APART_WIDTHS * sigma_eff_px;
+    let places: Vec<Segment> = trails.iter().map(|t| t.segment).collect();
+    let turns = in_turns(&met_before(&places, reach_px, |_, _| true));
     let mut gains = vec![f64::INFINITY; trails.len()];
-    for &n in doubles.stars {
-        let mut stars: Vec<Trail> = requests.iter().flat_map(|r| row_of_stars(&r.start, n)).collect();
-        backend.add_trails(&stars, -1.0)?;
-        let (mut before, mut fits) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            let again: Vec<FitRequest> = stars.iter().map(|&start| FitRequest { start, subtracted: true }).collect();
-            before = std::mem::replace(&mut fits, backend.fit(&again, &settings(Shape::Point))?);
-            backend.add_trails(&stars, 1.0)?;
-            let moved = |(star, fit): (&Trail, &TrailFit)| star.segment.start.distance(fit.trail.segment.start);
-            let most_px = stars.iter().zip(&fits).map(moved).fold(0.0, f64::max);
-            stars = fits.iter().map(|f| f.trail).collect();
-            backend.add_trails(&stars, -1.0)?;
-            if most_px < SETTLED_WIDTHS * sigma_eff_px {
-                break;
-            }
-        }
-        backend.add_trails(&stars, 1.0)?;
-        for ((gain, own), (before, stars)) in gains.iter_mut().zip(&own).zip(before.chunks(n).zip(fits.chunks(n))) {
-            *gain = gain.min(own - (power(before, stars) - n as f64 * price));
+    for (turn, &n) in turns.iter().flat_map(|turn| doubles.stars.iter().map(move |n| (turn, n))) {
+        let starts: Vec<Trail> = turn.iter().flat_map(|&i| row_of_stars(&requests[i].start, n)).collect();
+        let explained = explained_by_stars(backend, starts, n, &settings(Shape::Point))?;
+        for (&i, explained) in turn.iter().zip(explained) {
+            gains[i] = gains[i].min(own[i] - (explained - chains.price_of_row(n)));
         }
     }
     Ok(gains)
+}
+
+/// What stars explain together, in S/N², `n` at a time from where they start: one of each row after the other is fitted with
+/// those beside it taken out, until they have shared the light.
+fn explained_by_stars(
+    backend: &mut dyn Backend,
+    starts: Vec<Trail>,
+    n: usize,
+    settings: &FitSettings,
+) -> Result<Vec<f64>> {
+    backend.add_trails(&starts, -1.0)?;
+    let mut fits: Vec<TrailFit> = starts.into_iter().map(TrailFit::unfitted).collect();
+    let mut before = Vec::new();
+    for _ in 0..ROUNDS {
+        before.clone_from(&fits);
+        for k in 0..n {
+            let requests: Vec<FitRequest> = before.iter().skip(k).step_by(n).map(again).collect();
+            let now = backend.fit(&requests, settings)?;
+            let [old, new]: [Vec<Trail>; 2] =
+                [requests.iter().map(|r| r.start).collect(), now.iter().map(|f| f.trail).collect()];
+            replace(backend, &old, &new)?;
+            fits.iter_mut().skip(k).step_by(n).zip(now).for_each(|(fit, now)| *fit = now);
+        }
+        let moved = |(before, fit): (&TrailFit, &TrailFit)| {
+            before.trail.segment.start.distance(fit.trail.segment.start) / fit.trail.sigma_eff_px
+        };
+        if before.iter().zip(&fits).map(moved).fold(0.0, f64::max) < SETTLED_WIDTHS {
+            break;
+        }
+    }
+    backend.add_trails(&fits.iter().map(|f| f.trail).collect::<Vec<_>>(), 1.0)?;
+    Ok(before.chunks(n).zip(fits.chunks(n)).map(|(before, stars)| power(before, stars)).collect())
 }
 
 /// What a trail and a star on it explain together, in S/N²; each is fitted with the other taken out, until they have shared
@@ -159,8 +188,8 @@ fn row_of_stars(trail: &Trail, n: usize) -> impl Iterator<Item = Trail> {
     })
 }
 
-/// What stars explain together, in S/N²: twice their light's product with the data less the square of their light. Each
-/// was fitted with the others as they were `before`. Stars of which one takes light away explain nothing.
+/// What stars explain together, in S/N²: twice their light's product with the data less the square of their light. Each was
+/// fitted with those after it as they were `before`. Stars of which one takes light away explain nothing.
 fn power(before: &[TrailFit], stars: &[TrailFit]) -> f64 {
     if stars.iter().chain(before).any(|s| s.trail.flux <= 0.0) {
         return 0.0;
@@ -169,7 +198,11 @@ fn power(before: &[TrailFit], stars: &[TrailFit]) -> f64 {
     let pairs = (0..stars.len()).flat_map(|i| (0..stars.len()).map(move |j| (i, j)));
     pairs
         .map(|(i, j)| {
-            let with_data = if i == j { stars[i].snr.powi(2) } else { product(&before[j], &stars[i]) };
+            let with_data = match j.cmp(&i) {
+                Ordering::Less => product(&stars[j], &stars[i]),
+                Ordering::Equal => stars[i].snr.powi(2),
+                Ordering::Greater => product(&before[j], &stars[i]),
+            };
             2.0 * with_data - product(&stars[i], &stars[j])
         })
         .sum()
@@ -215,7 +248,8 @@ mod tests {
         let flux = streak_flux + stars.iter().map(|(_, _, snr)| snr * unit).sum::<f64>();
         let sigma_eff_px = effective_sigma(SIGMA);
         let trail = Trail { segment: TRACK, flux, background: 0.0, sigma_eff_px };
-        gains_over_stars(&mut backend, &[trail], &DOUBLES[1], sigma_eff_px, 8.0).unwrap()[0]
+        let chains = ChainPrior::new(13, width * height, sigma_eff_px, 1.0);
+        gains_over_stars(&mut backend, &[trail], &DOUBLES[1], sigma_eff_px, &chains).unwrap()[0]
     }
 
     #[test]
@@ -237,6 +271,31 @@ mod tests {
         ] {
             let gain = gain(0.0, stars);
             assert!(gain < 0.0, "{gain}: {stars:?}");
+        }
+    }
+
+    /// On a galaxy stars would pass on ever more light if all were fitted at once.
+    #[test]
+    fn the_image_is_as_it_was() {
+        let (width, height) = (80, 70);
+        let mut pixels = simulate::gaussian_frame(width, height, 7, 1.0);
+        let segments = [0.3, 0.7, 1.9].map(|angle| Segment::around(Point::new(40.0, 35.0), 14.0, angle));
+        segments.iter().for_each(|s| simulate::add_streak(&mut pixels, width, s, 2.5 * SIGMA, 8000.0));
+        let mut backend = CpuBackend::default();
+        backend.prepare(width, height).unwrap();
+        backend.ingest(&Frame::new(&pixels, width, height).unwrap()).unwrap();
+        background::draw_map(&mut backend, Mesh::new(width, height, 64)).unwrap().unwrap();
+        let sigma_eff_px = effective_sigma(SIGMA);
+        let rows: Vec<Segment> = (20..50).map(|y| Segment::from_coordinates(20.0, y.into(), 60.0, y.into())).collect();
+        let before = backend.profiles(&rows, 0.05).unwrap();
+        let trails = segments.map(|segment| Trail { segment, flux: 8000.0, background: 0.0, sigma_eff_px });
+        let chains = ChainPrior::new(13, width * height, sigma_eff_px, 1.0);
+        let gains = gains_over_stars(&mut backend, &trails, &DOUBLES[1], sigma_eff_px, &chains).unwrap();
+        assert!(gains.iter().all(|gain| gain.is_finite()), "{gains:?}");
+        for (before, after) in before.iter().zip(backend.profiles(&rows, 0.05).unwrap()) {
+            for ((a, b), w) in before.signal.iter().zip(&after.signal).zip(&before.variance) {
+                assert!((a - b).abs() <= 0.01 * w.sqrt(), "{a} {b}");
+            }
         }
     }
 }

@@ -19,25 +19,20 @@ pub struct JudgeConfig {
     pub min_width: f64,
     /// A track wider than this many PSF widths is not a trail: a galaxy, a nebula, an edge of stray light.
     pub max_width: f64,
-    /// The same of a track no longer than 20 of its own widths, where the PSF is known: satellites out of focus are near, and
-    /// mostly fast. One of less is taken for a galaxy where it is brightest in its middle. With [`max_width`](Self::max_width)
-    /// or more short tracks are judged as all others.
-    pub max_short_width: f64,
 }
 
 impl Default for JudgeConfig {
     fn default() -> Self {
         // 0.75: hot columns and particle tracks have 0.2 to 0.6 of the PSF's width. 3: defocused low satellites are
         // up to twice as wide as the stars.
-        Self { min_width: 0.75, max_width: 3.0, max_short_width: 1.5 }
+        Self { min_width: 0.75, max_width: 3.0 }
     }
 }
 
 impl JudgeConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         require("judge.min_width", self.min_width, 0.0..1.0, "from 0 to below 1")?;
-        require("judge.max_width", self.max_width, 1.0..f64::INFINITY, "1 or more")?;
-        require("judge.max_short_width", self.max_short_width, 1.0..f64::INFINITY, "1 or more")
+        require("judge.max_width", self.max_width, 1.0..f64::INFINITY, "1 or more")
     }
 }
 
@@ -70,8 +65,6 @@ pub(crate) struct Scene<'a> {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) psf_sigma_eff_px: f64,
-    /// Given or measured, not assumed.
-    pub(crate) psf_is_known: bool,
     pub(crate) min_length_px: f64,
     pub(crate) chains: ChainPrior,
     /// Noise of the filtered frame over that of white noise; the thresholds have been multiplied by it.
@@ -129,11 +122,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
     if scene.uneven.explains(s, evidence.snr, evidence.sigma_eff_px) {
         return Some(RejectReason::UnevenSky);
     }
-    let is_short = scene.psf_is_known
-        && config.max_short_width < config.max_width
-        && s.length_px() < SHORT_WIDTHS * evidence.sigma_eff_px;
-    let max_width = if is_short { config.max_short_width } else { config.max_width };
-    if evidence.sigma_eff_px - slack > max_width * psf || (is_short && is_disk(evidence, scene)) {
+    if evidence.sigma_eff_px - slack > config.max_width * psf {
         return Some(RejectReason::Extended);
     }
     let longest_px = s.length_px() + evidence.length_68_px;
@@ -148,20 +137,6 @@ pub(crate) fn judge(evidence: &Evidence<'_>, scene: &Scene<'_>, config: &JudgeCo
         return Some(RejectReason::StarResidual);
     }
     (!evidence.has_light || drowns(evidence, scene)).then_some(RejectReason::PoorFit)
-}
-
-/// See [`JudgeConfig::max_short_width`].
-const SHORT_WIDTHS: f64 = 20.0;
-
-/// A track whose light falls off from its middle is no trail where it is wider than this, in PSF widths, by so many of its
-/// errors: light that varies with time is no wider than the PSF, which varies over a frame by 15 % or so.
-const DISK_WIDTH: f64 = 1.12;
-const DISK_ERRORS: f64 = 2.0;
-
-fn is_disk(evidence: &Evidence<'_>, scene: &Scene<'_>) -> bool {
-    let least_px = evidence.sigma_eff_px - DISK_ERRORS * evidence.sigma_eff_err_px;
-    least_px > DISK_WIDTH * scene.psf_sigma_eff_px
-        && scene.chains.is_peaked(evidence.profile, evidence.segment.length_px(), evidence.sigma_eff_px)
 }
 
 /// In a crowd three stars side by side, and what sticks out of pixels left out for stars, are no longer than this, in PSF
@@ -282,7 +257,6 @@ mod tests {
             width: 500,
             height: 400,
             psf_sigma_eff_px: 1.5,
-            psf_is_known: true,
             min_length_px: 8.0,
             chains: ChainPrior::new(n_sources, 500 * 400, 1.5, 1.0),
             noise_excess: 1.0,
@@ -309,23 +283,6 @@ mod tests {
         let star = |i: i32, at: i32| 8.0 * (-0.5 * (f64::from(i - at) / 1.5).powi(2)).exp();
         let two_stars = (0..70).map(|i| (star(i, 6) + star(i, 62)) as f32).collect();
         assert_eq!(verdict(line, 1.5, two_stars, &[]), Some(RejectReason::StarResidual));
-    }
-
-    #[test]
-    fn what_is_short_and_wide_or_wide_and_peaked_is_extended() {
-        let along = |length: f64| Segment::from_coordinates(100.0, 100.0, 100.0 + length, 100.0 + 0.3 * length);
-        let px = |length: f64| along(length).length_px();
-        let even = |length: f64| -> Vec<f32> {
-            let lit = 4.5..4.5 + px(length);
-            (0..px(length) as usize + 10).map(|i| if lit.contains(&(i as f64)) { 3.0 } else { 0.0 }).collect()
-        };
-        assert_eq!(verdict(along(24.0), 2.4, even(24.0), &[]), Some(RejectReason::Extended));
-        assert_eq!(verdict(along(60.0), 2.4, even(60.0), &[]), None, "a satellite out of focus");
-        let bell = |i: usize| 9.0 * (-0.5 * ((i as f64 - 4.5 - 0.5 * px(24.0)) / 6.0).powi(2)).exp();
-        let peaked: Vec<f32> = (0..px(24.0) as usize + 10).map(|i| bell(i) as f32).collect();
-        assert_eq!(verdict(along(24.0), 1.8, peaked.clone(), &[]), Some(RejectReason::Extended));
-        assert_eq!(verdict(along(24.0), 1.5, peaked, &[]), None, "a glint");
-        assert_eq!(verdict(along(24.0), 1.8, even(24.0), &[]), None, "the PSF is not the same everywhere");
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn gains_over_stars(
         };
         let some: Vec<usize> = (0..fits.len()).filter(|&i| could_be(&fits[i].fit)).collect();
         let trails: Vec<Trail> = some.iter().map(|&i| fits[i].fit.trail).collect();
-        let of_some = doubles::gains_over_stars(backend, &trails, doubles, sigma_eff, chains.star_price())?;
+        let of_some = doubles::gains_over_stars(backend, &trails, doubles, sigma_eff, chains)?;
         for (i, gain) in some.into_iter().zip(of_some) {
             gains[i] = gain;
         }

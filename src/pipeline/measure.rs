@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::backend::POINT_LENGTH_PX;
 use crate::detection::EndCovariance;
 use crate::geometry::{Point, Segment};
 
@@ -18,6 +19,18 @@ pub(crate) struct Trail {
     pub(crate) background: f64,
     /// PSF width with pixel integration, see [`effective_sigma`](crate::pipeline::psf::effective_sigma).
     pub(crate) sigma_eff_px: f64,
+}
+
+impl Trail {
+    /// Its light at a place, per px², background apart.
+    pub(crate) fn light_at(&self, place: Point) -> f64 {
+        let (along, across) = self.segment.along_across(place);
+        let length = self.segment.length_px().max(f64::from(POINT_LENGTH_PX));
+        let widths = across / self.sigma_eff_px;
+        let step = |u: f64| 0.5 * (1.0 + libm::erf(u / self.sigma_eff_px * std::f64::consts::FRAC_1_SQRT_2));
+        let bell = (-0.5 * widths * widths).exp() / (self.sigma_eff_px * std::f64::consts::TAU.sqrt());
+        self.flux / length * (step(along) - step(along - length)) * bell
+    }
 }
 
 /// What one fit starts from.
@@ -286,7 +299,7 @@ impl FitSettings {
 
 /// Inverse of a symmetric positive definite matrix by Cholesky factors, scaled to a unit diagonal first; none where
 /// it is not positive definite.
-fn invert(matrix: &[[f64; N_PARAMETERS]; N_PARAMETERS]) -> Option<[[f64; N_PARAMETERS]; N_PARAMETERS]> {
+pub(crate) fn invert(matrix: &[[f64; N_PARAMETERS]; N_PARAMETERS]) -> Option<[[f64; N_PARAMETERS]; N_PARAMETERS]> {
     let scale: Vec<f64> = (0..N_PARAMETERS).map(|i| 1.0 / matrix[i][i].sqrt()).collect();
     if !scale.iter().all(|s| s.is_finite()) {
         return None;

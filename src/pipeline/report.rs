@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::backend::Backend;
 use crate::detection::{Detection, Flags, Role};
 use crate::detector::DetectorConfig;
 use crate::frame::Frame;
@@ -16,7 +17,7 @@ use crate::pipeline::stars::StarField;
 use crate::pipeline::threshold::Thresholds;
 use crate::pipeline::tracking::{self, Seen, Tracking};
 use crate::pipeline::uneven::UnevenSky;
-use crate::pipeline::{bundles, extended};
+use crate::pipeline::{bundles, extended, galaxies};
 use crate::report::{FrameFlag, PsfSource, RejectReason, Rejected, Report, TrackingMode};
 
 /// How the trails of a frame say that the telescope moved.
@@ -76,42 +77,31 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Sorts trails into stars, targets and rejected ones, and decides how the telescope moved.
-    ///
-    /// Stars that were found with the common vector of `mode` need no judge: they are reported from `least_star_snr` on.
-    pub(crate) fn judge_trails(&mut self, measured: Vec<Measured>, mode: Option<TrackingMode>, least_star_snr: f64) {
+    /// Why each of the trails is not believed. Stars that were found with the common vector need no judge.
+    pub(crate) fn verdicts(&self, measured: &[Measured]) -> Vec<Option<RejectReason>> {
         let trails: Vec<KnownTrail> = measured.iter().map(Measured::as_known).collect();
-        for m in measured {
-            if m.is_known_star {
-                self.trails.push(m.trail);
-                let (segment, snr) = (m.detection.segment, m.detection.snr);
-                let is_outside = segment.clipped_to(self.frame.width(), self.frame.height()).is_none();
-                let reason = if m.is_part_of_wings {
-                    Some(RejectReason::StarResidual)
-                } else if !m.has_light {
-                    Some(RejectReason::PoorFit)
-                } else {
-                    is_outside.then_some(RejectReason::FrameEdge)
-                };
-                match reason {
-                    Some(reason) => self.rejected.push(Rejected { segment, snr, reason }),
-                    None if snr >= least_star_snr => self.detections.push(m.detection),
-                    None => {}
-                }
-                continue;
+        let scene = Scene {
+            width: self.frame.width(),
+            height: self.frame.height(),
+            psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
+            min_length_px: self.config.search.min_length_px,
+            chains: self.chains,
+            noise_excess: self.thresholds.noise_excess,
+            stars: &self.field.bright,
+            trails: &trails,
+            uneven: &self.uneven,
+        };
+        let of_star = |m: &Measured| {
+            let is_outside = m.detection.segment.clipped_to(scene.width, scene.height).is_none();
+            if m.is_part_of_wings {
+                Some(RejectReason::StarResidual)
+            } else if !m.has_light {
+                Some(RejectReason::PoorFit)
+            } else {
+                is_outside.then_some(RejectReason::FrameEdge)
             }
-            let scene = Scene {
-                width: self.frame.width(),
-                height: self.frame.height(),
-                psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
-                psf_is_known: self.field.psf_source != PsfSource::Assumed,
-                min_length_px: self.config.search.min_length_px,
-                chains: self.chains,
-                noise_excess: self.thresholds.noise_excess,
-                stars: &self.field.bright,
-                trails: &trails,
-                uneven: &self.uneven,
-            };
+        };
+        let of_line = |m: &Measured| {
             let evidence = Evidence {
                 segment: m.fitted,
                 length_68_px: m.detection.along_68_px.length_px,
@@ -126,16 +116,62 @@ impl<'a> Findings<'a> {
                 gain_over_stars: m.gain_over_stars,
                 has_no_twin: m.has_no_twin,
             };
-            let verdict = judge(&evidence, &scene, &self.config.judge);
+            judge(&evidence, &scene, &self.config.judge)
+        };
+        measured.iter().map(|m| if m.is_known_star { of_star(m) } else { of_line(m) }).collect()
+    }
+
+    /// Of the trails that are believed so far, those that are galaxies are `extended`. All are in the residual image.
+    pub(crate) fn find_galaxies(
+        &self,
+        backend: &mut dyn Backend,
+        measured: &[Measured],
+        verdicts: &mut [Option<RejectReason>],
+    ) -> crate::Result<()> {
+        if self.field.psf_source == PsfSource::Assumed {
+            return Ok(());
+        }
+        let line = |(m, verdict): (&Measured, &Option<RejectReason>)| galaxies::Line {
+            trail: m.trail,
+            sigma_eff_px: m.sigma_eff_px,
+            is_believed: verdict.is_none(),
+            may_be_part: matches!(verdict, Some(RejectReason::PoorFit | RejectReason::Extended)),
+        };
+        let lines: Vec<galaxies::Line> = measured.iter().zip(&*verdicts).map(line).collect();
+        let search = galaxies::Search {
+            frame: self.frame,
+            psf_sigma_eff_px: effective_sigma(self.field.psf_sigma_px),
+            threshold_snr: self.thresholds.lowest(),
+        };
+        for i in search.among(backend, &lines)? {
+            verdicts[i] = Some(RejectReason::Extended);
+        }
+        Ok(())
+    }
+
+    /// Sorts trails into stars, targets and rejected ones, and decides how the telescope moved.
+    ///
+    /// Stars that were found with the common vector of `mode` are reported from `least_star_snr` on.
+    pub(crate) fn sort(
+        &mut self,
+        measured: Vec<Measured>,
+        verdicts: Vec<Option<RejectReason>>,
+        mode: Option<TrackingMode>,
+        least_star_snr: f64,
+    ) {
+        for (m, verdict) in measured.into_iter().zip(verdicts) {
             // A short one that is no streak may be a point.
-            if verdict != Some(RejectReason::StarResidual) || m.detection.length_px() > POINT_WIDTHS * m.sigma_eff_px {
+            let may_be_point = !m.is_known_star
+                && verdict == Some(RejectReason::StarResidual)
+                && m.detection.length_px() <= POINT_WIDTHS * m.sigma_eff_px;
+            if !may_be_point {
                 self.trails.push(m.trail);
             }
+            let Detection { segment, snr, .. } = m.detection;
             match verdict {
+                Some(reason) => self.rejected.push(Rejected { segment, snr, reason }),
+                None if m.is_known_star && snr < least_star_snr => {}
                 None => self.detections.push(m.detection),
-                Some(reason) => {
-                    self.rejected.push(Rejected { segment: m.detection.segment, snr: m.detection.snr, reason });
-                }
             }
         }
         self.reject_bundles();

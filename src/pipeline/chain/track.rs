@@ -69,13 +69,8 @@ impl Track {
 
     /// Light of an even trail between the track's ends.
     pub(super) fn even_trail(&self, length_px: f64) -> Vec<f64> {
-        self.even_trail_as_wide(length_px, self.prior.sigma_px)
-    }
-
-    /// The same of a trail of another width.
-    pub(super) fn even_trail_as_wide(&self, length_px: f64, sigma_px: f64) -> Vec<f64> {
         // Most bins are further from either end than light is spread.
-        let step = |t: f64| match t / (sigma_px * std::f64::consts::SQRT_2) {
+        let step = |t: f64| match t / (self.prior.sigma_px * std::f64::consts::SQRT_2) {
             t if t > DONE => 1.0,
             t if t < -DONE => 0.0,
             t => 0.5 * (1.0 + libm::erf(t)),
@@ -93,15 +88,6 @@ impl Track {
     pub(super) fn explained_by_trail(&self, shape: &[f64]) -> f64 {
         let amplitude = self.amplitude(shape, &vec![0.0; shape.len()]);
         (0..shape.len()).map(|b| amplitude * shape[b] * self.signal[b]).sum()
-    }
-
-    /// S/N² explained by light that falls as a bell from somewhere near the middle of a trail.
-    pub(super) fn explained_by_bell(&self, length_px: f64) -> f64 {
-        let bell = |(middle, width): (f64, f64)| -> Vec<f64> {
-            self.places().map(|u| (-0.5 * ((u / length_px - middle) / width).powi(2)).exp()).collect()
-        };
-        let bells = BELL_MIDDLES.iter().flat_map(|middle| BELL_WIDTHS.iter().map(move |width| (*middle, *width)));
-        bells.map(|b| self.explained_by_trail(&bell(b))).fold(0.0, f64::max)
     }
 
     /// The even trail, and points, in turns.
@@ -229,10 +215,6 @@ const STRETCH: usize = 64;
 
 /// Length of a piece of a trail of varying brightness, in PSF widths: a point source lights one or two.
 const PIECE_SIGMAS: f64 = 4.0;
-
-/// Middles and widths of bells, in lengths of the even trail that fits best.
-const BELL_MIDDLES: [f64; 5] = [0.3, 0.4, 0.5, 0.6, 0.7];
-const BELL_WIDTHS: [f64; 4] = [0.15, 0.2, 0.28, 0.4];
 
 /// S/N² that a piece must win: its brightness is free, its place is not.
 const PIECE_PRICE: f64 = 4.0;
