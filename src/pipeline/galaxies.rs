@@ -22,7 +22,10 @@ const MOST_WIDTHS: f64 = 40.0;
 const REACH_WIDTHS: f64 = 4.0;
 const REACH_PX: f64 = 3.0;
 
-/// Two and more trails have to explain this part more than a disk, at least: no model fits bright light to its noise.
+/// No model fits bright light to its noise: of what is beyond this S/N a disk explains this part more than a trail, and two
+/// and more trails have to explain that part of all more than a disk, at least.
+const MODELLED_SNR: f64 = 20.0;
+const DISK_SHARE: f64 = 0.005;
 const MANY_SHARE: f64 = 0.05;
 
 /// A disk has a short axis where it explains so much more S/N² than one seen from its edge: twice the error of that.
@@ -52,9 +55,13 @@ pub(crate) struct Search<'a> {
 impl Search<'_> {
     /// Which of the lines are galaxies, or parts of one with some that are believed. All are in the residual image.
     pub(crate) fn among(&self, backend: &mut dyn Backend, lines: &[Line]) -> Result<Vec<usize>> {
+        // A disk falls off towards the ends of a line: one has to be seen.
+        let (right, bottom) = (self.frame.width() as f64 - 1.0, self.frame.height() as f64 - 1.0);
+        let is_inside = |p: Point| (0.0..=right).contains(&p.x) && (0.0..=bottom).contains(&p.y);
         let is_open = |line: &Line| {
-            let is_short = line.trail.segment.length_px() < MOST_WIDTHS * line.sigma_eff_px;
-            is_short && (line.is_believed || line.may_be_part)
+            let Trail { segment, .. } = line.trail;
+            let is_short = segment.length_px() < MOST_WIDTHS * line.sigma_eff_px;
+            is_short && (is_inside(segment.start) || is_inside(segment.end)) && (line.is_believed || line.may_be_part)
         };
         let reach_px = REACH_WIDTHS * self.psf_sigma_eff_px + REACH_PX;
         let groups: Vec<Group> = together(lines, is_open, reach_px)
@@ -182,7 +189,7 @@ impl Patch {
         let explained = dark.chi2() - by_trails;
         // Every trail beyond the first has to be significant where a disk competes.
         let forgiven = match trails.len() - 1 {
-            0 => 0.0,
+            0 => -DISK_SHARE * (explained - MODELLED_SNR.powi(2)).max(0.0),
             more => (more as f64 * threshold_snr.powi(2)).max(MANY_SHARE * explained),
         };
         let start = Disk::like(trails, psf_sigma_eff_px);
