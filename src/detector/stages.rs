@@ -108,7 +108,9 @@ impl Detector {
         let mut findings =
             Findings::new(frame, &field, config, found.thresholds, found.chains, found.longest_px, found.uneven);
         let mut verdicts = findings.verdicts(&found.measured);
-        findings.find_galaxies(backend, &found.measured, &mut verdicts)?;
+        if mode == TrackingMode::Sidereal {
+            findings.find_galaxies(backend, &found.measured, &mut verdicts)?;
+        }
         findings.sort(found.measured, verdicts, None, 0.0);
         clock.stage("measure");
 

@@ -17,22 +17,25 @@ use crate::pipeline::measure::Trail;
 /// Longer lines, in their own widths, are no galaxies.
 const MOST_WIDTHS: f64 = 40.0;
 
-/// Pixels so many PSF widths around the lines take part, and px more. Lines whose middles are no further from each other,
-/// and half the length of the longer one, may be of one galaxy.
+/// Pixels so many PSF widths around the lines take part, and px more. Of lines of one galaxy the middle of one is no further
+/// from the other.
 const REACH_WIDTHS: f64 = 4.0;
 const REACH_PX: f64 = 3.0;
 
-/// No model fits bright light to its noise: of what is beyond this S/N a disk explains this part more than a trail, and two
-/// and more trails have to explain that part of all more than a disk, at least.
+/// No model fits bright light to its noise: of what is beyond this S/N one explains this part more before it is preferred,
+/// and two and more trails have to explain that part of all more than a disk, at least.
 const MODELLED_SNR: f64 = 20.0;
-const DISK_SHARE: f64 = 0.005;
+const MISFIT_SHARE: f64 = 0.005;
 const MANY_SHARE: f64 = 0.05;
 
-/// A disk has a short axis where it explains so much more S/N² than one seen from its edge: twice the error of that.
+/// A line that still explains this part of its own S/N² beside a disk is none of the disk's.
+const OWN_SHARE: f64 = 0.3;
+
+/// A disk has a short axis where it explains so much more S/N² than one seen from its edge: two standard deviations.
 const SHORT_AXIS_GAIN: f64 = 4.0;
 
-/// Even under a PSF that is wider than the frame's by this factor, as it may be in places.
-const WIDEST_PSF: f64 = 1.12;
+/// Even under a PSF that is wider than the frame's by any of these factors, as it may be in places.
+const PSF_WIDTHS: [f64; 4] = [1.0, 1.04, 1.08, 1.12];
 
 /// A line that was measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,20 +56,19 @@ pub(crate) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Which of the lines are galaxies, or parts of one with some that are believed. All are in the residual image.
+    /// Which of the lines that are believed are galaxies, or parts of one. All are in the residual image.
     pub(crate) fn among(&self, backend: &mut dyn Backend, lines: &[Line]) -> Result<Vec<usize>> {
-        // A disk falls off towards the ends of a line: one has to be seen.
         let (right, bottom) = (self.frame.width() as f64 - 1.0, self.frame.height() as f64 - 1.0);
         let is_inside = |p: Point| (0.0..=right).contains(&p.x) && (0.0..=bottom).contains(&p.y);
-        let is_open = |line: &Line| {
+        // A disk falls off towards the ends of a line: one has to be seen.
+        let may_be_galaxy = |line: &Line| {
             let Trail { segment, .. } = line.trail;
             let is_short = segment.length_px() < MOST_WIDTHS * line.sigma_eff_px;
-            is_short && (is_inside(segment.start) || is_inside(segment.end)) && (line.is_believed || line.may_be_part)
+            line.is_believed && is_short && (is_inside(segment.start) || is_inside(segment.end))
         };
         let reach_px = REACH_WIDTHS * self.psf_sigma_eff_px + REACH_PX;
-        let groups: Vec<Group> = together(lines, is_open, reach_px)
+        let groups: Vec<Group> = together(lines, may_be_galaxy, reach_px)
             .into_iter()
-            .filter(|members| members.iter().any(|&i| lines[i].is_believed))
             .map(|members| Group::new(lines, members, reach_px, self.frame))
             .collect();
         let rows: Vec<Segment> = groups.iter().flat_map(|group| group.rows.clone()).collect();
@@ -79,20 +81,23 @@ impl Search<'_> {
             rest = others;
         }
         let photon_variance = self.frame.gain_e_per_adu().map_or(0.0, |g| 1.0 / g);
-        let is_galaxy = |(group, profiles): &(Group, &[TrackProfile])| {
-            let patch = group.patch(profiles, photon_variance);
-            patch.is_disk(&group.trails, self.psf_sigma_eff_px, self.threshold_snr)
+        let of_galaxy = |(group, profiles): (Group, &[TrackProfile])| {
+            let patch = Patch::new(&group, profiles, photon_variance, self.threshold_snr);
+            let are_parts = patch.parts_of_disk(self.psf_sigma_eff_px, self.threshold_snr);
+            group.members.into_iter().zip(are_parts).filter(|(_, is_part)| *is_part).map(|(i, _)| i)
         };
-        Ok(seen.into_par_iter().filter(is_galaxy).flat_map_iter(|(group, _)| group.members).collect())
+        Ok(seen.into_par_iter().flat_map_iter(of_galaxy).collect())
     }
+}
+
+/// Whether the middle of either lies on the other.
+fn meet(a: &Segment, b: &Segment, reach_px: f64) -> bool {
+    a.distance_to(b.midpoint()) < reach_px || b.distance_to(a.midpoint()) < reach_px
 }
 
 /// Sets of lines that may lie on one galaxy.
 fn together(lines: &[Line], is_open: impl Fn(&Line) -> bool, reach_px: f64) -> Vec<Vec<usize>> {
-    let meet = |i: usize, j: usize| {
-        let (a, b) = (&lines[i].trail.segment, &lines[j].trail.segment);
-        a.midpoint().distance(b.midpoint()) < 0.5 * a.length_px().max(b.length_px()) + reach_px
-    };
+    let meet = |i: usize, j: usize| meet(&lines[i].trail.segment, &lines[j].trail.segment, reach_px);
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for i in (0..lines.len()).filter(|&i| is_open(&lines[i])) {
         let (met, mut apart): (Vec<_>, Vec<_>) = groups.into_iter().partition(|g| g.iter().any(|&j| meet(i, j)));
@@ -106,6 +111,8 @@ fn together(lines: &[Line], is_open: impl Fn(&Line) -> bool, reach_px: f64) -> V
 struct Group {
     members: Vec<usize>,
     trails: Vec<Trail>,
+    /// Others that the same galaxy may have made.
+    parts: Vec<Trail>,
     /// Those whose light may fall on the pixels.
     others: Vec<Trail>,
     reach_px: f64,
@@ -129,31 +136,18 @@ impl Group {
         let rows = (*heights.start() as i64..=*heights.end() as i64).map(row).collect();
         let middle = Point::new(0.5 * (columns.start() + columns.end()), 0.5 * (heights.start() + heights.end()));
         let radius_px = middle.distance(Point::new(*columns.start(), *heights.start())) + reach_px;
-        let is_near = |i: &usize| lines[*i].trail.segment.distance_to(middle) < radius_px;
-        let others = (0..lines.len()).filter(|i| !members.contains(i)).filter(is_near);
-        let others = others.map(|i| lines[i].trail).collect();
-        Self { members, trails, others, reach_px, rows }
-    }
-
-    /// The pixels of the rows' profiles.
-    fn patch(&self, profiles: &[TrackProfile], photon_variance: f64) -> Patch {
-        let height = INV_SQRT_TAU / ROW_WIDTH_PX;
-        let mut patch = Patch::default();
-        for (row, TrackProfile { first_px, signal, variance, .. }) in self.rows.iter().zip(profiles) {
-            for (k, (signal, variance)) in signal.iter().zip(variance).enumerate() {
-                let place = Point::new(row.start.x + first_px + k as f64, row.start.y);
-                if *variance <= 0.0 || self.trails.iter().all(|t| t.segment.distance_to(place) > self.reach_px) {
-                    continue;
-                }
-                let light: f64 = self.trails.iter().map(|t| t.light_at(place)).sum();
-                let sky_variance = f64::from(height * height / variance);
-                let weight = 1.0 / (sky_variance + photon_variance * light.max(0.0));
-                patch.pixels.push(Pixel { place, value: f64::from(signal / variance * height), weight });
-                patch.light.push(light);
-            }
-        }
-        self.others.iter().for_each(|other| patch.take_out(other));
-        patch
+        let near: Vec<&Line> = (0..lines.len())
+            .filter(|i| !members.contains(i))
+            .map(|i| &lines[i])
+            .filter(|line| line.trail.segment.distance_to(middle) < radius_px)
+            .collect();
+        let is_part = |line: &&Line| {
+            let meets = |t: &Trail| meet(&t.segment, &line.trail.segment, reach_px);
+            line.may_be_part && trails.iter().any(meets)
+        };
+        let (parts, others): (Vec<&Line>, Vec<&Line>) = near.into_iter().partition(is_part);
+        let [parts, others] = [parts, others].map(|lines| lines.into_iter().map(|line| line.trail).collect());
+        Self { members, trails, parts, others, reach_px, rows }
     }
 }
 
@@ -162,44 +156,115 @@ impl Group {
 struct Patch {
     pixels: Vec<Pixel>,
     light: Vec<f64>,
+    /// Those that may be galaxies, and parts of galaxies that explain something.
+    trails: Vec<Trail>,
+    n_parts: usize,
 }
 
 impl Patch {
+    /// The pixels of the rows' profiles.
+    fn new(group: &Group, profiles: &[TrackProfile], photon_variance: f64, threshold_snr: f64) -> Self {
+        let height = INV_SQRT_TAU / ROW_WIDTH_PX;
+        let mut patch = Self { trails: group.trails.clone(), ..Self::default() };
+        for (row, TrackProfile { first_px, signal, variance, .. }) in group.rows.iter().zip(profiles) {
+            for (k, (signal, variance)) in signal.iter().zip(variance).enumerate() {
+                let place = Point::new(row.start.x + first_px + k as f64, row.start.y);
+                if *variance <= 0.0 || group.trails.iter().all(|t| t.segment.distance_to(place) > group.reach_px) {
+                    continue;
+                }
+                let light: f64 = group.trails.iter().map(|t| t.light_at(place)).sum();
+                let weight = f64::from(variance / (height * height));
+                patch.pixels.push(Pixel { place, value: f64::from(signal / variance * height), weight });
+                patch.light.push(light);
+            }
+        }
+        group.others.iter().for_each(|other| patch.take_out(other, photon_variance));
+        group.parts.iter().for_each(|part| patch.add_part(part, threshold_snr));
+        patch.pixels.iter_mut().zip(&patch.light).for_each(|(p, light)| p.add_photons(*light, photon_variance));
+        patch
+    }
+
     /// Takes out another trail, unless that makes things worse: what is no streak may have been fitted to anything.
-    fn take_out(&mut self, trail: &Trail) {
-        let without = |p: &Pixel| Pixel { value: p.value - trail.light_at(p.place), ..*p };
-        let rest = Self { pixels: self.pixels.iter().map(without).collect(), light: self.light.clone() };
+    fn take_out(&mut self, trail: &Trail, photon_variance: f64) {
+        let without = |p: &Pixel| {
+            let light = trail.light_at(p.place);
+            let mut rest = Pixel { value: p.value - light, ..*p };
+            rest.add_photons(light, photon_variance);
+            rest
+        };
+        let rest = Self { pixels: self.pixels.iter().map(without).collect(), ..self.clone() };
         if rest.chi2() < self.chi2() {
             *self = rest;
         }
     }
 
-    /// χ² of the trails on a level background.
-    fn chi2(&self) -> f64 {
-        let left = || self.pixels.iter().zip(&self.light).map(|(p, light)| (p.value - light, p.weight));
-        let weight: f64 = left().map(|(_, w)| w).sum();
-        let level = left().map(|(v, w)| v * w).sum::<f64>() / weight;
-        left().map(|(v, w)| w * (v - level).powi(2)).sum()
+    /// Adds a trail that may be a part of a galaxy, where it explains something.
+    fn add_part(&mut self, trail: &Trail, threshold_snr: f64) {
+        let light = self.pixels.iter().zip(&self.light).map(|(p, light)| light + trail.light_at(p.place)).collect();
+        let with = Self { light, ..self.clone() };
+        if with.chi2() + threshold_snr.powi(2) < self.chi2() {
+            self.light = with.light;
+            self.trails.push(*trail);
+            self.n_parts += 1;
+        }
     }
 
-    /// Whether a disk with a short axis explains the pixels as well as trails do.
-    fn is_disk(&self, trails: &[Trail], psf_sigma_eff_px: f64, threshold_snr: f64) -> bool {
+    /// One of the trails, with all others taken out.
+    fn alone(&self, k: usize) -> Self {
+        let trail = self.trails[k];
+        let light: Vec<f64> = self.pixels.iter().map(|p| trail.light_at(p.place)).collect();
+        let of_others = self.light.iter().zip(&light).map(|(all, own)| all - own);
+        let pixels = self.pixels.iter().zip(of_others).map(|(p, others)| Pixel { value: p.value - others, ..*p });
+        Self { pixels: pixels.collect(), light, trails: vec![trail], n_parts: 0 }
+    }
+
+    /// χ² of the trails on a level background.
+    fn chi2(&self) -> f64 {
+        chi2_of(self.pixels.iter().zip(&self.light).map(|(p, light)| (p.value - light, p.weight)))
+    }
+
+    /// Which of the trails that may be galaxies are, for a disk with a short axis explains the pixels as well as trails do.
+    fn parts_of_disk(&self, psf_sigma_eff_px: f64, threshold_snr: f64) -> Vec<bool> {
+        let n_members = self.trails.len() - self.n_parts;
         let by_trails = self.chi2();
-        let dark = Self { pixels: self.pixels.clone(), light: vec![0.0; self.light.len()] };
-        let explained = dark.chi2() - by_trails;
+        let explained = chi2_of(self.pixels.iter().map(|p| (p.value, p.weight))) - by_trails;
+        let misfit = MISFIT_SHARE * (explained - MODELLED_SNR.powi(2)).max(0.0);
         // Every trail beyond the first has to be significant where a disk competes.
-        let forgiven = match trails.len() - 1 {
-            0 => -DISK_SHARE * (explained - MODELLED_SNR.powi(2)).max(0.0),
+        let forgiven = match self.trails.len() - 1 {
+            0 => -misfit,
             more => (more as f64 * threshold_snr.powi(2)).max(MANY_SHARE * explained),
         };
-        let start = Disk::like(trails, psf_sigma_eff_px);
+        let start = Disk::like(&self.trails, psf_sigma_eff_px);
         let disk = start.fitted(&self.pixels, psf_sigma_eff_px);
         let has_short_axis = |widths: f64| {
             let edge_on = start.edge_on().fitted(&self.pixels, widths * psf_sigma_eff_px);
-            edge_on.chi2 - disk.chi2 > SHORT_AXIS_GAIN
+            edge_on.chi2 - disk.chi2 > SHORT_AXIS_GAIN.max(misfit)
         };
-        disk.chi2 < by_trails + forgiven && [1.0, WIDEST_PSF].into_iter().all(has_short_axis)
+        let is_disk = disk.chi2 < by_trails + forgiven && PSF_WIDTHS.into_iter().all(has_short_axis);
+        if self.trails.len() == 1 {
+            return vec![is_disk];
+        }
+        if !is_disk {
+            // Then one of them may be, beside the others.
+            let alone = |k: usize| self.alone(k).parts_of_disk(psf_sigma_eff_px, threshold_snr)[0];
+            return (0..n_members).map(alone).collect();
+        }
+        let is_part = |trail: &Trail| {
+            let without = |p: &Pixel| Pixel { value: p.value - trail.light_at(p.place), ..*p };
+            let rest: Vec<Pixel> = self.pixels.iter().map(without).collect();
+            let own = chi2_of(self.pixels.iter().map(|p| (trail.light_at(p.place), p.weight)));
+            let beside = disk.disk.fitted(&rest, psf_sigma_eff_px);
+            disk.chi2 - beside.chi2 < (OWN_SHARE * own).max(threshold_snr.powi(2))
+        };
+        self.trails[..n_members].iter().map(is_part).collect()
     }
+}
+
+/// χ² of what is left, with its weights, on a level background.
+fn chi2_of(left: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
+    let weight: f64 = left.clone().map(|(_, w)| w).sum();
+    let level = left.clone().map(|(v, w)| v * w).sum::<f64>() / weight;
+    left.map(|(v, w)| w * (v - level).powi(2)).sum()
 }
 
 #[cfg(test)]
@@ -229,12 +294,23 @@ mod tests {
         };
         let pixels: Vec<Pixel> = noise.iter().enumerate().map(pixel).collect();
         let explained = pixels.iter().map(|p| trails.iter().map(|t| t.light_at(p.place)).sum()).collect();
-        Patch { pixels, light: explained }
+        Patch { pixels, light: explained, trails: trails.to_vec(), n_parts: 0 }
     }
 
-    /// Whether the light of some trails is taken for a disk, and these trails for its description.
+    /// Which of the trails are parts of a disk, where the light is that of these trails and some other.
+    fn parts_beside(trails: &[Trail], other: impl Fn(Point) -> f64) -> Vec<bool> {
+        let light = |p: Point| other(p) + trails.iter().map(|t| t.light_at(p)).sum::<f64>();
+        patch(light, trails).parts_of_disk(PSF, THRESHOLD_SNR)
+    }
+
     fn is_disk_of(trails: &[Trail]) -> bool {
-        patch(|p| trails.iter().map(|t| t.light_at(p)).sum(), trails).is_disk(trails, PSF, THRESHOLD_SNR)
+        parts_beside(trails, |_| 0.0).contains(&true)
+    }
+
+    /// A galaxy of S/N 50 or so, along a track.
+    fn galaxy(p: Point) -> f64 {
+        let (u, v) = at(0.3, 20.0, 0.0).along_across(p);
+        9.0 * (-((u - 10.0).hypot(2.5 * v)) / 5.0).exp()
     }
 
     #[test]
@@ -242,8 +318,10 @@ mod tests {
         for angle_rad in [0.0, 0.3, 1.9] {
             for (length_px, snr) in [(12.0, 40.0), (20.0, 12.0), (30.0, 20.0), (50.0, 300.0)] {
                 assert!(!is_disk_of(&[trail(at(angle_rad, length_px, 0.0), snr, PSF)]), "{length_px} px, {snr}");
+            }
+            for (length_px, snr) in [(25.0, 40.0), (30.0, 20.0), (50.0, 300.0)] {
                 let defocused = trail(at(angle_rad, length_px, 0.0), snr, 2.0 * PSF);
-                assert!(!is_disk_of(&[defocused]) || snr < 20.0, "defocused, {length_px} px, {snr}");
+                assert!(!is_disk_of(&[defocused]), "defocused, {length_px} px, {snr}");
             }
         }
     }
@@ -260,27 +338,41 @@ mod tests {
     #[test]
     fn light_that_varies_along_a_track_is_no_disk() {
         // Three flashes of a tumbling object, where the PSF is wider than in the middle of the frame.
-        for widths in [1.0, 1.1] {
-            let track = at(0.3, 16.0, 0.0);
-            let flash = |part: f64, snr: f64| trail(Segment::around(track.at(part), 5.0, 0.3), snr, widths * PSF);
-            let flashes = [flash(0.1, 15.0), flash(0.5, 30.0), flash(0.9, 12.0)];
-            let even = [trail(track, 33.0, widths * PSF)];
-            let patch = patch(|p| flashes.iter().map(|t| t.light_at(p)).sum(), &even);
-            assert!(!patch.is_disk(&even, PSF, THRESHOLD_SNR), "{widths}");
+        for widths in [1.0, 1.02, 1.05, 1.07, 1.1] {
+            for times in [1.0, 2.0, 6.0] {
+                let track = at(0.3, 16.0, 0.0);
+                let flash = |part: f64, snr: f64| trail(Segment::around(track.at(part), 5.0, 0.3), snr, widths * PSF);
+                let flashes = [flash(0.1, 15.0 * times), flash(0.5, 30.0 * times), flash(0.9, 12.0 * times)];
+                let even = [trail(track, 33.0 * times, widths * PSF)];
+                let patch = patch(|p| flashes.iter().map(|t| t.light_at(p)).sum(), &even);
+                assert_eq!(patch.parts_of_disk(PSF, THRESHOLD_SNR), [false], "{widths}, {times}");
+            }
         }
     }
 
     #[test]
     fn lines_on_a_galaxy_are_a_disk() {
-        // A bell twice as wide along as across is more of a disk than of a trail, or of three trails.
-        let galaxy = |p: Point| {
-            let (u, v) = at(0.3, 20.0, 0.0).along_across(p);
-            9.0 * (-((u - 10.0).hypot(2.5 * v)) / 5.0).exp()
-        };
+        let parts = |trails: &[Trail]| patch(galaxy, trails).parts_of_disk(PSF, THRESHOLD_SNR);
         let one = trail(at(0.3, 18.0, 0.0), 45.0, 1.6 * PSF);
-        assert!(patch(galaxy, &[one]).is_disk(&[one], PSF, THRESHOLD_SNR));
+        assert_eq!(parts(&[one]), [true]);
         let several = [one, trail(at(0.3, 30.0, 4.0), 6.0, PSF), trail(at(1.3, 15.0, 0.0), 5.0, PSF)];
-        assert!(patch(galaxy, &several).is_disk(&several, PSF, THRESHOLD_SNR));
+        assert_eq!(parts(&several), [true; 3]);
+    }
+
+    #[test]
+    fn a_streak_on_a_galaxy_is_none_of_it() {
+        let line = trail(at(0.3, 18.0, 0.0), 45.0, 1.6 * PSF);
+        let mut n_lines = 0;
+        for (angle_rad, across_px) in [(1.4, 0.0), (0.3, 9.0), (0.9, 4.0)] {
+            for snr in [15.0, 30.0] {
+                let streak = trail(at(angle_rad, 40.0, across_px), snr, PSF);
+                let light = |p: Point| galaxy(p) + streak.light_at(p);
+                let parts = patch(light, &[line, streak]).parts_of_disk(PSF, THRESHOLD_SNR);
+                assert!(!parts[1], "{angle_rad}, {across_px}, {snr}");
+                n_lines += usize::from(!parts[0]);
+            }
+        }
+        assert!(n_lines < 2, "the galaxy is seen beside most of them: {n_lines}");
     }
 
     #[test]
@@ -296,6 +388,8 @@ mod tests {
         groups.iter_mut().for_each(|g| g.sort_unstable());
         groups.sort();
         assert_eq!(groups, [vec![0], vec![1, 2], vec![3]]);
+        let beside = lines[2].trail.segment.moved_across(20.0);
+        assert!(!meet(&lines[2].trail.segment, &beside, 9.0));
     }
 
     #[test]
@@ -304,9 +398,9 @@ mod tests {
         let other = trail(at(1.4, 30.0, 0.0), 20.0, PSF);
         let mut patch = patch(|p| streak.light_at(p) + other.light_at(p), &[streak]);
         let before = patch.chi2();
-        patch.take_out(&Trail { flux: -1e6, ..other });
+        patch.take_out(&Trail { flux: -1e6, ..other }, 0.0);
         assert_eq!(patch.chi2(), before);
-        patch.take_out(&other);
+        patch.take_out(&other, 0.0);
         assert!(patch.chi2() < before - 200.0, "{} {before}", patch.chi2());
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::backend::POINT_LENGTH_PX;
+use crate::backend::{POINT_LENGTH_PX, trail_reach_px};
 use crate::detection::EndCovariance;
 use crate::geometry::{Point, Segment};
 
@@ -26,6 +26,10 @@ impl Trail {
     pub(crate) fn light_at(&self, place: Point) -> f64 {
         let (along, across) = self.segment.along_across(place);
         let length = self.segment.length_px().max(f64::from(POINT_LENGTH_PX));
+        let reach_px = trail_reach_px(self);
+        if across.abs() > reach_px || along < -reach_px || along > length + reach_px {
+            return 0.0;
+        }
         let widths = across / self.sigma_eff_px;
         let step = |u: f64| 0.5 * (1.0 + libm::erf(u / self.sigma_eff_px * std::f64::consts::FRAC_1_SQRT_2));
         let bell = (-0.5 * widths * widths).exp() / (self.sigma_eff_px * std::f64::consts::TAU.sqrt());
