@@ -31,8 +31,10 @@ const MANY_SHARE: f64 = 0.05;
 /// A line that still explains this part of its own S/N² beside a disk is none of the disk's.
 const OWN_SHARE: f64 = 0.3;
 
-/// A disk has a short axis where it explains so much more S/N² than one seen from its edge: two standard deviations.
+/// A disk has a short axis where it explains so much more S/N² than one seen from its edge, two standard deviations, and this
+/// part of all: as much as half a step of the widths below may cost.
 const SHORT_AXIS_GAIN: f64 = 4.0;
+const SHORT_AXIS_SHARE: f64 = 0.001;
 
 /// Even under a PSF that is wider than the frame's by any of these factors, as it may be in places.
 const PSF_WIDTHS: [f64; 4] = [1.0, 1.04, 1.08, 1.12];
@@ -238,7 +240,7 @@ impl Patch {
         let disk = start.fitted(&self.pixels, psf_sigma_eff_px);
         let has_short_axis = |widths: f64| {
             let edge_on = start.edge_on().fitted(&self.pixels, widths * psf_sigma_eff_px);
-            edge_on.chi2 - disk.chi2 > SHORT_AXIS_GAIN.max(misfit)
+            edge_on.chi2 - disk.chi2 > SHORT_AXIS_GAIN.max(SHORT_AXIS_SHARE * explained)
         };
         let is_disk = disk.chi2 < by_trails + forgiven && PSF_WIDTHS.into_iter().all(has_short_axis);
         if self.trails.len() == 1 {
