@@ -22,8 +22,8 @@ const MOST_WIDTHS: f64 = 40.0;
 const REACH_WIDTHS: f64 = 4.0;
 const REACH_PX: f64 = 3.0;
 
-/// No model fits bright light to its noise: of what is beyond this S/N one explains this part more before it is preferred,
-/// and two and more trails have to explain that part of all more than a disk, at least.
+/// No model fits bright light to its noise. Of what is explained beyond this S/N a disk has to explain this part more than a
+/// trail does, and two and more trails have to explain that part of all more than a disk.
 const MODELLED_SNR: f64 = 20.0;
 const MISFIT_SHARE: f64 = 0.005;
 const MANY_SHARE: f64 = 0.05;
