@@ -104,9 +104,11 @@ pub(crate) enum Field {
 }
 
 impl Field {
-    /// Of a core this wide that is longer than wide, px.
-    fn least_length(self, across_px: f64) -> f64 {
+    /// Of a core this wide that is longer than wide, px, and may be broader than a streak's.
+    fn least_length(self, across_px: f64, is_broad: bool) -> f64 {
         match self {
+            // Two streaks side by side; that a galaxy is none is told later.
+            Self::Sparse if is_broad => 1.2 * across_px + 1.0,
             Self::Sparse => 1.5 * across_px + 1.0,
             Self::Crowded => 1.8 * across_px + 2.0,
             Self::Trailed => 1.3 * across_px + 1.0,
@@ -177,7 +179,8 @@ impl CompactSource {
     /// A saturated streak within some 7 degrees of the column cannot be told from spilled charge.
     pub(crate) fn classify(&self, sigma_eff_px: f64, field: Field) -> SourceClass {
         let (longest, across) = self.core_diameters();
-        if f64::from(longest) >= field.least_length(f64::from(across)) {
+        let is_broad = !self.saturated && f64::from(across) > 2.0 * streak_reach_px(sigma_eff_px);
+        if f64::from(longest) >= field.least_length(f64::from(across), is_broad) {
             let is_spilled = self.saturated && self.is_column(longest, sigma_eff_px);
             return if is_spilled { SourceClass::Bleed } else { SourceClass::Elongated };
         }
@@ -300,6 +303,27 @@ fn median(mut reach: [u8; WALK_DIRECTIONS]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A core as broad as two streaks 7 px apart, one of which is its maximum.
+    #[test]
+    fn streaks_side_by_side_are_no_star() {
+        let pair = CompactSource {
+            x: 50,
+            y: 40,
+            peak: 7.0,
+            centre: 7.0,
+            saturated: false,
+            core_reach: [9, 9, 7, 8, 10, 8, 7, 9, 9, 8, 5, 4, 3, 4, 5, 8],
+            wing_reach: [14; WALK_DIRECTIONS],
+        };
+        assert_eq!(pair.core_diameters(), (18, 12));
+        assert_eq!(pair.classify(1.5, Field::Sparse), SourceClass::Elongated);
+        assert_eq!(pair.classify(1.5, Field::Crowded), SourceClass::Star, "a blend");
+        let saturated = CompactSource { saturated: true, ..pair };
+        assert_eq!(saturated.classify(1.5, Field::Sparse), SourceClass::Star);
+        let galaxy = CompactSource { core_reach: [8; WALK_DIRECTIONS], ..pair };
+        assert_eq!(galaxy.classify(1.5, Field::Sparse), SourceClass::Star);
+    }
 
     /// A maximum at a place of a frame of 100 x 80 with these reaches of its core: along the row, inwards, outwards.
     fn class_at(y: u32, along: u8, inwards: u8, outwards: u8) -> (SourceClass, Footprint) {
