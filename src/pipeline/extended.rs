@@ -28,32 +28,6 @@ pub(crate) fn is_part(line: &Segment, snr: f64, poor: &[(Segment, f64)]) -> bool
     crossing.len() > MOST_CROSSING && crossing.iter().any(is_turned)
 }
 
-/// What is left of extended light has its middle within this many lengths of that of a line through it, passes that within
-/// so many, and is no longer than so many.
-const HALO_LENGTHS: f64 = 2.0;
-const HALO_REACH: f64 = 1.0;
-const HALO_LINE_LENGTHS: f64 = 4.0;
-
-/// Around lines of more PSF widths, such as edges of light, nothing is said.
-const LONGEST_WIDTHS: f64 = 25.0;
-
-/// Whether a line lies in the light around a brighter extended one, in a frame of this PSF width. What lies before or behind
-/// it, in line, may be more of a tumbling object.
-pub(crate) fn is_in_halo(line: &Segment, snr: f64, extended: &[(Segment, f64)], sigma_eff_px: f64) -> bool {
-    extended.iter().any(|(other, other_snr)| {
-        let (middle, length_px) = (other.midpoint(), other.length_px());
-        let apart_px = middle.distance(line.midpoint());
-        let is_in_line = track_angle_difference(line.angle_rad(), other.angle_rad()) < LEAST_TURN_RAD
-            && apart_px > 0.5 * (line.length_px() + length_px);
-        *other_snr > snr
-            && length_px < LONGEST_WIDTHS * sigma_eff_px
-            && apart_px < HALO_LENGTHS * length_px
-            && line.distance_to(middle) < HALO_REACH * length_px
-            && line.length_px() < HALO_LINE_LENGTHS * length_px
-            && !is_in_line
-    })
-}
-
 /// Whether the ends of a segment lie on either side of another's line.
 fn parts(line: &Segment, other: &Segment) -> bool {
     line.along_across(other.start).1 * line.along_across(other.end).1 <= 0.0
@@ -77,22 +51,5 @@ mod tests {
         assert!(!is_part(&at(0.0, 22.0), 18.0, &across), "what is left of stars that trail");
         let along: Vec<(Segment, f64)> = (0..9).map(|k| (at(0.03 * f64::from(k), 20.0), 14.0)).collect();
         assert!(!is_part(&at(0.0, 22.0), 18.0, &along), "its own pieces");
-    }
-
-    #[test]
-    fn what_lies_around_a_galaxy_is_its_halo() {
-        let galaxy = [(Segment::from_coordinates(100.0, 100.0, 116.0, 104.0), 60.0)];
-        let is_in_halo = |x: f64, y: f64, length: f64, snr: f64| {
-            is_in_halo(&Segment::around(Point::new(x, y), length, 1.3), snr, &galaxy, 1.5)
-        };
-        assert!(is_in_halo(110.0, 105.0, 35.0, 12.0));
-        assert!(!is_in_halo(110.0, 105.0, 35.0, 80.0), "brighter");
-        assert!(!is_in_halo(160.0, 105.0, 35.0, 12.0), "beside it");
-        assert!(!is_in_halo(110.0, 105.0, 200.0, 12.0), "a streak that crosses");
-        let in_line = Segment::from_coordinates(120.0, 105.0, 136.0, 109.0);
-        assert!(!super::is_in_halo(&in_line, 12.0, &galaxy, 1.5), "another flash of a tumbling object");
-        let edge = [(Segment::from_coordinates(100.0, 100.0, 400.0, 104.0), 60.0)];
-        let near = Segment::around(Point::new(250.0, 120.0), 35.0, 1.3);
-        assert!(!super::is_in_halo(&near, 12.0, &edge, 1.5), "an edge of light");
     }
 }

@@ -194,15 +194,8 @@ impl<'a> Findings<'a> {
         self.reject_targets(RejectReason::UnevenSky, are_bundled);
     }
 
-    /// Targets in the light around extended ones, and those that are parts of what makes lines in other directions as well.
+    /// Targets that are parts of what makes lines in other directions as well.
     fn reject_extended(&mut self) {
-        let is_extended = |r: &&Rejected| r.reason == RejectReason::Extended;
-        let extended: Vec<(Segment, f64)> =
-            self.rejected.iter().filter(is_extended).map(|r| (r.segment, r.snr)).collect();
-        let sigma_px = effective_sigma(self.field.psf_sigma_px);
-        self.reject_targets(RejectReason::Extended, |targets| {
-            targets.iter().map(|d| extended::is_in_halo(&d.segment, d.snr, &extended, sigma_px)).collect()
-        });
         let is_poor = |r: &&Rejected| matches!(r.reason, RejectReason::PoorFit | RejectReason::Extended);
         let mut poor: Vec<(Segment, f64)> = self.rejected.iter().filter(is_poor).map(|r| (r.segment, r.snr)).collect();
         self.reject_targets(RejectReason::Extended, |targets| {
