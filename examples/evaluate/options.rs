@@ -18,7 +18,7 @@ pub(crate) const NO_SOURCE_SNR: f64 = 1e9;
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Common {
     /// Number of frames.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value = "100", value_parser = some_frames)]
     pub(crate) frames: usize,
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
@@ -82,8 +82,8 @@ impl Common {
         if photons.is_some() && (self.noise_gradient != 1.0 || self.width_spread != 0.0) {
             return Err("--noise-gradient and --width-spread go with white noise, not with --gain".into());
         }
-        if self.frames == 0 || self.sigma.is_nan() || self.sigma <= 0.0 {
-            return Err("--frames and --sigma above 0, please".into());
+        if self.sigma.is_nan() || self.sigma <= 0.0 {
+            return Err("--sigma above 0, please".into());
         }
         if [self.gain, Some(self.sky_e)].iter().flatten().any(|v| v.is_nan() || *v <= 0.0) || self.read_noise_e < 0.0 {
             return Err("--gain and --sky-e above 0, --read-noise-e not below, please".into());
@@ -130,7 +130,8 @@ impl Common {
     /// Says in one line what was simulated.
     pub(crate) fn describe(&self) {
         let Self { frames, seed, size, sigma, sigma_off, .. } = self;
-        println!("{frames} frames of {size} × {size} px, PSF sigma {sigma} px, seed {seed}.");
+        let plural = if *frames == 1 { "" } else { "s" };
+        println!("{frames} frame{plural} of {size} × {size} px, PSF sigma {sigma} px, seed {seed}.");
         if *sigma_off != 0.0 {
             println!("The detector was told a PSF sigma of {:.3} px.", (1.0 + sigma_off) * sigma);
         }
@@ -144,7 +145,7 @@ impl Common {
         let terminal = std::io::stderr().is_terminal();
         let progress = if terminal { ProgressBar::new(self.frames as u64) } else { ProgressBar::hidden() };
         let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let n_threads = self.threads.unwrap_or_else(cores).clamp(1, self.frames.max(1));
+        let n_threads = self.threads.unwrap_or_else(cores).clamp(1, self.frames);
         let next = AtomicUsize::new(0);
         let worker = || {
             let mut results = Vec::new();
@@ -168,6 +169,13 @@ impl Common {
             shares.into_iter().collect::<AnyResult<Vec<_>>>()?.into_iter().flatten().collect();
         results.sort_by_key(|r| r.0);
         Ok(results.into_iter().map(|r| r.1).collect())
+    }
+}
+
+fn some_frames(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least one, please".to_owned()),
+        parsed => parsed.map_err(|e: std::num::ParseIntError| e.to_string()),
     }
 }
 
