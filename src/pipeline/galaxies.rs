@@ -31,9 +31,9 @@ const MANY_SHARE: f64 = 0.05;
 /// A line that still explains this part of its own S/N² beside a disk is none of the disk's.
 const OWN_SHARE: f64 = 0.3;
 
-/// A disk has a short axis where it explains so much more S/N² than one seen from its edge, two standard deviations, and this
+/// A disk has a short axis where it explains so much more S/N² than one seen from its edge, 2.5 standard deviations, and this
 /// part of all: as much as half a step of the widths below may cost.
-const SHORT_AXIS_GAIN: f64 = 4.0;
+const SHORT_AXIS_GAIN: f64 = 6.25;
 const SHORT_AXIS_SHARE: f64 = 0.001;
 
 /// Even under a PSF that is wider than the frame's by any of these factors, as it may be in places.
