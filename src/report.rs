@@ -24,8 +24,8 @@ pub enum RejectReason {
     BleedColumn,
     /// Points at a bright star: a diffraction spike or a ghost of its optics.
     DiffractionSpike,
-    /// Much wider than the PSF, or crossed by lines of no better fit in other directions: a galaxy, a nebula or an edge of
-    /// stray light.
+    /// Much wider than the PSF, or explained as well by a disk, or crossed by lines of no better fit in other directions: a
+    /// galaxy, a nebula or an edge of stray light.
     Extended,
     /// Follows the border of the usable area.
     FrameEdge,

@@ -31,8 +31,8 @@ const MANY_SHARE: f64 = 0.05;
 /// A line that still explains this part of its own S/N² beside a disk is none of the disk's.
 const OWN_SHARE: f64 = 0.3;
 
-/// A disk has a short axis where it explains so much more S/N² than one seen from its edge, 2.5 standard deviations, and this
-/// part of all: as much as half a step of the widths below may cost.
+/// A disk has a short axis where it explains so much more S/N² than one seen from its edge, 2.5 standard deviations of that
+/// parameter under the frame's own PSF, and this part of all: a little more than a step of the widths below may cost.
 const SHORT_AXIS_GAIN: f64 = 6.25;
 const SHORT_AXIS_SHARE: f64 = 0.001;
 
