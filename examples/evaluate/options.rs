@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use indicatif::ProgressBar;
 use skystreak::{Detector, DetectorConfig, Device};
 
@@ -18,7 +19,7 @@ pub(crate) const NO_SOURCE_SNR: f64 = 1e9;
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Common {
     /// Number of frames.
-    #[arg(long, default_value = "100", value_parser = some_frames)]
+    #[arg(long, default_value = "100", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) frames: usize,
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
@@ -169,13 +170,6 @@ impl Common {
             shares.into_iter().collect::<AnyResult<Vec<_>>>()?.into_iter().flatten().collect();
         results.sort_by_key(|r| r.0);
         Ok(results.into_iter().map(|r| r.1).collect())
-    }
-}
-
-fn some_frames(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least one, please".to_owned()),
-        parsed => parsed.map_err(|e: std::num::ParseIntError| e.to_string()),
     }
 }
 
