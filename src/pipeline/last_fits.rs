@@ -2,6 +2,8 @@
 //!
 //! Method: docs/algorithm.md, "Measure".
 
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::backend::{Backend, TrackProfile};
 use crate::detection::{Detection, Flags, Role};
@@ -158,17 +160,16 @@ pub(crate) fn measure_trails(
     let known: Vec<KnownTrail> = trails.iter().map(Believed::as_known).collect();
     let is_part = |b: &Believed| {
         let segment = &b.fit.trail.segment;
-        if b.origin == Origin::Star {
-            return false;
-        }
-        segment.length_px() < 3.0 * sigma_eff || known.iter().any(|k| lies_along(segment, b.fit.snr, k))
+        let lies_along_any = || known.iter().any(|k| lies_along(segment, b.fit.snr, k));
+        b.origin != Origin::Star && (segment.length_px() < 3.0 * sigma_eff || lies_along_any())
     };
-    let of = |which: &dyn Fn(&Believed) -> bool| -> Vec<Trail> {
-        trails.iter().filter(|b| which(b)).map(|b| b.fit.trail).collect()
+    let is_part: Vec<bool> = trails.par_iter().map(is_part).collect();
+    let of = |which: &dyn Fn(usize) -> bool| -> Vec<Trail> {
+        (0..trails.len()).filter(|i| which(*i)).map(|i| trails[i].fit.trail).collect()
     };
-    backend.add_trails(&of(&is_part), 1.0)?;
-    let requests: Vec<FitRequest> =
-        trails.iter().map(|b| FitRequest { start: b.fit.trail, subtracted: !is_part(b) }).collect();
+    backend.add_trails(&of(&|i| is_part[i]), 1.0)?;
+    let request = |(b, is_part): (&Believed, &bool)| FitRequest { start: b.fit.trail, subtracted: !is_part };
+    let requests: Vec<FitRequest> = trails.iter().zip(&is_part).map(request).collect();
     let held: Vec<bool> = trails.iter().map(|b| b.keeps_vector).collect();
     let fits = fit_all(backend, &requests, &held, settings)?;
     let fits: Vec<LastFit> = fits.into_iter().zip(&trails).map(|(last, b)| last.or_steadier(b)).collect();
@@ -179,24 +180,25 @@ pub(crate) fn measure_trails(
         Among::Left(Some(stars)) => Stars::Trails(stars),
         _ => Stars::Unknown,
     };
-    let is_out = |b: &Believed| !is_part(b) && (b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal);
-    backend.add_trails(&of(&|b| !is_part(b) && !is_out(b)), 1.0)?;
+    let stands_out = |b: &Believed| b.fit.snr >= STANDS_OUT_SNR || mode != TrackingMode::Sidereal;
+    let is_out: Vec<bool> = trails.iter().zip(&is_part).map(|(b, is_part)| !is_part && stands_out(b)).collect();
+    backend.add_trails(&of(&|i| !is_part[i] && !is_out[i]), 1.0)?;
     let beside: Vec<Segment> =
         fits.iter().flat_map(|f| Surroundings::tracks(&f.fit.trail.segment, sigma_eff)).collect();
     let beside = backend.profiles(&beside, sigma_eff as f32)?;
     // A brighter trail that crosses is no star on this one.
     let tracks: Vec<Segment> = fits.iter().map(|f| chains.track(&f.fit.trail.segment)).collect();
     let without_others = backend.profiles(&tracks, sigma_eff as f32)?;
-    let whole = |((segment, profile), believed): ((&Segment, &TrackProfile), &Believed)| {
-        let taken_out = is_out(believed).then_some(&believed.fit.trail);
-        Track { segment: *segment, profile, taken_out, sigma_px: sigma_eff }.whole()
+    let whole = |i: usize| {
+        let taken_out = is_out[i].then_some(&trails[i].fit.trail);
+        Track { segment: tracks[i], profile: &without_others[i], taken_out, sigma_px: sigma_eff }.whole()
     };
-    let profiles: Vec<TrackProfile> = tracks.iter().zip(&without_others).zip(&trails).map(whole).collect();
+    let profiles: Vec<TrackProfile> = (0..tracks.len()).into_par_iter().map(whole).collect();
     let mut gains = vec![f64::INFINITY; fits.len()];
     if mode == TrackingMode::Sidereal {
-        backend.add_trails(&of(&is_out), 1.0)?;
+        backend.add_trails(&of(&|i| is_out[i]), 1.0)?;
         gains = gains_over_stars(backend, &fits, chains, sigma_eff)?;
-        backend.add_trails(&of(&|b| !is_part(b)), -1.0)?;
+        backend.add_trails(&of(&|i| !is_part[i]), -1.0)?;
     }
     // From here on all trails but parts of others are out of the residual image.
     let setting = EndSetting {
@@ -212,7 +214,7 @@ pub(crate) fn measure_trails(
     let on_track: Vec<Segment> =
         reported.iter().flat_map(|f| AlongTrack::tracks(&seen_segment(&f.fit, frame), sigma_eff)).collect();
     let on_track = backend.profiles(&on_track, sigma_eff as f32)?;
-    backend.add_trails(&of(&|b| !is_part(b)), 1.0)?;
+    backend.add_trails(&of(&|i| !is_part[i]), 1.0)?;
     let all: Vec<TrailFit> = reported.iter().map(|last| last.fit).collect();
     let hidden_px = hidden::stretches(backend, &all, [frame.width(), frame.height()], sigma_eff)?;
     let lines: Vec<(Segment, f64, &TrackProfile)> = fits
@@ -222,10 +224,10 @@ pub(crate) fn measure_trails(
         .map(|((last, b), profile)| (seen_segment(&last.fit, frame), b.fit.snr, profile))
         .collect();
     let has_no_twin = spikes::without_twin(backend, &lines, &field.bright, sigma_eff)?;
-    let (mut beside, mut on_track) = (beside.chunks(Surroundings::N_TRACKS), on_track.chunks(along::N_TRACKS));
-    let mut measured = Vec::with_capacity(trails.len());
-    for (i, (believed, profile)) in trails.iter().zip(profiles).enumerate() {
-        let (Some(beside), Some(on_track)) = (beside.next(), on_track.next()) else { break };
+    let (beside, on_track) = (beside.par_chunks(Surroundings::N_TRACKS), on_track.par_chunks(along::N_TRACKS));
+    let seen = profiles.into_par_iter().zip(beside).zip(on_track).enumerate();
+    let measured = seen.map(|(i, ((profile, beside), on_track))| {
+        let believed = &trails[i];
         let LastFit { fit, settings } = &reported[i];
         let fitted = &fits[i].fit;
         let snr = believed.fit.snr;
@@ -250,8 +252,8 @@ pub(crate) fn measure_trails(
             Origin::Joined => detection.flags |= Flags::JOINED,
             Origin::Parted | Origin::Star => detection.role = Role::Star,
         }
-        let taken_out_snr = if is_out(believed) { snr } else { 0.0 };
-        measured.push(Measured {
+        let taken_out_snr = if is_out[i] { snr } else { 0.0 };
+        Measured {
             detection,
             fitted: seen_segment(fitted, frame),
             sigma_eff_px: fitted.trail.sigma_eff_px,
@@ -266,9 +268,9 @@ pub(crate) fn measure_trails(
             gain_over_stars: gains[i],
             has_no_twin: has_no_twin[i],
             gain_over_star_trails: believed.gain_over_star_trails,
-        });
-    }
-    Ok(measured)
+        }
+    });
+    Ok(measured.collect())
 }
 
 /// Fits all requests; those that are held stay where they are. A width that its pixels contradict has no prior.
