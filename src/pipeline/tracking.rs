@@ -281,14 +281,13 @@ fn common_vector(streaks: &[Seen]) -> Option<TrackingMode> {
 const ENOUGH_ASKED: usize = 500;
 
 fn vector_of_most(streaks: &[&Seen], least_share: f64) -> Option<TrackingMode> {
-    // Each is held against hundreds: lengths and angles are taken once.
-    let whole: Vec<(&Segment, Vector)> = streaks.iter().map(|s| (&s.segment, Vector::of(&s.segment))).collect();
-    let members = |(_, of): &(&Segment, Vector)| -> Vec<&Segment> {
-        whole.iter().filter(|(_, vector)| vector.is_same(0.0, of)).map(|(segment, _)| *segment).collect()
+    let whole: Vec<&Segment> = streaks.iter().map(|s| &s.segment).collect();
+    let members = |of: &Segment| -> Vec<&Segment> {
+        whole.iter().filter(|s| same_vector(s, 0.0, of.length_px(), of.angle_rad())).copied().collect()
     };
     // Where most share a vector, so do most of those that are asked for theirs.
     let some = whole.iter().step_by((whole.len() / ENOUGH_ASKED).max(1));
-    let best = some.map(members).max_by_key(Vec::len)?;
+    let best = some.map(|s| members(s)).max_by_key(Vec::len)?;
     if best.len() < MIN_STARS || (best.len() as f64) < least_share * whole.len() as f64 {
         return None;
     }
@@ -329,37 +328,15 @@ pub(crate) fn agrees(segment: &Segment, length_err_px: f64, motion: &StarMotion)
     same_vector(segment, MOST_SIGMAS * length_err_px, motion.length_px, motion.angle_rad)
 }
 
+/// Length within a tenth (3 px and the given slack at least), angle within what moves an end by 3 px (2 degrees at least).
 fn same_vector(segment: &Segment, slack_px: f64, length_px: f64, angle_rad: f64) -> bool {
-    Vector::of(segment).is_same(slack_px, &Vector { length_px, angle_rad })
+    let length_slack = (0.1 * length_px).max(3.0).max(slack_px);
+    (segment.length_px() - length_px).abs() <= length_slack && same_angle(segment, length_px, angle_rad)
 }
 
 fn same_angle(segment: &Segment, length_px: f64, angle_rad: f64) -> bool {
-    Vector::of(segment).has_angle(&Vector { length_px, angle_rad })
-}
-
-/// What a trail has in common with those of other stars.
-#[derive(Debug, Clone, Copy)]
-struct Vector {
-    length_px: f64,
-    angle_rad: f64,
-}
-
-impl Vector {
-    fn of(segment: &Segment) -> Self {
-        Self { length_px: segment.length_px(), angle_rad: segment.angle_rad() }
-    }
-
-    /// Length within a tenth (3 px and the given slack at least), angle within what moves an end by 3 px (2 degrees at
-    /// least).
-    fn is_same(&self, slack_px: f64, other: &Self) -> bool {
-        let length_slack = (0.1 * other.length_px).max(3.0).max(slack_px);
-        (self.length_px - other.length_px).abs() <= length_slack && self.has_angle(other)
-    }
-
-    fn has_angle(&self, other: &Self) -> bool {
-        let slack = (3.0 / self.length_px.min(other.length_px)).max(2.0_f64.to_radians());
-        track_angle_difference(self.angle_rad, other.angle_rad) <= slack
-    }
+    let slack = (3.0 / segment.length_px().min(length_px)).max(2.0_f64.to_radians());
+    track_angle_difference(segment.angle_rad(), angle_rad) <= slack
 }
 
 /// What is so much longer than a star's trail, or turned by so much, is neither a star nor a part of one.
